@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* events: what happened to connections, for observers.
+ * Written by bpf_pod.c, bpf_node.c.  Read by whoever holds the ring (one reader).
+ * Mirror: libs/cirri/layout/event.py
+ */
+#pragma once
+#include "address.h"
+#include "map.h"
+
+enum event_type {
+	EVENT_POLICY_VERDICT = 1,
+	EVENT_CONNECTION_NEW = 2,
+	EVENT_CONNECTION_CLOSED = 3,
+	EVENT_DROP = 4,
+};
+
+struct event {
+	__u64  timestamp;	/* ns, CLOCK_MONOTONIC */
+	union address source;
+	union address destination;
+	__u32  source_identity;
+	__u32  destination_identity;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8   type;		/* enum event_type */
+	__u8   protocol;
+	__u8   direction;	/* enum policy_direction; 0: neither */
+	__u8   reason;		/* drop reason 130..255; 0: forwarded or allowed */
+	__u32  rule;		/* provenance of a verdict */
+	__u32  length;		/* of the packet, bytes */
+	__u16  endpoint;	/* the local endpoint whose policy was asked, or that the packet left */
+	__u8   tcp_flags;
+	__u8   match;		/* how the policy entry matched, 0..6 */
+	__u32  pad;
+	__u64  packets;		/* CONNECTION_CLOSED: both directions together */
+	__u64  bytes;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);	/* bytes */
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cirri_events SEC(".maps");
+
+enum event_counter {
+	EVENTS_SUBMITTED = 0,
+	EVENTS_LOST = 1,
+	EVENT_COUNTERS = 2,
+};
+
+MAP(cirri_event_counters, PERCPU_ARRAY, __u32, __u64, EVENT_COUNTERS);

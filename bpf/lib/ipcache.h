@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* ipcache: which identity owns an address prefix, and on which node it lives.
+ * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c.
+ * Mirror: libs/cirri/layout/ipcache.py
+ */
+#pragma once
+#include "address.h"
+#include "map.h"
+
+struct ipcache_key {
+	__u32 prefix_len;	/* bits of address; an IPv4 prefix counts 96 more */
+	union address address;
+};
+
+struct ipcache_value {
+	__u32 identity;
+	__u32 pad;
+	union address node;	/* next hop, of the same family; zero: not behind another node */
+};
+
+MAP_FLAGS(cirri_ipcache, LPM_TRIE, struct ipcache_key, struct ipcache_value, 512000, BPF_F_NO_PREALLOC);

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* metrics: packets and bytes by outcome and direction.
+ * Written by bpf_pod.c, bpf_node.c.  Read by cirri.datapath and `cirri bpf metrics list`.
+ * Mirror: libs/cirri/layout/metrics.py
+ */
+#pragma once
+#include "map.h"
+
+struct metrics {
+	__u64 packets;
+	__u64 bytes;
+};
+
+#define METRICS_INDEX(reason, direction) ((reason) * 4 + (direction))	/* reason 0: forwarded */
+
+MAP(cirri_metrics, PERCPU_ARRAY, __u32, struct metrics, 1024);

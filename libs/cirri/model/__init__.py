@@ -1,0 +1,64 @@
+"""The language of the bus: every struct that crosses it and every bucket, with its one writer.
+
+Structs are frozen and typed; readers ignore unknown fields and new fields have defaults, so
+services roll one by one.  One module per domain; this one re-exports them all.
+"""
+
+from typing import Any
+
+from cirri.model.bucket import Bucket
+from cirri.model.endpoint import ENDPOINTS, Endpoint, EndpointState
+from cirri.model.identity import IDENTITIES, Identity
+from cirri.model.lease import LEASES, Lease
+from cirri.model.node import NODES, POD_CIDRS, NodeStatus, PodCIDRs
+from cirri.model.policy import (
+    POLICIES,
+    SELECTORS,
+    Compiled,
+    Direction,
+    Origin,
+    PolicyEntry,
+    Rule,
+    SelectorSet,
+    SubjectPolicy,
+)
+from cirri.model.resource import RESOURCES, Resource, resource_key
+
+BUCKETS: tuple[Bucket[Any], ...] = (
+    RESOURCES,
+    IDENTITIES,
+    POD_CIDRS,
+    SELECTORS,
+    POLICIES,
+    ENDPOINTS,
+    NODES,
+    LEASES,
+)
+
+__all__ = [
+    "BUCKETS",
+    "ENDPOINTS",
+    "IDENTITIES",
+    "LEASES",
+    "NODES",
+    "POD_CIDRS",
+    "POLICIES",
+    "RESOURCES",
+    "SELECTORS",
+    "Bucket",
+    "Compiled",
+    "Direction",
+    "Endpoint",
+    "EndpointState",
+    "Identity",
+    "Lease",
+    "NodeStatus",
+    "Origin",
+    "PodCIDRs",
+    "PolicyEntry",
+    "Resource",
+    "Rule",
+    "SelectorSet",
+    "SubjectPolicy",
+    "resource_key",
+]

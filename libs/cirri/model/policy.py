@@ -1,0 +1,102 @@
+"""Compiled policy: selectors with the identities they select, and rules that name selectors."""
+
+from msgspec import Struct
+
+from cirri.model.bucket import Bucket
+
+ANY_PEER = ""
+"""The selector key of a rule that holds for every peer, known or not."""
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """Where a rule comes from, down to the section of the manifest."""
+
+    cookie: int
+    """32 bits, never 0: stored with each kernel entry.  A hash of the other fields."""
+    kind: str
+    namespace: str
+    name: str
+    section: str
+    """Path in the object, e.g. ``spec.ingress[0]``; for built-in rules a word, e.g. ``allow-localhost``."""
+    source: str = ""
+    """``file:line`` of the manifest, if known."""
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """One (peer selector, protocol, ports) of one direction."""
+
+    selector: str
+    """Key in bucket ``selectors``, or :data:`ANY_PEER`."""
+    protocol: int = 0
+    """IANA number; 0: any protocol."""
+    port: int = 0
+    """First destination port, or ICMP type; 0 with end_port 0: all ports (ICMP type 0 is
+    written with end_port -1)."""
+    end_port: int = 0
+    """Last port of a range; 0: the range is *port* alone."""
+    deny: bool = False
+    origins: tuple[int, ...] = ()
+    """Cookies of every origin that says so; the first one is stored in the kernel."""
+
+
+class Direction(Struct, frozen=True, kw_only=True):
+    """One direction of a subject's policy."""
+
+    enforced: bool = False
+    rules: tuple[Rule, ...] = ()
+
+
+class SubjectPolicy(Struct, frozen=True, kw_only=True):
+    """Everything that holds for endpoints of *identity*.
+
+    There is a value for each identity in use, also when no rule selects it: its presence says
+    that the identity's policy has been computed.
+    """
+
+    identity: int
+    ingress: Direction = Direction()
+    egress: Direction = Direction()
+    origins: tuple[Origin, ...] = ()
+
+
+class SelectorSet(Struct, frozen=True, kw_only=True):
+    """The identities that one peer selector selects now."""
+
+    key: str
+    """First 16 hex digits of SHA-256 over the canonical text."""
+    text: str
+    """The selector in canonical form, for people."""
+    identities: bytes = b""
+    """``pyroaring.BitMap.serialize()`` of 32-bit identities."""
+
+
+class Compiled(Struct, frozen=True, kw_only=True):
+    """Marker in bucket ``policies`` (key ``_revision``), written after the values it speaks of.
+
+    A node that has realized all of ``policies`` up to this entry and ``selectors`` up to
+    *selectors* has realized every policy of ``resources`` up to *resources*.
+    """
+
+    resources: int
+    selectors: int
+
+
+SELECTORS = Bucket("selectors", SelectorSet, lambda s: s.key, writer="policy")
+
+
+REVISION_KEY = "_revision"
+
+
+class PolicyEntry(Struct, frozen=True, kw_only=True):
+    """What bucket ``policies`` holds: one of the two."""
+
+    subject: SubjectPolicy | None = None
+    compiled: Compiled | None = None
+
+
+def policy_entry_key(entry: PolicyEntry) -> str:
+    """Key of *entry*: the identity's number, or ``_revision`` for the marker."""
+    return str(entry.subject.identity) if entry.subject else REVISION_KEY
+
+
+POLICIES = Bucket("policies", PolicyEntry, policy_entry_key, writer="policy")

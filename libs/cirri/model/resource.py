@@ -1,0 +1,40 @@
+"""Objects that users wrote: manifests, as the API (or ``cirri apply``) holds them."""
+
+from typing import Any
+
+from msgspec import Struct, field
+
+from cirri.model.bucket import Bucket, token
+
+
+class Resource(Struct, frozen=True, kw_only=True):
+    """One object, validated, with defaults filled in."""
+
+    kind: str
+    namespace: str = ""
+    """Empty for cluster-wide kinds."""
+    name: str
+    node: str = ""
+    """Pods only: the node that runs it, once scheduled.  Part of the key, so that a node can
+    watch its own pods alone."""
+    manifest: dict[str, Any] = field(default_factory=dict)
+    """The whole object: apiVersion, kind, metadata (with uid, generation, creationTimestamp),
+    spec, status, ..."""
+    source: str = ""
+    """``file:line`` of the document it came from, for explanations; empty if unknown."""
+
+
+def resource_key(kind: str, namespace: str = "", name: str = "*", node: str = "*") -> str:
+    """Key (or, with ``*``, watch pattern) of a resource: ``KIND.NAMESPACE.NAME.NODE``.
+
+    ``namespace=""`` means cluster-wide, ``"*"`` any.
+    """
+    return ".".join(part if part == "*" else token(part) for part in (kind, namespace, name, node))
+
+
+RESOURCES = Bucket(
+    "resources",
+    Resource,
+    lambda r: resource_key(r.kind, r.namespace, r.name, r.node),
+    writer="kubernetes",
+)

@@ -1,0 +1,31 @@
+"""A service's contract as data: NATS permissions, the chart, the README tables and the
+architecture test are all derived from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cirri.model.bucket import Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a service reads, writes and needs."""
+
+    name: str
+    """Package ``cirri.NAME``, script ``cirri-NAME``, metric prefix ``cirri_NAME_``."""
+    summary: str
+    """One sentence: what holds while it runs."""
+    scope: Literal["cluster", "node"]
+    """How many run: one per cluster (others stand by), or one per node."""
+    reads: tuple[Bucket[Any], ...] = ()
+    writes: tuple[Bucket[Any], ...] = ()
+    maps: tuple[str, ...] = ()
+    """Pinned BPF maps that it alone writes from user space."""
+    serves: tuple[str, ...] = ()
+    """Request subjects below ``cirri.NAME.`` that it answers (NODE is put first where scope is node)."""
+    calls: tuple[str, ...] = ()
+    """Request subjects of other services that it uses, e.g. ``cirri.kubernetes.apply``."""
+    capabilities: tuple[str, ...] = ()
+    """Linux capabilities without CAP_; empty: runs unprivileged."""
