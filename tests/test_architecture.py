@@ -51,7 +51,7 @@ def test_service_says_what_it_is(name: str) -> None:
     package = import_module(f"cirri.{name}")
     assert package.SERVICE.name == name
     for word in ("Reads", "Writes", "Needs"):
-        assert re.search(rf"^{word}\b", package.__doc__ or "", re.M), f"cirri.{name} does not say what it {word}"
+        assert re.search(rf"^{word}\b", package.__doc__ or "", re.M), f"cirri.{name}: {word}?"
 
 
 def test_each_bucket_has_the_writer_it_names() -> None:
@@ -83,5 +83,9 @@ def test_readmes_say_what_the_code_says(part: str) -> None:
 
 def test_nothing_names_a_machine_or_a_registry() -> None:
     words = re.compile(r"files\.pythonhosted|pypi\.org|registry\.npmjs|deb\.debian\.org|/root/")
-    for file in [ROOT / "deploy/constraints.txt", ROOT / "Makefile", *sorted((ROOT / "deploy").rglob("*.sh"))]:
+    for file in [
+        ROOT / "deploy/constraints.txt",
+        ROOT / "Makefile",
+        *sorted((ROOT / "deploy").rglob("*.sh")),
+    ]:
         assert not words.search(file.read_text()), file

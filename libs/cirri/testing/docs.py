@@ -7,7 +7,6 @@ A part stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -44,7 +43,9 @@ def buckets_table() -> str:
         doc = (b.type.__doc__ or "").strip().splitlines()[0]
         writer = {"*": "each service its own leases"}.get(b.writer, f"`{b.writer}`")
         shard = f", each {b.shard} its own" if b.shard and b.writer != "*" else ""
-        key = {"": "one writer", "node": "starts with the node", "service": "starts with the service"}[b.shard]
+        key = {"": "one writer", "node": "starts with the node", "service": "starts with the service"}[
+            b.shard
+        ]
         rows.append(f"| `{b.name}` | {doc} | {writer}{shard} | {key} |")
     return "\n".join(rows)
 
@@ -82,13 +83,10 @@ def rewrite() -> None:
     """Make every part say what the code says."""
     for name, (file, draw) in PARTS.items():
         path = ROOT / file
-        block = f"<!-- {name}:begin -->\n{draw()}\n<!-- {name}:end -->"
-        path.write_text(
-            re.sub(
-                rf"<!-- {name}:begin -->.*?<!-- {name}:end -->", lambda _, b=block: b, path.read_text(), flags=re.S
-            )
-        )
+        before, begin, rest = path.read_text().partition(f"<!-- {name}:begin -->\n")
+        _, end, after = rest.partition(f"<!-- {name}:end -->")
+        path.write_text(f"{before}{begin}{draw()}\n{end}{after}")
 
 
 if __name__ == "__main__":
-    sys.exit(rewrite())
+    rewrite()
