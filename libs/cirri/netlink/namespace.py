@@ -1,0 +1,50 @@
+"""Network namespaces by path."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from cirri.netlink.channel import Channel
+from cirri.netlink.errors import NamespaceGone
+
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def namespace(path: str) -> Iterator[int]:
+    """A file descriptor of the namespace at *path*, closed at the end.
+
+    Raises:
+        NamespaceGone: there is no such file, or it is no network namespace.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NamespaceGone(path, error.strerror or str(error)) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def channel_in(fd: int) -> Channel:
+    """A channel into the namespace of *fd*, whatever namespace the caller is in.
+
+    A socket belongs for good to the namespace its thread was in when it was made.  The thread
+    that visits the namespace is a fresh one and ends afterwards: if the way back failed, a
+    reused thread would go on working in the wrong namespace.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="netns") as visitor:
+        return visitor.submit(_open_inside, fd).result()
+
+
+def _open_inside(fd: int) -> Channel:
+    if _libc.setns(fd, CLONE_NEWNET):
+        code = ctypes.get_errno()
+        raise NamespaceGone(os.readlink(f"/proc/self/fd/{fd}"), os.strerror(code))
+    return Channel()

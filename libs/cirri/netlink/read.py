@@ -1,0 +1,119 @@
+"""What is there: links, addresses, routes and programs, as small structs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import chain
+from socket import AF_INET, AF_INET6
+from typing import Any
+
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from cirri.netlink import messages as m
+from cirri.netlink.channel import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device."""
+
+    index: int
+    name: str
+    mac: str
+    mtu: int
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of the main table."""
+
+    destination: IPv4Network | IPv6Network
+    index: int
+    gateway: IPv4Address | IPv6Address | None
+    protocol: int
+    metric: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """An address of a device."""
+
+    index: int
+    address: IPv4Address | IPv6Address
+    prefix: int
+    scope: int
+    """0: global; 253: link."""
+
+
+def links(channel: Channel) -> dict[str, Link]:
+    """Every device, by name."""
+    found = {}
+    for message in _decoded(channel, m.dump(m.RTM_GETLINK), ifinfmsg):
+        attrs = dict(_attrs(message))
+        found[attrs["IFLA_IFNAME"]] = Link(
+            message["index"],
+            attrs["IFLA_IFNAME"],
+            attrs.get("IFLA_ADDRESS") or "",
+            attrs.get("IFLA_MTU") or 0,
+            bool(message["flags"] & m.IFF_UP),
+        )
+    return found
+
+
+def addresses(channel: Channel) -> list[Assigned]:
+    """Every address of every device, IPv4 first."""
+    found = []
+    for message in _decoded(channel, m.dump(m.RTM_GETADDR), ifaddrmsg):
+        attrs = dict(_attrs(message))
+        text = attrs.get("IFA_LOCAL") or attrs.get("IFA_ADDRESS")
+        if text:
+            found.append(Assigned(message["index"], ip_address(text), message["prefixlen"], message["scope"]))
+    return sorted(found, key=lambda a: a.address.version)
+
+
+def routes(channel: Channel) -> list[Route]:
+    """Unicast routes of the main table, both families."""
+    found = []
+    # the kernel's "any family" stops after the first one when checks are strict
+    for message in chain.from_iterable(
+        _decoded(channel, m.dump(m.RTM_GETROUTE, family=family), rtmsg) for family in (AF_INET, AF_INET6)
+    ):
+        attrs = dict(_attrs(message))
+        if message["table"] != m.RT_TABLE_MAIN or message["type"] != m.RTN_UNICAST or "RTA_OIF" not in attrs:
+            continue
+        base = attrs.get("RTA_DST") or ("0.0.0.0" if message["family"] == AF_INET else "::")  # noqa: S104
+        gateway = attrs.get("RTA_GATEWAY")
+        found.append(
+            Route(
+                ip_network(f"{base}/{message['dst_len']}"),
+                attrs["RTA_OIF"],
+                ip_address(gateway) if gateway else None,
+                message["proto"],
+                attrs.get("RTA_PRIORITY") or 0,
+            )
+        )
+    return found
+
+
+def default_device(channel: Channel) -> int | None:
+    """Index of the device of the best default route, IPv4 before IPv6."""
+    ways = [r for r in routes(channel) if r.destination.prefixlen == 0]
+    ways.sort(key=lambda r: (r.destination.version, r.metric))
+    return ways[0].index if ways else None
+
+
+def _decoded(channel: Channel, request: bytes, layout: type[Any]) -> Iterator[Any]:
+    for raw in channel.dump(request):
+        message = layout(raw)
+        message.decode()
+        yield message
+
+
+def _attrs(message: Any) -> Iterator[tuple[str, Any]]:
+    for attr in message["attrs"]:
+        yield attr[0], attr[1]

@@ -1,0 +1,37 @@
+"""Kernel switches below /proc/sys/net, of the network namespace the process is in."""
+
+from pathlib import Path
+
+ROOT = Path("/proc/sys/net")
+
+FORWARDING = {
+    "ipv4/ip_forward": "1",
+    "ipv6/conf/all/forwarding": "1",
+    # a pod's traffic may enter and leave by different devices: policy, not the routing table, judges it
+    "ipv4/conf/all/rp_filter": "0",
+    "ipv4/conf/default/rp_filter": "0",
+}
+"""What a node needs."""
+
+
+def ensure(wanted: dict[str, str]) -> tuple[str, ...]:
+    """Set what differs from *wanted*; the names that were changed.
+
+    A key that the kernel does not have (IPv6 compiled out) is passed over.
+    """
+    changed = []
+    for name, value in wanted.items():
+        path = ROOT / name
+        try:
+            if path.read_text().strip() == value:
+                continue
+            path.write_text(value)
+        except FileNotFoundError:
+            continue
+        changed.append(name)
+    return tuple(changed)
+
+
+def device(name: str) -> dict[str, str]:
+    """What a pod's device on the node's side needs (udev rules may have set it otherwise)."""
+    return {f"ipv4/conf/{name}/rp_filter": "0"}
