@@ -9,7 +9,7 @@
 
 struct ipcache_key {
 	__u32 prefix_len;	/* bits of address; an IPv4 prefix counts 96 more */
-	union address address;
+	__be32 address[4];	/* union address: but 8-byte alignment would leave a hole */
 };
 
 struct ipcache_value {

@@ -12,7 +12,7 @@ struct lb_service_key {
 	union address address;
 	__be16 port;
 	__u8   protocol;
-	__u8   pad;
+	__u8   pad[5];
 };
 
 struct lb_service {
@@ -28,7 +28,7 @@ struct lb_backend_key {
 struct lb_backend {
 	union address address;
 	__be16 port;
-	__u16  pad;
+	__u16  pad[3];
 };
 
 struct lb_reverse_key {
@@ -41,7 +41,7 @@ struct lb_reverse_key {
 struct lb_reverse {
 	union address address;	/* of the Service, as the client knows it */
 	__be16 port;
-	__u16  pad;
+	__u16  pad[3];
 };
 
 MAP_FLAGS(cirri_lb_services, HASH, struct lb_service_key, struct lb_service, 65536, BPF_F_NO_PREALLOC);

@@ -1,0 +1,171 @@
+"""Mirrors of the structs, enums and maps in ``bpf/lib``, proved against the C by ``tests/layout``.
+
+One module per header.  C is the contract: change the header, and the test names what is stale here.
+"""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from cirri.layout.address import address16, address_of, network_of, prefix16
+from cirri.layout.conntrack import CT, CtFlag, CtKey, CtValue
+from cirri.layout.drop import DropReason, drop_text
+from cirri.layout.endpoint import ENDPOINTS, EndpointFlag, EndpointValue
+from cirri.layout.event import EVENT_COUNTER, EVENT_COUNTERS, EVENTS, EventCounter, EventRecord, EventType
+from cirri.layout.fragment import FRAGMENTS, FragmentKey, FragmentValue
+from cirri.layout.ipcache import IPCACHE, IpcacheKey, IpcacheValue
+from cirri.layout.lb import (
+    LB_BACKENDS,
+    LB_REVERSE,
+    LB_SERVICES,
+    LbBackend,
+    LbBackendKey,
+    LbReverse,
+    LbReverseKey,
+    LbService,
+    LbServiceKey,
+)
+from cirri.layout.metrics import METRICS, MetricsValue, metrics_index, metrics_of
+from cirri.layout.mirror import Codec, Mirror
+from cirri.layout.policy import (
+    POLICY,
+    POLICY_PREFIX_PEER,
+    POLICY_PREFIX_PORT,
+    POLICY_PREFIX_PROTOCOL,
+    PolicyDirection,
+    PolicyKey,
+    PolicyValue,
+)
+from cirri.layout.runtime import RUNTIME, RuntimeConfig
+from cirri.layout.scalar import ADDRESS, U32_NUMBER, U64_NUMBER
+from cirri.layout.spec import MapSpec, MapType
+
+# Explicit, since __subclasses__() would hide what was forgotten.
+MIRRORS: tuple[type[Mirror], ...] = (
+    CtKey,
+    CtValue,
+    EndpointValue,
+    EventRecord,
+    FragmentKey,
+    FragmentValue,
+    IpcacheKey,
+    IpcacheValue,
+    LbServiceKey,
+    LbService,
+    LbBackendKey,
+    LbBackend,
+    LbReverseKey,
+    LbReverse,
+    MetricsValue,
+    PolicyKey,
+    PolicyValue,
+    RuntimeConfig,
+)
+
+MAPS: dict[str, MapSpec[Any, Any]] = {
+    spec.name: spec
+    for spec in (
+        CT,
+        ENDPOINTS,
+        EVENTS,
+        EVENT_COUNTER,
+        FRAGMENTS,
+        IPCACHE,
+        LB_SERVICES,
+        LB_BACKENDS,
+        LB_REVERSE,
+        METRICS,
+        POLICY,
+        RUNTIME,
+    )
+}
+"""Every pinned map, by name."""
+
+
+class EnumMirror(NamedTuple):
+    """A C enum and its Python members; C name = *prefix* + Python name."""
+
+    c_name: str
+    header: str
+    prefix: str
+    members: type[IntEnum] | type[CtFlag] | type[EndpointFlag]
+
+
+ENUMS: tuple[EnumMirror, ...] = (
+    EnumMirror("ct_flag", "lib/conntrack.h", "CT_", CtFlag),
+    EnumMirror("endpoint_flag", "lib/endpoint.h", "ENDPOINT_", EndpointFlag),
+    EnumMirror("event_type", "lib/event.h", "EVENT_", EventType),
+    EnumMirror("event_counter", "lib/event.h", "EVENTS_", EventCounter),
+    EnumMirror("policy_direction", "lib/policy.h", "POLICY_", PolicyDirection),
+)
+"""``enum drop_reason`` is proved by :func:`cirri.layout.drop.drop_asserts`, with its texts."""
+
+CONSTANTS: tuple[tuple[str, str, int], ...] = (
+    ("lib/event.h", "EVENT_COUNTERS", EVENT_COUNTERS),
+    ("lib/metrics.h", "METRICS_INDEX(133, 2)", metrics_index(133, 2)),
+    ("lib/policy.h", "POLICY_PREFIX_PEER", POLICY_PREFIX_PEER),
+    ("lib/policy.h", "POLICY_PREFIX_PROTOCOL", POLICY_PREFIX_PROTOCOL),
+    ("lib/policy.h", "POLICY_PREFIX_PORT", POLICY_PREFIX_PORT),
+)
+"""(header, C expression, value)."""
+
+__all__ = [
+    "ADDRESS",
+    "CONSTANTS",
+    "CT",
+    "ENDPOINTS",
+    "ENUMS",
+    "EVENTS",
+    "EVENT_COUNTER",
+    "EVENT_COUNTERS",
+    "FRAGMENTS",
+    "IPCACHE",
+    "LB_BACKENDS",
+    "LB_REVERSE",
+    "LB_SERVICES",
+    "MAPS",
+    "METRICS",
+    "MIRRORS",
+    "POLICY",
+    "POLICY_PREFIX_PEER",
+    "POLICY_PREFIX_PORT",
+    "POLICY_PREFIX_PROTOCOL",
+    "RUNTIME",
+    "U32_NUMBER",
+    "U64_NUMBER",
+    "Codec",
+    "CtFlag",
+    "CtKey",
+    "CtValue",
+    "DropReason",
+    "EndpointFlag",
+    "EndpointValue",
+    "EnumMirror",
+    "EventCounter",
+    "EventRecord",
+    "EventType",
+    "FragmentKey",
+    "FragmentValue",
+    "IpcacheKey",
+    "IpcacheValue",
+    "LbBackend",
+    "LbBackendKey",
+    "LbReverse",
+    "LbReverseKey",
+    "LbService",
+    "LbServiceKey",
+    "MapSpec",
+    "MapType",
+    "MetricsValue",
+    "Mirror",
+    "PolicyDirection",
+    "PolicyKey",
+    "PolicyValue",
+    "RuntimeConfig",
+    "address16",
+    "address_of",
+    "drop_text",
+    "metrics_index",
+    "metrics_of",
+    "network_of",
+    "prefix16",
+]

@@ -1,0 +1,96 @@
+"""Mirror of ``bpf/lib/conntrack.h``: connections seen by a node, and the verdict given to each."""
+
+import sys
+from enum import IntFlag
+from typing import ClassVar, Self
+
+from cirri.layout.address import Address, address16
+from cirri.layout.mirror import U8, U16, U32, U64, Address16, Be16, Mirror, Pad3
+from cirri.layout.spec import MapSpec, MapType
+
+HEADER = "lib/conntrack.h"
+
+
+class CtFlag(IntFlag):
+    """``enum ct_flag``."""
+
+    FROM_HIGH = 1
+    SEEN_REPLY = 2
+    FIN_FORWARD = 4
+    FIN_REPLY = 8
+    RESET = 16
+    ESTABLISHED = 32
+
+
+class CtKey(Mirror, frozen=True, kw_only=True):
+    """A connection: its two ends in numeric order."""
+
+    c_name: ClassVar[str] = "ct_key"
+    header: ClassVar[str] = HEADER
+
+    low: Address16
+    high: Address16
+    low_port: Be16 = 0
+    high_port: Be16 = 0
+    protocol: U8 = 0
+    pad: Pad3 = b"\0\0\0"
+
+    @classmethod
+    def of(
+        cls,
+        source: str | bytes | Address,
+        source_port: int,
+        destination: str | bytes | Address,
+        destination_port: int,
+        protocol: int,
+    ) -> Self:
+        """The key of the connection between two ends, in whichever order they are given.
+
+        For ICMP echo both ports are the identifier.
+        """
+        ends = sorted(
+            ((address16(source), source_port), (address16(destination), destination_port)), key=_as_cpu
+        )
+        (low, low_port), (high, high_port) = ends
+        return cls(low=low, high=high, low_port=low_port, high_port=high_port, protocol=protocol)
+
+    def ends(self, flags: int) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
+        """((address, port) that opened the connection, the other end), by the *flags* of its value."""
+        low, high = (self.low, self.low_port), (self.high, self.high_port)
+        return (high, low) if flags & CtFlag.FROM_HIGH else (low, high)
+
+
+def _as_cpu(end: tuple[bytes, int]) -> tuple[int, int, int]:
+    """Sort key of (address, port): as the CPU compares the fields of ``union address`` and ``__be16``."""
+    address, port = end
+    order = sys.byteorder
+    return (
+        int.from_bytes(address[:8], order),
+        int.from_bytes(address[8:], order),
+        int.from_bytes(port.to_bytes(2, "big"), order),
+    )
+
+
+class CtValue(Mirror, frozen=True, kw_only=True):
+    """What is known of a connection."""
+
+    c_name: ClassVar[str] = "ct_value"
+    header: ClassVar[str] = HEADER
+
+    expires: U64 = 0
+    """ns of CLOCK_MONOTONIC."""
+    forward_packets: U64 = 0
+    forward_bytes: U64 = 0
+    reply_packets: U64 = 0
+    reply_bytes: U64 = 0
+    source_identity: U32 = 0
+    destination_identity: U32 = 0
+    epoch: U32 = 0
+    egress_rule: U32 = 0
+    ingress_rule: U32 = 0
+    flags: U16 = 0
+    """:class:`CtFlag`."""
+    pad: U16 = 0
+
+
+CT = MapSpec("cirri_ct", HEADER, MapType.LRU_HASH, CtKey, CtValue, 131072)

@@ -1,0 +1,63 @@
+"""Mirror of ``bpf/lib/drop.h``: why a packet was dropped."""
+
+from enum import IntEnum
+
+HEADER = "lib/drop.h"
+
+
+class DropReason(IntEnum):
+    """Drop reasons; a program returns them negated.  Numbers and texts are Cilium's."""
+
+    text: str
+
+    def __new__(cls, number: int, text: str) -> "DropReason":
+        """A reason with its number and the text shown to people."""
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.text = text
+        return member
+
+    INVALID_SOURCE_MAC = 130, "Invalid source mac"
+    INVALID_SOURCE_IP = 132, "Invalid source ip"
+    POLICY = 133, "Policy denied"
+    INVALID = 134, "Invalid packet"
+    CT_INVALID_HEADER = 135, "CT: Truncated or invalid header"
+    CT_UNKNOWN_PROTOCOL = 137, "CT: Unknown L4 protocol"
+    UNKNOWN_L3 = 139, "Unsupported L3 protocol"
+    MISSED_TAIL_CALL = 140, "Missed tail call"
+    WRITE_ERROR = 141, "Error writing to packet"
+    UNKNOWN_L4 = 142, "Unknown L4 protocol"
+    UNROUTABLE = 151, "Stale or unroutable IP"
+    CT_CREATE_FAILED = 155, "CT: Map insertion failed"
+    INVALID_EXTENSION_HEADER = 156, "Invalid IPv6 extension header"
+    UNKNOWN_L2 = 166, "Unsupported L2 protocol"
+    FRAGMENT_NOT_FOUND = 175, "First logical datagram fragment not found"
+    POLICY_DENY = 181, "Policy denied by denylist"
+    VLAN_FILTERED = 182, "VLAN traffic disallowed by VLAN filter"
+    HOST_NOT_READY = 202, "Host datapath not ready"
+    ENDPOINT_NOT_READY = 203, "Endpoint policy program not available"
+
+
+def drop_text(number: int) -> str:
+    """The text of reason *number*, of either sign; unknown ones by their number."""
+    number = abs(number)
+    try:
+        reason: DropReason = DropReason._value2member_map_[number]  # type: ignore[assignment]
+        return reason.text
+    except KeyError:
+        return f"reason {number}"
+
+
+def drop_asserts() -> str:
+    """C source that compiles only if the header's list equals :class:`DropReason` in numbers and texts."""
+    lines = [f'#include "{HEADER}"']
+    for reason in DropReason:
+        lines.append(f'#define TEXT_OF_DROP_{reason.name} "{reason.text}"')
+        lines.append(f'_Static_assert(DROP_{reason.name} == -{reason.value}, "DROP_{reason.name}");')
+    # A reason that only C knows leaves TEXT_OF_… undefined, which does not compile either.
+    lines += [
+        "#define X(NAME, NUMBER, TEXT) _Static_assert(__builtin_strcmp(TEXT, TEXT_OF_##NAME) == 0, #NAME);",
+        "DROP_REASONS(X)",
+        "#undef X",
+    ]
+    return "\n".join(lines) + "\n"
