@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Drop reasons: numbers and texts are an interface (other tools know them).
- * A program returns them negated.  Mirror: libs/cirri/layout/drop.py
+ * A program returns them negated.  tests/bpf proves that each can be met.  Mirror: libs/cirri/layout/drop.py
  */
 #pragma once
 
@@ -10,20 +10,17 @@
 	X(DROP_POLICY, 133, "Policy denied")				\
 	X(DROP_INVALID, 134, "Invalid packet")				\
 	X(DROP_CT_INVALID_HEADER, 135, "CT: Truncated or invalid header") \
-	X(DROP_CT_UNKNOWN_PROTOCOL, 137, "CT: Unknown L4 protocol")	\
 	X(DROP_UNKNOWN_L3, 139, "Unsupported L3 protocol")		\
-	X(DROP_MISSED_TAIL_CALL, 140, "Missed tail call")		\
-	X(DROP_WRITE_ERROR, 141, "Error writing to packet")		\
 	X(DROP_UNKNOWN_L4, 142, "Unknown L4 protocol")			\
 	X(DROP_UNROUTABLE, 151, "Stale or unroutable IP")		\
 	X(DROP_CT_CREATE_FAILED, 155, "CT: Map insertion failed")	\
 	X(DROP_INVALID_EXTENSION_HEADER, 156, "Invalid IPv6 extension header") \
 	X(DROP_UNKNOWN_L2, 166, "Unsupported L2 protocol")		\
 	X(DROP_FRAGMENT_NOT_FOUND, 175, "First logical datagram fragment not found") \
+	X(DROP_FORBIDDEN_ICMP6, 176, "Forbidden ICMPv6 message")	\
 	X(DROP_POLICY_DENY, 181, "Policy denied by denylist")		\
 	X(DROP_VLAN_FILTERED, 182, "VLAN traffic disallowed by VLAN filter") \
-	X(DROP_HOST_NOT_READY, 202, "Host datapath not ready")		\
-	X(DROP_ENDPOINT_NOT_READY, 203, "Endpoint policy program not available")
+	X(DROP_HOST_NOT_READY, 202, "Host datapath not ready")
 
 #define X(NAME, NUMBER, TEXT) NAME = -NUMBER,
 enum drop_reason { DROP_REASONS(X) };
