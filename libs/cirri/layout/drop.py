@@ -22,20 +22,17 @@ class DropReason(IntEnum):
     POLICY = 133, "Policy denied"
     INVALID = 134, "Invalid packet"
     CT_INVALID_HEADER = 135, "CT: Truncated or invalid header"
-    CT_UNKNOWN_PROTOCOL = 137, "CT: Unknown L4 protocol"
     UNKNOWN_L3 = 139, "Unsupported L3 protocol"
-    MISSED_TAIL_CALL = 140, "Missed tail call"
-    WRITE_ERROR = 141, "Error writing to packet"
     UNKNOWN_L4 = 142, "Unknown L4 protocol"
     UNROUTABLE = 151, "Stale or unroutable IP"
     CT_CREATE_FAILED = 155, "CT: Map insertion failed"
     INVALID_EXTENSION_HEADER = 156, "Invalid IPv6 extension header"
     UNKNOWN_L2 = 166, "Unsupported L2 protocol"
     FRAGMENT_NOT_FOUND = 175, "First logical datagram fragment not found"
+    FORBIDDEN_ICMP6 = 176, "Forbidden ICMPv6 message"
     POLICY_DENY = 181, "Policy denied by denylist"
     VLAN_FILTERED = 182, "VLAN traffic disallowed by VLAN filter"
     HOST_NOT_READY = 202, "Host datapath not ready"
-    ENDPOINT_NOT_READY = 203, "Endpoint policy program not available"
 
 
 def drop_text(number: int) -> str:
