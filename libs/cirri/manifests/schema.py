@@ -76,7 +76,9 @@ class Text:
     def read(self, value: Any, path: Path, faults: Faults) -> Any:
         """*value*; a number or boolean is refused with the advice to quote it."""
         if not isinstance(value, str):
-            quoted = f'; write "{str(value).lower()}" in quotes' if isinstance(value, (bool, int, float)) else ""
+            quoted = (
+                f'; write "{str(value).lower()}" in quotes' if isinstance(value, (bool, int, float)) else ""
+            )
             faults.append((path, f"must be a string, not {kind_of(value)}{quoted}"))
         elif complaint := self._complaint(value):
             faults.append((path, complaint))
@@ -86,7 +88,7 @@ class Text:
         shown = f'"{value}"' if len(value) <= 80 else f'"{value[:77]}..."'
         if self.choices and value not in self.choices:
             hint = suggestion(value, self.choices)
-            return f"{shown} is not allowed{hint or ''}; allowed: {listed(self.choices)}"
+            return f"{shown} is not allowed{hint}; allowed: {listed(self.choices)}"
         if len(value) < self.low:
             return "must not be empty"
         if self.high and len(value) > self.high:
@@ -155,7 +157,9 @@ class Items:
             faults.append((path, f"must be a list, not {kind_of(value)}"))
             return value
         if len(value) < self.low:
-            faults.append((path, "must have at least one item" if self.low == 1 else f"needs {self.low} items"))
+            faults.append(
+                (path, "must have at least one item" if self.low == 1 else f"needs {self.low} items")
+            )
         if self.high and len(value) > self.high:
             faults.append((path, f"has {len(value)} items; allowed: at most {self.high}"))
         if self.key:

@@ -62,12 +62,14 @@ def label_key_complaint(key: str) -> str:
     """What is wrong with *key* as a label key ``[prefix/]name``, "" if nothing."""
     prefix, slash, name = key.rpartition("/")
     if slash and not (prefix and len(prefix) <= 253 and _SUBDOMAIN.fullmatch(prefix)):
-        return f'"{key}" is not a label key: before the "/" there must be a DNS name of at most 253 characters'
+        return (
+            f'"{key}" is not a label key: before the "/" there must be a DNS name of at most 253 characters'
+        )
     if len(name) <= 63 and _LABEL_NAME.fullmatch(name):
         return ""
     return (
         f'"{key}" is not a label key; allowed: at most 63 letters, digits, "-", "_" and ".", '
-        "starting and ending with a letter or digit, after an optional DNS name and \"/\""
+        'starting and ending with a letter or digit, after an optional DNS name and "/"'
     )
 
 

@@ -40,7 +40,7 @@ class Parsed(NamedTuple):
     """Line of every node (for a mapping's value, the line of its key)."""
 
 
-class YamlProblem(Exception):
+class YamlError(Exception):
     """The text is not what we read; *line* (1-based, 0 unknown) and what is wrong."""
 
     def __init__(self, line: int, message: str) -> None:
@@ -55,7 +55,7 @@ class _Node(NamedTuple):
 
 
 def documents(text: str) -> Iterator[Parsed]:
-    """Every document in *text* that is not empty.  Raises :class:`YamlProblem`."""
+    """Every document in *text* that is not empty.  Raises :class:`YamlError`."""
     try:
         loader = Loader(text)
     except yaml.YAMLError as error:
@@ -68,13 +68,13 @@ def documents(text: str) -> Iterator[Parsed]:
         loader.dispose()
 
 
-def _problem(error: yaml.YAMLError) -> YamlProblem:
+def _problem(error: yaml.YAMLError) -> YamlError:
     """The scanner's complaint in one line."""
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
     context = getattr(error, "context", None)
     line = mark.line + 1 if mark is not None else 0
-    return YamlProblem(line, f"not valid YAML: {f'{context}: ' if context else ''}{what}")
+    return YamlError(line, f"not valid YAML: {f'{context}: ' if context else ''}{what}")
 
 
 class _Composer:
@@ -101,11 +101,11 @@ class _Composer:
     def _compose(self, event: Any, depth: int) -> _Node:
         line = event.start_mark.line + 1
         if depth > MAX_DEPTH:
-            raise YamlProblem(line, f"nested deeper than {MAX_DEPTH} levels")
+            raise YamlError(line, f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
-            node = self._anchors.get(event.anchor)
+            node = self._anchors.get(event.anchor or "")
             if node is None:
-                raise YamlProblem(line, f"alias *{event.anchor} names nothing that is complete before it")
+                raise YamlError(line, f"alias *{event.anchor} names nothing that is complete before it")
             return node
         anchor = event.anchor
         if anchor is not None:
@@ -126,47 +126,53 @@ class _Composer:
     def _mapping(self, depth: int) -> dict[str, tuple[int, _Node]]:
         own: dict[str, tuple[int, _Node]] = {}
         merged: dict[str, tuple[int, _Node]] = {}
-        while not isinstance(event := self._loader.get_event(), yaml.MappingEndEvent):
+        while True:
+            event: Any = self._loader.get_event()
+            if isinstance(event, yaml.MappingEndEvent):
+                return {**merged, **own}
             line = event.start_mark.line + 1
             key = self._compose(event, depth + 1).value
             node = self._compose(self._loader.get_event(), depth + 1)
             if key == "<<" and isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
                 for source in node.value if isinstance(node.value, list) else [node]:
                     if not isinstance(source.value, dict):
-                        raise YamlProblem(line, "<< merges mappings only")
+                        raise YamlError(line, "<< merges mappings only")
                     merged = {**source.value, **merged}
                 continue
             if not isinstance(key, str):
-                raise YamlProblem(line, f"a field name must be text; {_shown(key)} needs quotes")
+                raise YamlError(line, f"a field name must be text; {_shown(key)} needs quotes")
             if key in own:
-                raise YamlProblem(line, f'duplicate key "{key}", first on line {own[key][0]}')
+                raise YamlError(line, f'duplicate key "{key}", first on line {own[key][0]}')
             own[key] = (line, node)
-        return {**merged, **own}
 
     def _scalar(self, event: Any, line: int) -> Any:
         tag = event.tag
         if tag is None or tag == "!":
-            tag = self._loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+            tag = self._loader.resolve(  # type: ignore[no-untyped-call]
+                yaml.ScalarNode, event.value, event.implicit
+            )
         if tag == _PREFIX + "merge":
             tag = _PREFIX + "str"
         if tag not in _SCALARS:
-            raise YamlProblem(line, f"tag {tag.replace(_PREFIX, '!!')} is not allowed in a manifest")
+            raise YamlError(line, f"tag {tag.replace(_PREFIX, '!!')} is not allowed in a manifest")
         numeric = tag in (_PREFIX + "int", _PREFIX + "float")
         if tag in (_PREFIX + "str", _PREFIX + "timestamp") or (numeric and ":" in event.value):
             return event.value
         try:
             value = self._loader.construct_object(yaml.ScalarNode(tag, event.value))
         except (ValueError, KeyError):
-            raise YamlProblem(line, f"{event.value!r} is not a {tag.removeprefix(_PREFIX)}") from None
+            raise YamlError(line, f"{event.value!r} is not a {tag.removeprefix(_PREFIX)}") from None
         if isinstance(value, float) and not math.isfinite(value):
-            raise YamlProblem(line, f"{event.value} is not a number that a manifest can hold")
+            raise YamlError(line, f"{event.value} is not a number that a manifest can hold")
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise YamlProblem(line, f"{event.value} does not fit into 64 bits")
+            raise YamlError(line, f"{event.value} does not fit into 64 bits")
         return value
 
 
 def _shown(key: Any) -> str:
-    return {True: "true", False: "false", None: "null"}.get(key, str(key)) if _hashable(key) else "a collection"
+    return (
+        {True: "true", False: "false", None: "null"}.get(key, str(key)) if _hashable(key) else "a collection"
+    )
 
 
 def _hashable(key: Any) -> bool:
@@ -177,14 +183,13 @@ def _plain(node: _Node, line: int, path: Path, lines: dict[Path, int]) -> Any:
     """The value of *node*; notes in *lines* where each part stands."""
     lines[path] = line
     if len(path) > MAX_DEPTH:
-        raise YamlProblem(node.line, f"nested deeper than {MAX_DEPTH} levels")
+        raise YamlError(node.line, f"nested deeper than {MAX_DEPTH} levels")
     if len(lines) > MAX_NODES:
-        raise YamlProblem(node.line, f"more than {MAX_NODES} values in one document")
+        raise YamlError(node.line, f"more than {MAX_NODES} values in one document")
     if isinstance(node.value, list):
         return [_plain(item, item.line, (*path, i), lines) for i, item in enumerate(node.value)]
     if isinstance(node.value, dict):
         return {
-            key: _plain(value, key_line, (*path, key), lines)
-            for key, (key_line, value) in node.value.items()
+            key: _plain(value, key_line, (*path, key), lines) for key, (key_line, value) in node.value.items()
         }
     return node.value

@@ -1,0 +1,105 @@
+"""The cluster's configuration: ConfigMap ``cirri-config`` in ``kube-system``, checked when applied.
+
+A key that is not known is kept: a later version may read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import NamedTuple
+
+from cirri.manifests.problems import Path, listed, suggestion
+from cirri.manifests.words import prefix_of
+from cirri.model import Resource
+
+CONFIG_NAMESPACE = "kube-system"
+CONFIG_NAME = "cirri-config"
+SERVICE_RANGES = "service-cluster-ip-range"
+
+Network = IPv4Network | IPv6Network
+
+
+class Key(NamedTuple):
+    """One key of the configuration."""
+
+    default: str
+    says: str
+    complaint: Callable[[str], str] = lambda text: ""
+    """What is wrong with a value, "" if nothing."""
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    return lambda text: (
+        ""
+        if text in choices
+        else f'"{text}" is not allowed{suggestion(text, choices)}; allowed: {listed(choices)}'
+    )
+
+
+def _pools(version: int) -> Callable[[str], str]:
+    def complaint(text: str) -> str:
+        for part in text.split():
+            found = prefix_of(part, bare=False)
+            if isinstance(found, str):
+                return found
+            if found.version != version:
+                return f'"{part}" is not an IPv{version} prefix'
+        return ""
+
+    return complaint
+
+
+def _mask(longest: int) -> Callable[[str], str]:
+    return lambda text: (
+        ""
+        if text.isascii() and text.isdigit() and 1 <= int(text) <= longest
+        else f'"{text}" is not a prefix length; allowed: "1" to "{longest}"'
+    )
+
+
+def _ranges(text: str) -> str:
+    parts = [part.strip() for part in text.split(",")]
+    networks = [prefix_of(part, bare=False) for part in parts]
+    for found in networks:
+        if isinstance(found, str):
+            return found
+    if len({network.version for network in networks if not isinstance(network, str)}) < len(parts):
+        return (
+            f'"{text}" has two ranges of one family; allowed: one IPv4 and one IPv6 prefix, comma separated'
+        )
+    return ""
+
+
+KEYS: Mapping[str, Key] = {
+    "labels": Key("", "label prefixes that make an identity, separated by blanks; ! in front excludes"),
+    "cluster-name": Key("default", "name of this cluster"),
+    "enable-policy": Key(
+        "default", "when endpoints are under default deny", _one_of("default", "always", "never")
+    ),
+    "cluster-pool-ipv4-cidr": Key("10.52.0.0/16", "pools of pod ranges, separated by blanks", _pools(4)),
+    "cluster-pool-ipv4-mask-size": Key("24", "length of one node's range", _mask(32)),
+    "cluster-pool-ipv6-cidr": Key("fd00:10:52::/104", "pools of pod ranges, separated by blanks", _pools(6)),
+    "cluster-pool-ipv6-mask-size": Key("120", "length of one node's range", _mask(128)),
+    SERVICE_RANGES: Key("10.96.0.0/16,fd00:10:96::/112", "ranges of Service addresses", _ranges),
+    "allow-localhost": Key(
+        "auto", "whether a node may always reach its pods", _one_of("auto", "always", "policy")
+    ),
+}
+"""Every key that a service reads, as Cilium names it."""
+
+
+def config_faults(resource: Resource) -> Iterator[tuple[Path, str]]:
+    """What is wrong with *resource*, if it is the configuration."""
+    if (resource.kind, resource.namespace, resource.name) != ("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME):
+        return
+    for name, value in resource.manifest.get("data", {}).items():
+        if name in KEYS and (complaint := KEYS[name].complaint(value)):
+            yield ("data", name), complaint
+
+
+def service_ranges(config: Resource | None) -> tuple[Network, ...]:
+    """The ranges of Service addresses, in order; *config* is the ConfigMap, if there is one."""
+    data = config.manifest.get("data", {}) if config is not None else {}
+    text = data.get(SERVICE_RANGES, KEYS[SERVICE_RANGES].default)
+    return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))

@@ -1,0 +1,73 @@
+"""Every kind that Cirri knows: its API version, names, scope and schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cirri.manifests.problems import listed, suggestion
+from cirri.manifests.schema import Fields
+from cirri.manifests.schemas.cilium import CILIUM_CLUSTERWIDE_NETWORK_POLICY, CILIUM_NETWORK_POLICY
+from cirri.manifests.schemas.networkpolicy import NETWORK_POLICY
+from cirri.manifests.schemas.pods import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD
+from cirri.manifests.schemas.services import ENDPOINT_SLICE, SERVICE
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of object."""
+
+    name: str
+    api_version: str
+    plural: str
+    """Lower case, as in the API's paths."""
+    schema: Fields
+    namespaced: bool = True
+    short: tuple[str, ...] = ()
+    """Other names that the command line takes."""
+
+    @property
+    def title(self) -> str:
+        """As ``kubectl`` prints it: ``deployment.apps``."""
+        group, slash, _ = self.api_version.partition("/")
+        return f"{self.name.lower()}.{group}" if slash else self.name.lower()
+
+
+_CILIUM = "cilium.io/v2"
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("Namespace", "v1", "namespaces", NAMESPACE, namespaced=False, short=("ns",)),
+        Kind("Node", "v1", "nodes", NODE, namespaced=False, short=("no",)),
+        Kind("ConfigMap", "v1", "configmaps", CONFIG_MAP, short=("cm",)),
+        Kind("Service", "v1", "services", SERVICE, short=("svc",)),
+        Kind("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", ENDPOINT_SLICE, short=("eps",)),
+        Kind("Deployment", "apps/v1", "deployments", DEPLOYMENT, short=("deploy",)),
+        Kind("Pod", "v1", "pods", POD, short=("po",)),
+        Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies", NETWORK_POLICY, short=("netpol",)),
+        Kind("CiliumNetworkPolicy", _CILIUM, "ciliumnetworkpolicies", CILIUM_NETWORK_POLICY, short=("cnp",)),
+        Kind(
+            "CiliumClusterwideNetworkPolicy",
+            _CILIUM,
+            "ciliumclusterwidenetworkpolicies",
+            CILIUM_CLUSTERWIDE_NETWORK_POLICY,
+            namespaced=False,
+            short=("ccnp",),
+        ),
+    )
+}
+POLICY_KINDS = frozenset({"NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"})
+
+
+def kind_named(word: str) -> Kind | None:
+    """The kind that *word* names on the command line: any case, singular, plural, short or title."""
+    folded = word.lower()
+    for kind in KINDS.values():
+        if folded in (kind.name.lower(), kind.plural, kind.title, *kind.short):
+            return kind
+    return None
+
+
+def unknown_kind(word: str) -> str:
+    """The sentence about a kind that is not known."""
+    return f'unknown kind "{word}"{suggestion(word, KINDS)}; known kinds: {listed(tuple(KINDS))}'

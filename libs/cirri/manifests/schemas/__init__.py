@@ -1,0 +1,1 @@
+"""What each kind's manifest may hold, as tables."""
