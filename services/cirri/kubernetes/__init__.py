@@ -1,0 +1,21 @@
+"""Hold the objects that users wrote, and publish them for everybody else.
+
+Reads   nothing on the bus; manifests below STATE_DIR/manifests, which it alone writes
+Writes  resources
+Serves  cirri.kubernetes.apply, cirri.kubernetes.delete: all or nothing, checked before stored
+Needs   no privileges, one per cluster
+
+This is the source for clusters without Kubernetes: the manifests on disk are the truth, and the
+bucket is rebuilt from them when its store was lost.
+"""
+
+from cirri.model import RESOURCES
+from cirri.runtime import Service
+
+SERVICE = Service(
+    name="kubernetes",
+    summary="Holds the objects that users applied, checked, and publishes them.",
+    scope="cluster",
+    writes=(RESOURCES,),
+    serves=("apply", "delete"),
+)

@@ -1,0 +1,135 @@
+"""What an apply request changes.  Pure: time and fresh ids are arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from cirri.kubernetes.clusterip import AddressRefused, requested, taken, with_addresses
+from cirri.kubernetes.state import NAME_LABEL, Change, Key, Refused, State, key_of, problem, with_parts
+from cirri.manifests import Problem
+from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE, Network, service_ranges
+from cirri.model import Resource
+
+MAX_BYTES = 900_000
+"""Of one object as stored; the bus takes a message of 1 MiB."""
+
+_SET_BY_US = ("uid", "creationTimestamp", "generation")
+
+
+def plan_apply(
+    state: State, objects: Sequence[Resource], *, now: str, new_uid: Callable[[], str]
+) -> list[Change]:
+    """The change for each of *objects*, in their order; raises :class:`Refused` with every problem.
+
+    *now* is RFC 3339 in UTC.  Objects are checked already, and no two have the same name.
+    """
+    namespaces = {key.name for key in (*state, *map(key_of, objects)) if key.kind == "Namespace"}
+    problems = [fault for new in objects for fault in _faults(new, state.get(key_of(new)), namespaces)]
+    if problems:
+        raise Refused(problems)
+    merged = _addressed([_merged(new, state.get(key_of(new))) for new in objects], state)
+    return [_change(new, state.get(key_of(new)), now, new_uid) for new in merged]
+
+
+def plan_status(state: State, objects: Sequence[Resource]) -> list[Change]:
+    """As :func:`plan_apply` for a request that replaces statuses and nothing else."""
+    missing = [new for new in objects if key_of(new) not in state]
+    if missing:
+        raise Refused(problem(new, "metadata.name", "no such object") for new in missing)
+    changes = []
+    for new in objects:
+        old = state[key_of(new)]
+        now = with_parts(old, status=new.manifest.get("status", {}))
+        changes.append(Change("unchanged" if now == old else "configured", now if now != old else old))
+    return changes
+
+
+def _faults(new: Resource, old: Resource | None, namespaces: set[str]) -> Iterator[Problem]:
+    """What is wrong with *new* in this cluster."""
+    if new.namespace and new.namespace not in namespaces:
+        yield problem(new, "metadata.namespace", f'namespace "{new.namespace}" does not exist')
+    if old is not None and old.node and new.node and new.node != old.node:
+        yield problem(new, "spec.nodeName", f'cannot change from "{old.node}"; delete the Pod first')
+    size = len(msgspec.msgpack.encode(new.manifest))
+    if size > MAX_BYTES:
+        yield problem(new, "", f"has {size} bytes; allowed: at most {MAX_BYTES}")
+
+
+def _merged(new: Resource, old: Resource | None) -> Resource:
+    """*new* with what the cluster has filled in since *old* was written."""
+    metadata = {k: v for k, v in new.manifest["metadata"].items() if k not in _SET_BY_US}
+    if new.kind == "Namespace":
+        metadata["labels"] = {**metadata.get("labels", {}), NAME_LABEL: new.name}
+    new = with_parts(new, metadata=metadata)
+    if old is None:
+        return new
+    kept = {k: v for k, v in old.manifest["metadata"].items() if k in (*_SET_BY_US, "ownerReferences")}
+    new = with_parts(new, metadata={**kept, **metadata})
+    if new.kind != "Node" or "status" not in new.manifest:
+        parts = {k: v for k, v in new.manifest.items() if k != "status"}
+        status = {"status": old.manifest["status"]} if "status" in old.manifest else {}
+        new = replace(new, manifest={**parts, **status})
+    if new.kind == "Pod" and old.node and not new.node:
+        new = with_parts(new, spec={**new.manifest["spec"], "nodeName": old.node})
+        new = replace(new, node=old.node)
+    return new
+
+
+def _addressed(objects: Sequence[Resource], state: State) -> list[Resource]:
+    """*objects* with every Service's addresses; the ones that manifests name are served first."""
+    config_key = Key("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME)
+    config = next((new for new in objects if key_of(new) == config_key), state.get(config_key))
+    ranges = service_ranges(config)
+    used = taken(state)
+    done: dict[Key, Resource] = {}
+    problems: list[Problem] = []
+    services = [new for new in objects if new.kind == "Service"]
+    for new in sorted(services, key=lambda s: not requested(s)):
+        others = {a: owner for a, owner in used.items() if owner != f"{new.namespace}/{new.name}"}
+        try:
+            done[key_of(new)] = _served(new, state, others, ranges)
+        except AddressRefused as refused:
+            problems.append(problem(new, f"spec.{refused.field}", refused.why))
+            continue
+        used = {**others, **taken({key_of(new): done[key_of(new)]})}
+    if problems:
+        raise Refused(problems)
+    return [done.get(key_of(new), new) for new in objects]
+
+
+def _served(new: Resource, state: State, others: Mapping[str, str], ranges: Sequence[Network]) -> Resource:
+    return with_addresses(new, state.get(key_of(new)), others, ranges)
+
+
+def _change(new: Resource, old: Resource | None, now: str, new_uid: Callable[[], str]) -> Change:
+    if old is None:
+        given = {"uid": new_uid(), "creationTimestamp": now, "generation": 1}
+        return Change("created", with_parts(new, metadata={**new.manifest["metadata"], **given}))
+    if new.manifest == old.manifest:
+        return Change("unchanged", old)
+    if _body(new.manifest) != _body(old.manifest):
+        generation = old.manifest["metadata"]["generation"] + 1
+        new = with_parts(new, metadata={**new.manifest["metadata"], "generation": generation})
+    return Change("configured", new, old if old.node != new.node else None)
+
+
+def _body(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``generation`` counts changes of."""
+    return {part: value for part, value in manifest.items() if part not in ("metadata", "status")}
+
+
+def system_namespaces(state: State, names: Iterable[str]) -> list[Resource]:
+    """Manifests of the Namespaces of *names* that *state* lacks."""
+    return [
+        Resource(
+            kind="Namespace",
+            name=name,
+            manifest={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
+        )
+        for name in names
+        if Key("Namespace", "", name) not in state
+    ]

@@ -1,0 +1,187 @@
+"""The requests: decode, check, decide, store, publish, answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from cirri.engine.parse import faults, unsupported
+from cirri.errors import CirriError
+from cirri.kubernetes.applying import plan_apply, plan_status, system_namespaces
+from cirri.kubernetes.deleting import plan_delete
+from cirri.kubernetes.state import SYSTEM_NAMESPACES, Change, Refused, State, key_of
+from cirri.kubernetes.store import Store
+from cirri.manifests import (
+    DEFAULT_NAMESPACE,
+    KINDS,
+    Document,
+    ManifestError,
+    Problem,
+    check_all,
+    unknown_kind,
+)
+from cirri.manifests.api import ApplyObject, ApplyReply, ApplyRequest, DeleteRequest, Result
+from cirri.model import RESOURCES, Resource
+
+R = TypeVar("R", ApplyRequest, DeleteRequest)
+
+
+class Publishing(Protocol):
+    """What is used of :class:`cirri.kv.Publisher`."""
+
+    async def put(self, value: Resource) -> int:
+        """Write *value* if it changed; returns its revision."""
+
+    async def delete(self, key: str) -> int:
+        """Remove *key*; returns the revision of the removal."""
+
+    async def replace(self, values: Iterable[Resource]) -> int:
+        """Make the bucket hold exactly *values*; returns the last revision."""
+
+
+class Cluster:
+    """The objects of this cluster: on disk, in memory, and in the bucket.
+
+    One request at a time: what a request is decided on is what it changes.
+    """
+
+    def __init__(
+        self, store: Store, bucket: Publishing, *, now: Callable[[], str], new_uid: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._now = now
+        self._new_uid = new_uid
+        self._turn = asyncio.Lock()
+        self._objects = store.load()
+        self.behind = asyncio.Event()
+        """Set when the bucket may lack something that is stored: ``publish`` mends it."""
+        self._keep(self._plan(system_namespaces(self._objects, SYSTEM_NAMESPACES)))
+
+    @property
+    def state(self) -> State:
+        """Every object."""
+        return self._objects
+
+    async def publish(self) -> int:
+        """Make the bucket equal to what is stored; returns its revision."""
+        async with self._turn:
+            self.behind.clear()
+            try:
+                return await self._bucket.replace(self._objects.values())
+            except BaseException:
+                self.behind.set()
+                raise
+
+    async def apply(self, payload: bytes) -> bytes:
+        """Answer an :class:`ApplyRequest`."""
+        async with self._turn:
+            try:
+                request = _decoded(payload, ApplyRequest, "an apply request")
+                if request.status_only:
+                    changes = plan_status(
+                        self._objects, [_named(i, o) for i, o in enumerate(request.objects)]
+                    )
+                else:
+                    changes = self._plan(check_all(map(_document, request.objects), _not_enforced))
+            except (Refused, ManifestError) as refused:
+                return msgspec.msgpack.encode(ApplyReply(error=str(refused)))
+            return await self._done(changes, status_only=request.status_only)
+
+    async def delete(self, payload: bytes) -> bytes:
+        """Answer a :class:`DeleteRequest`."""
+        async with self._turn:
+            try:
+                request = _decoded(payload, DeleteRequest, "a delete request")
+                changes = plan_delete(self._objects, request.objects, ignore_missing=request.ignore_missing)
+            except Refused as refused:
+                return msgspec.msgpack.encode(ApplyReply(error=str(refused)))
+            return await self._done(changes)
+
+    def _plan(self, objects: Sequence[Resource]) -> list[Change]:
+        return plan_apply(self._objects, objects, now=self._now(), new_uid=self._new_uid)
+
+    async def _done(self, changes: list[Change], *, status_only: bool = False) -> bytes:
+        """Keep *changes*, publish them, and say at which revisions they hold."""
+        self._keep(changes, status_only=status_only)
+        try:
+            results = [_result(change, await self._published(change)) for change in changes]
+        except CirriError as error:
+            self.behind.set()
+            says = f"stored, but not published yet: {error}. It will be as soon as the bus allows"
+            return msgspec.msgpack.encode(ApplyReply(error=says))
+        revision = max((result.revision for result in results), default=0)
+        return msgspec.msgpack.encode(ApplyReply(results=tuple(results), revision=revision))
+
+    def _keep(self, changes: Sequence[Change], *, status_only: bool = False) -> None:
+        put = [c.resource for c in changes if c.action in ("created", "configured")]
+        drop = [key_of(c.resource) for c in changes if c.action == "deleted"]
+        if status_only:
+            for resource in put:
+                self._store.put_status(resource)
+        elif put or drop:
+            self._store.change(put, drop)
+        for resource in put:
+            self._objects[key_of(resource)] = resource
+        for key in drop:
+            del self._objects[key]
+
+    async def _published(self, change: Change) -> int:
+        if change.action == "deleted":
+            return await self._bucket.delete(RESOURCES.key(change.resource))
+        revision = await self._bucket.put(change.resource)
+        if change.before is not None:
+            revision = await self._bucket.delete(RESOURCES.key(change.before))
+        return revision
+
+
+def _decoded(payload: bytes, kind: type[R], what: str) -> R:
+    try:
+        request = msgspec.msgpack.decode(payload, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Refused([Problem(message=f"not {what}: {error}")]) from None
+    if not request.objects:
+        raise Refused([Problem(message=f"{what} names no objects")])
+    return request
+
+
+def _not_enforced(policy: Resource) -> list[tuple[str, str]]:
+    """What the engine cannot make true: a policy is enforced as written, or refused."""
+    return [*faults(policy), *unsupported(policy)]
+
+
+def _document(item: ApplyObject) -> Document:
+    return Document(item.manifest, file=item.source)
+
+
+def _named(index: int, item: ApplyObject) -> Resource:
+    """The object that a status is for; nothing but its name and status is looked at."""
+    manifest = item.manifest
+    kind, metadata, status = manifest.get("kind"), manifest.get("metadata"), manifest.get("status")
+    where = f"objects[{index}]"
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise Refused([Problem(path=f"{where}.kind", message=unknown_kind(str(kind)))])
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        raise Refused([Problem(path=f"{where}.metadata.name", message="required, but missing")])
+    if not isinstance(status, dict):
+        raise Refused([Problem(path=f"{where}.status", message="must be a mapping")])
+    namespace = metadata.get("namespace") or DEFAULT_NAMESPACE if KINDS[kind].namespaced else ""
+    if not isinstance(namespace, str):
+        raise Refused([Problem(path=f"{where}.metadata.namespace", message="must be a string")])
+    return Resource(
+        kind=kind, namespace=namespace, name=metadata["name"], manifest=manifest, source=item.source
+    )
+
+
+def _result(change: Change, revision: int) -> Result:
+    resource = change.resource
+    return Result(
+        kind=resource.kind,
+        namespace=resource.namespace,
+        name=resource.name,
+        action=change.action,
+        revision=revision,
+    )
