@@ -1,0 +1,143 @@
+"""Read a BPF ring buffer: records in order, straight from the memory shared with the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import mmap
+import os
+import select
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Self
+
+from cirri.maps.errors import MapMismatch, RingBusy
+from cirri.maps.info import map_info
+from cirri.maps.libbpf import object_get
+
+RINGBUF = 27
+BUSY, DISCARDED = 1 << 31, 1 << 30
+"""Bits of a record's header: still being written; thrown away by its writer."""
+HEADER = 8
+_POSITION = struct.Struct("=Q")
+_LENGTH = struct.Struct("=I")
+
+
+class RingBuffer:
+    """The one reader of a ring buffer.
+
+    The kernel's layout (kernel/bpf/ringbuf.c): a page with the consumer's position, which is
+    ours to write; a page with the producer's; then the data, mapped twice in a row so that a
+    record never wraps.  Positions only grow; the data's size is a power of two.
+
+    A lock on the directory of the pin keeps a second reader away, since two would undo each
+    other's positions.  Full rings are the writer's loss: programs count it.
+    """
+
+    def __init__(self, where: Path | str | int) -> None:
+        """Open the ring pinned at *where*, or take over descriptor *where* (then without lock).
+
+        Raises:
+            MapMissing: nothing is pinned there.
+            MapMismatch: it is no ring buffer.
+            RingBusy: another process reads it.
+        """
+        self._fd = self._lock = -1
+        self._fd = where if isinstance(where, int) else object_get(Path(where))
+        info = map_info(self._fd)
+        if info.type != RINGBUF:
+            raise MapMismatch(info.name, "type", info.type, RINGBUF)
+        if not isinstance(where, int):
+            self._lock = _lock(Path(where))
+        page = mmap.PAGESIZE
+        self._size = info.max_entries
+        self._ours = mmap.mmap(self._fd, page)
+        self._theirs = mmap.mmap(
+            self._fd, page + 2 * self._size, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED, offset=page
+        )
+        self._base = page
+        (self._position,) = _POSITION.unpack_from(self._ours, 0)
+
+    def fileno(self) -> int:
+        """Readable when there are records."""
+        return self._fd
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait to be read; some may belong to records still being written."""
+        written: int = _POSITION.unpack_from(self._theirs, 0)[0]
+        read: int = self._position
+        return written - read
+
+    def read(self, limit: int = 1 << 30) -> list[bytes]:
+        """Take at most *limit* records that are there, without waiting."""
+        records: list[bytes] = []
+        theirs, mask, base = self._theirs, self._size - 1, self._base
+        position = self._position
+        # Loads happen in program order on x86-64; between two of them the interpreter executes
+        # far more than an out-of-order window on other CPUs.
+        (written,) = _POSITION.unpack_from(theirs, 0)
+        while position < written and len(records) < limit:
+            at = base + (position & mask)
+            (length,) = _LENGTH.unpack_from(theirs, at)
+            if length & BUSY:
+                break
+            size = length & ~DISCARDED
+            if not length & DISCARDED:
+                records.append(theirs[at + HEADER : at + HEADER + size])
+            position += (HEADER + size + 7) & ~7
+        if position != self._position:
+            self._position = position
+            _POSITION.pack_into(self._ours, 0, position)
+        return records
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until there is a record; False if there was none in time."""
+        poller = select.poll()
+        poller.register(self._fd, select.POLLIN)
+        return bool(poller.poll(None if timeout_s is None else timeout_s * 1000))
+
+    async def batches(self, limit: int = 4096) -> AsyncIterator[list[bytes]]:
+        """Records as they come, at most *limit* at once; never empty lists."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._fd, ready.set)
+        try:
+            while True:
+                if records := self.read(limit):
+                    yield records
+                    continue
+                ready.clear()
+                await ready.wait()
+        finally:
+            loop.remove_reader(self._fd)
+
+    def close(self) -> None:
+        """Let another reader in."""
+        for name in ("_ours", "_theirs"):
+            if hasattr(self, name):
+                getattr(self, name).close()
+        for fd in (self._fd, self._lock):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _lock(path: Path) -> int:
+    """A descriptor that holds the lock of the directory of *path*: pins themselves cannot be locked."""
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise RingBusy(path) from None
+    return fd
