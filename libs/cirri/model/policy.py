@@ -12,7 +12,8 @@ class Origin(Struct, frozen=True, kw_only=True):
     """Where a rule comes from, down to the section of the manifest."""
 
     cookie: int
-    """32 bits, never 0: stored with each kernel entry.  A hash of the other fields."""
+    """32 bits, never 0: stored with each kernel entry.  A hash of kind, namespace, name and section:
+    moving a manifest's lines changes nothing in the kernel."""
     kind: str
     namespace: str
     name: str

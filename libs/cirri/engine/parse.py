@@ -1,0 +1,54 @@
+"""From policy objects to rule sets.
+
+An object with a fault means nothing and is refused whole.  One that uses a part of the language
+that this version does not enforce is refused where it is applied; if it arrives nevertheless,
+it is read so that it lets through nothing that the full language would not: an allow that is not
+understood allows nobody, a deny that is not understood denies everybody.
+"""
+
+from __future__ import annotations
+
+from cirri.engine.cilium import CLUSTERWIDE, Reader
+from cirri.engine.kubernetes import kubernetes_rules
+from cirri.engine.rule import Finding, Findings, InvalidPolicy, ObjectRule
+from cirri.model import Resource
+
+KINDS = ("NetworkPolicy", "CiliumNetworkPolicy", CLUSTERWIDE)
+"""Kinds of resource that carry policy."""
+
+
+def rules(resource: Resource, cluster: str = "default") -> list[ObjectRule]:
+    """Rule sets of a policy object; *cluster* is the local cluster's name.
+
+    Raises InvalidPolicy with every fault.
+    """
+    return read(resource, cluster)[0]
+
+
+def read(resource: Resource, cluster: str = "default") -> tuple[list[ObjectRule], list[Finding]]:
+    """Rule sets of a policy object, and what of it is not enforced.  Raises InvalidPolicy."""
+    out = Findings()
+    found = _read(resource, cluster, out)
+    if out.faults:
+        raise InvalidPolicy(resource.kind, resource.namespace, resource.name, out.faults)
+    return found, out.gaps
+
+
+def faults(resource: Resource) -> list[Finding]:
+    """Everything that is wrong with a policy object: field path and sentence."""
+    out = Findings()
+    _read(resource, "default", out)
+    return out.faults
+
+
+def unsupported(resource: Resource) -> list[Finding]:
+    """Fields of a policy object that this version does not enforce: field path and sentence."""
+    out = Findings()
+    _read(resource, "default", out)
+    return out.gaps
+
+
+def _read(resource: Resource, cluster: str, out: Findings) -> list[ObjectRule]:
+    if resource.kind == "NetworkPolicy":
+        return kubernetes_rules(resource, out)
+    return Reader(resource, cluster, out).rules()

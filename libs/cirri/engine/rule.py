@@ -1,0 +1,96 @@
+"""The one internal form of a rule, whichever kind of object it was written in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cirri.engine.select import Selector
+from cirri.errors import CirriError
+from cirri.model import Origin
+
+
+class Ports(NamedTuple):
+    """Destination ports of one protocol, as :class:`cirri.model.Rule` writes them.
+
+    ``(6, 0, 0)`` all of TCP, ``(6, 80, 0)`` one port, ``(6, 80, 90)`` a range, ``(1, 8, 0)`` an
+    ICMP type, ``(1, 0, -1)`` ICMP type 0.
+    """
+
+    protocol: int
+    port: int = 0
+    end_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One rule of a section: peers x ports, allowed or denied."""
+
+    origin: Origin
+    peers: tuple[Selector, ...] | None
+    """ORed; None: every peer, known or not."""
+    ports: tuple[Ports, ...] | None
+    """ORed; None: every protocol."""
+    deny: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What one set of rules says about one direction."""
+
+    present: bool = False
+    """It has at least one rule in this direction, be it void."""
+    default_deny: bool = False
+    """What it does not allow is to be dropped; means something only where *present*."""
+    terms: tuple[Term, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    """Of every rule, void ones too: they explain a default deny."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRule:
+    """One set of rules (a NetworkPolicy, or one spec of a CiliumNetworkPolicy)."""
+
+    subject: Selector
+    ingress: Section = Section()
+    egress: Section = Section()
+
+
+class Finding(NamedTuple):
+    """Something about one field of an object."""
+
+    path: str
+    """e.g. ``spec.ingress[0].toPorts[1].ports[0].port``"""
+    sentence: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """What reading an object brought to light."""
+
+    faults: list[Finding] = field(default_factory=list)
+    """The object means nothing: it is refused whole."""
+    gaps: list[Finding] = field(default_factory=list)
+    """Understood, but not enforced by this version."""
+
+    def fault(self, path: str, sentence: str) -> None:
+        """Note that the field at *path* is wrong."""
+        self.faults.append(Finding(path, sentence))
+
+    def gap(self, path: str, sentence: str) -> None:
+        """Note that the field at *path* is not enforced."""
+        self.gaps.append(Finding(path, sentence))
+
+
+class InvalidPolicy(CirriError):
+    """A policy object that cannot be understood; nothing of it is imported."""
+
+    hint = "Correct the object and apply it again"
+
+    def __init__(self, kind: str, namespace: str, name: str, faults: list[Finding]) -> None:
+        self.kind = kind
+        self.namespace = namespace
+        self.name = name
+        self.faults = faults
+        where = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+        super().__init__(f"{where}: " + "; ".join(f"{one.path}: {one.sentence}" for one in faults))

@@ -1,0 +1,96 @@
+"""Numbers of identities: the reserved ones, the ranges, and the order in which a label set tries them.
+
+Ranges (32 bits): 1..255 reserved; 256..65535 the first choices of every label set, so that
+numbers stay short and as other tools expect them; 0x01000000..0x02FFFFFF local to one node
+(addresses and remote nodes); 0x10000000..0xFFFFFFFF for a set whose first choices are all taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from cirri.errors import CirriError
+from cirri.labels.label import canonical
+
+
+class Reserved(IntEnum):
+    """Fixed classes of peers; they need no store to be known."""
+
+    UNKNOWN = 0
+    HOST = 1
+    WORLD = 2
+    UNMANAGED = 3
+    HEALTH = 4
+    INIT = 5
+    REMOTE_NODE = 6
+    KUBE_APISERVER = 7
+    INGRESS = 8
+    WORLD_IPV4 = 9
+    WORLD_IPV6 = 10
+
+    @property
+    def label(self) -> str:
+        """Its label, e.g. ``reserved:remote-node``."""
+        return f"reserved:{self.name.lower().replace('_', '-')}"
+
+
+RESERVED_LABELS: dict[int, frozenset[str]] = {
+    number: frozenset((number.label, Reserved.REMOTE_NODE.label))
+    if number is Reserved.KUBE_APISERVER
+    else frozenset((number.label,))
+    for number in Reserved
+    if number is not Reserved.UNKNOWN
+}
+"""Labels of every reserved identity that a peer can have."""
+
+_NUMBERS = {labels: number for number, labels in RESERVED_LABELS.items()}
+
+
+def reserved_number(labels: Iterable[str]) -> int:
+    """Number of the reserved identity with exactly *labels*; 0 if there is none."""
+    return _NUMBERS.get(frozenset(labels), 0)
+
+
+class IdentitiesExhausted(CirriError):
+    """Every number that a label set may take belongs to another set."""
+
+    hint = "Narrow the label filter (ConfigMap cirri-config, key `labels`) so that fewer label sets count"
+
+    def __init__(self, labels: Iterable[str], tried: int) -> None:
+        self.labels = tuple(labels)
+        self.tried = tried
+        super().__init__(f"no identity for {','.join(self.labels)}: its {tried} numbers are all taken")
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The numbers that label sets share."""
+
+    low: range = range(256, 65536)
+    high: range = range(0x1000_0000, 0x1_0000_0000)
+    low_probes: int = 8
+    """With n sets alive a set misses all of these with probability (n/65280)**8."""
+    probes: int = 64
+
+
+SPACE = Space()
+
+
+def probes(labels: Iterable[str], space: Space = SPACE) -> Iterator[int]:
+    """The numbers that a label set tries, in order: the same for everyone who asks.
+
+    An allocator takes the first one that no other set has, so two allocators that race meet at
+    the same number, and a wiped store gives most sets their old numbers again.
+    """
+    text = "\n".join(canonical(labels)).encode()
+    seen: set[int] = set()
+    for count in range(space.probes):
+        digest = hashlib.sha256(count.to_bytes(4, "big") + text).digest()
+        numbers = space.low if count < space.low_probes else space.high
+        number = numbers[int.from_bytes(digest[:8], "big") % len(numbers)]
+        if number not in seen:
+            seen.add(number)
+            yield number

@@ -1,0 +1,44 @@
+"""The labels a pod has for policy: its own, and those derived from where it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cirri.labels.label import (
+    CLUSTER_KEY,
+    NAMESPACE_KEY,
+    NAMESPACE_LABELS_PREFIX,
+    SERVICE_ACCOUNT_KEY,
+    Label,
+)
+from cirri.model import Resource
+
+DERIVED_PREFIX = "io.cilium.k8s"
+"""Keys below it are ours alone: a user cannot claim another namespace, cluster or account."""
+
+
+def pod_labels(pod: Resource, namespace: Resource | None, cluster: str) -> frozenset[str]:
+    """Every candidate label of *pod*, before the relevance filter.
+
+    *namespace* is its Namespace object, None if it is not known (yet); then it still has the
+    label ``kubernetes.io/metadata.name``, which every namespace has.
+    """
+    keys = {key: value for key, value in _labels(pod).items() if not key.startswith(DERIVED_PREFIX)}
+    keys[NAMESPACE_KEY] = pod.namespace
+    keys[CLUSTER_KEY] = cluster
+    keys[SERVICE_ACCOUNT_KEY] = _service_account(pod)
+    of_namespace = {"kubernetes.io/metadata.name": pod.namespace}
+    if namespace is not None:
+        of_namespace = _labels(namespace) | of_namespace
+    keys |= {NAMESPACE_LABELS_PREFIX + key: value for key, value in of_namespace.items()}
+    return frozenset(str(Label("k8s", key, value)) for key, value in keys.items())
+
+
+def _labels(resource: Resource) -> dict[str, str]:
+    metadata: dict[str, Any] = resource.manifest.get("metadata") or {}
+    return {str(key): str(value) for key, value in (metadata.get("labels") or {}).items()}
+
+
+def _service_account(pod: Resource) -> str:
+    spec: dict[str, Any] = pod.manifest.get("spec") or {}
+    return spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
