@@ -1,0 +1,1 @@
+"""What tests share: real servers that can be killed, and ways to walk every path."""
