@@ -1,0 +1,275 @@
+"""Cirri's own paths: the shipped programs at their hooks, and maps as the datapath service fills them.
+
+No service runs here, so that the figures are the datapath's alone.  Policy is enforced in both
+directions at both pods, each direction of each pod holding :data:`RULES` entries of which one to
+three are about this peer; thousands of other pods stand in the ipcache; connections are tracked;
+a reader empties the ring of flow events.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path as FilePath
+from time import CLOCK_MONOTONIC, clock_gettime_ns
+
+from integration.bench.machine import (
+    OTHER,
+    REPOSITORY,
+    BenchError,
+    build,
+    forwarding,
+    ip,
+    namespaces,
+    run,
+    running,
+)
+from integration.bench.paths import Path, wire
+from integration.bench.pods import Pod, attach_pod, attach_uplink, mac_bytes, pins
+from integration.bench.rounds import PORT
+
+from cirri.layout import (
+    CT,
+    ENDPOINTS,
+    EVENT_COUNTER,
+    IPCACHE,
+    METRICS,
+    POLICY,
+    RUNTIME,
+    DropReason,
+    EndpointFlag,
+    EndpointValue,
+    EventCounter,
+    IpcacheKey,
+    IpcacheValue,
+    PolicyDirection,
+    PolicyKey,
+    PolicyValue,
+    RuntimeConfig,
+    address16,
+    metrics_of,
+)
+from cirri.maps import Objects, open_per_cpu, open_pinned
+
+OBJECTS = REPOSITORY / "bpf/build"
+RULES = 1000
+"""Policy entries of each direction of each pod."""
+REMOTE_PODS = 2000
+"""Other pods of the cluster, with an IPv4 and an IPv6 address each."""
+CLIENT, SERVER, STRANGER = 1001, 1002, 20000
+"""Identities: the two pods', and the first of those that other rules are about."""
+OPEN = (PORT, PORT + 1, PORT + 2)
+CLOSED_PORT = PORT + 3
+"""Nothing allows it: a connection to it proves that policy is enforced."""
+DRAIN_MS = 10
+
+
+@dataclass(slots=True)
+class Node:
+    """A node with Cirri's programs loaded."""
+
+    netns: str
+    pins: FilePath
+    subnet: int
+    from_pod: int
+    to_pod: int
+
+    def pod(self, netns: str, number: int) -> Pod:
+        """Makes *netns* a pod of this node."""
+        return attach_pod(
+            self.netns, netns, number, from_pod=self.from_pod, to_pod=self.to_pod, subnet=self.subnet
+        )
+
+
+def endpoint_values(pod: Pod, identity: int, policy_id: int) -> Iterator[tuple[bytes, EndpointValue]]:
+    """The entries of map ``cirri_endpoints`` for *pod*."""
+    value = EndpointValue(
+        ifindex=pod.index,
+        identity=identity,
+        policy_id=policy_id,
+        id=policy_id,
+        flags=EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS,
+        mac=mac_bytes(pod.device.mac),
+        node_mac=mac_bytes(pod.device.outside_mac),
+    )
+    return ((address16(address), value) for address in pod.device.addresses)
+
+
+def policy_entries(
+    policy_id: int, peer: int, direction: PolicyDirection
+) -> Iterator[tuple[PolicyKey, PolicyValue]]:
+    """:data:`RULES` entries of *direction*, *peer* allowed on the open ports among them."""
+    for number, port in enumerate(OPEN):
+        yield (
+            PolicyKey.of(policy_id, peer, direction, socket.IPPROTO_TCP, port, 16),
+            PolicyValue(rule=1 + number),
+        )
+    for number in range(RULES - len(OPEN)):
+        other = STRANGER + number // 4
+        key = PolicyKey.of(policy_id, other, direction, socket.IPPROTO_TCP, 8000 + number % 4, 16)
+        yield key, PolicyValue(rule=100 + number)
+
+
+def ipcache_entries(
+    near: Mapping[str, int], far: Mapping[str, int]
+) -> Iterator[tuple[IpcacheKey, IpcacheValue]]:
+    """*near* pods (address: identity), *far* ones behind their node (address: identity), the rest of
+    the cluster, the nodes."""
+    for address, identity in near.items():
+        yield IpcacheKey.of(ip_network(address)), IpcacheValue(identity=identity)
+    for address, identity in far.items():
+        yield IpcacheKey.of(ip_network(address)), IpcacheValue(identity=identity, node=_node_of(address))
+    for number in range(REMOTE_PODS):
+        for other in (IPv4Address("10.60.0.0") + number, IPv6Address("fd00:10:60::") + number):
+            value = IpcacheValue(identity=STRANGER + number % 500, node=_node_of(str(other)))
+            yield IpcacheKey.of(ip_network(other)), value
+
+
+NODE_ADDRESSES = {1: ("10.9.0.11", "fd00:9::11"), 2: ("10.9.0.12", "fd00:9::12")}
+
+
+def _node_of(pod: str) -> bytes:
+    """Next hop to *pod*: subnets 1 and 2 are the two nodes, everything else is behind node 2."""
+    address = ip_address(pod)
+    packed = address.packed
+    subnet = packed[2] if address.version == 4 else int.from_bytes(packed[12:14], "big")
+    hops = NODE_ADDRESSES.get(subnet, NODE_ADDRESSES[2])
+    return address16(ip_address(hops[address.version == 6]))
+
+
+@contextmanager
+def _node(netns: str, slug: str, subnet: int) -> Iterator[Node]:
+    """The programs of a node, loaded, and a reader of its events."""
+    forwarding(netns)
+    with pins(slug) as folder, Objects.load(OBJECTS, folder, names=("bpf_pod", "bpf_node")) as programs:
+        uplink = attach_uplink(netns, programs["tc/from_network"].fd)
+        with open_pinned(folder, RUNTIME) as runtime:
+            runtime.put(0, RuntimeConfig(epoch=1, uplink_ifindex=uplink))
+        with running(
+            build("drain", "-lbpf"), folder / "cirri_events", str(DRAIN_MS), str(OTHER), ready="ready"
+        ):
+            yield Node(netns, folder, subnet, programs["tc/from_pod"].fd, programs["tc/to_pod"].fd)
+
+
+def _fill(node: Node, pods: Sequence[tuple[Pod, int, int]], far: Mapping[str, int]) -> None:
+    """Writes a node's maps: *pods* as (pod, its identity, its peer's identity), *far* pods elsewhere."""
+    with open_pinned(node.pins, ENDPOINTS) as endpoints, open_pinned(node.pins, POLICY) as policy:
+        for number, (pod, identity, peer) in enumerate(pods, 1):
+            for direction in PolicyDirection:
+                policy.put_many(policy_entries(number, peer, direction))
+            endpoints.put_many(endpoint_values(pod, identity, number))
+    near = {address: identity for pod, identity, _ in pods for address in pod.addresses.values()}
+    with open_pinned(node.pins, IPCACHE) as ipcache:
+        ipcache.put_many(ipcache_entries(near, far))
+
+
+def counters(*nodes: Node) -> Mapping[str, int]:
+    """What the programs of *nodes* counted: packets forwarded and dropped, events, tracked connections."""
+    found = dict.fromkeys(("forwarded", "dropped", "events", "events_lost", "ct_entries"), 0)
+    for node in nodes:
+        with open_per_cpu(node.pins, METRICS) as metrics:
+            for index, values in metrics.items():
+                kind = "dropped" if metrics_of(index)[0] else "forwarded"
+                found[kind] += sum(value.packets for value in values)
+        with open_per_cpu(node.pins, EVENT_COUNTER) as events:
+            found["events"] += sum(events[EventCounter.SUBMITTED])
+            found["events_lost"] += sum(events[EventCounter.LOST])
+        with open_pinned(node.pins, CT) as ct:
+            found["ct_entries"] += ct.count()
+    return found
+
+
+def collect(*nodes: Node) -> None:
+    """Removes expired connections, as the datapath service does."""
+    now = clock_gettime_ns(CLOCK_MONOTONIC)
+    for node in nodes:
+        with open_pinned(node.pins, CT) as ct:
+            ct.delete_many([key for key, value in ct.items() if value.expires < now])
+
+
+def prove_enforced(path: Path, *nodes: Node) -> Path:
+    """*path*, once a connection that no rule allows was refused, by policy; BenchError otherwise."""
+    for address in path.addresses.values():
+        denied = _policy_drops(nodes)
+        try:
+            run(
+                "ip",
+                "netns",
+                "exec",
+                path.client,
+                "timeout",
+                "0.3",
+                "bash",
+                "-c",
+                f"</dev/tcp/{address}/{CLOSED_PORT}",
+            )
+        except BenchError:
+            pass
+        else:
+            raise BenchError(
+                f"{path.name}: port {CLOSED_PORT} of {address} answered although no rule allows it"
+            )
+        if _policy_drops(nodes) == denied:
+            raise BenchError(
+                f"{path.name}: nothing was dropped by policy at {address}: {dict(counters(*nodes))}"
+            )
+    return path
+
+
+def _policy_drops(nodes: Sequence[Node]) -> int:
+    total = 0
+    for node in nodes:
+        with open_per_cpu(node.pins, METRICS) as metrics:
+            for index, values in metrics.items():
+                if metrics_of(index)[0] == DropReason.POLICY:
+                    total += sum(value.packets for value in values)
+    return total
+
+
+@contextmanager
+def local_pods(name: str, slug: str) -> Iterator[Path]:
+    """Two pods of one node."""
+    with namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n", f"{slug}-x") as (client, server, netns, other):
+        wire(netns, other)
+        with _node(netns, slug, 1) as node:
+            pods = (node.pod(client, 2), CLIENT, SERVER), (node.pod(server, 3), SERVER, CLIENT)
+            _fill(node, pods, {})
+            path = Path(
+                name,
+                client,
+                server,
+                pods[1][0].addresses,
+                counters=lambda: counters(node),
+                tidy=lambda: collect(node),
+            )
+            yield prove_enforced(path, node)
+
+
+@contextmanager
+def remote_pods(name: str, slug: str) -> Iterator[Path]:
+    """A pod of one node and a pod of another, native routing between the two."""
+    with namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n1", f"{slug}-n2") as (client, server, first, second):
+        wire(first, second)
+        with _node(first, f"{slug}1", 1) as one, _node(second, f"{slug}2", 2) as two:
+            near, away = one.pod(client, 2), two.pod(server, 3)
+            _fill(one, [(near, CLIENT, SERVER)], dict.fromkeys(away.addresses.values(), SERVER))
+            _fill(two, [(away, SERVER, CLIENT)], dict.fromkeys(near.addresses.values(), CLIENT))
+            for node, subnet in ((first, 2), (second, 1)):
+                v4, v6 = NODE_ADDRESSES[subnet]
+                ip(
+                    node,
+                    f"route add 10.52.{subnet}.0/24 via {v4}",
+                    f"route add fd00:10:52::{subnet}:0/112 via {v6}",
+                )
+            path = Path(
+                name,
+                client,
+                server,
+                away.addresses,
+                counters=lambda: counters(one, two),
+                tidy=lambda: collect(one, two),
+            )
+            yield prove_enforced(path, one, two)

@@ -1,0 +1,116 @@
+"""Pods as Cirri wires them, in nodes made of namespaces: the device, its addresses, its hooks.
+
+The wiring is :mod:`cirri.netlink.pod`, the same that the datapath service uses.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path as FilePath
+
+from integration.bench.machine import PREFIX, build_bpf, forwarding, namespaces
+from integration.bench.paths import Path
+
+from cirri.layout import address16
+from cirri.layout.scalar import ADDRESS, Raw
+from cirri.maps import BpfMap, Objects, ensure_bpffs
+from cirri.netlink import channel_in, messages, namespace, pod
+
+BPFFS = FilePath("/sys/fs/bpf")
+WHERE = Raw("struct where", 16)
+"""Of ``ceiling.bpf.c``: device, the pod's MAC, the node's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of one node."""
+
+    netns: str
+    device: pod.PodDevice
+    index: int
+    """Of the device on the node's side, in the node's namespace."""
+
+    @property
+    def addresses(self) -> Mapping[int, str]:
+        """Text of its addresses, by family."""
+        return {address.version: str(address) for address in self.device.addresses}
+
+
+def attach_pod(
+    node: str, netns: str, number: int, *, from_pod: int, to_pod: int | None = None, subnet: int = 1
+) -> Pod:
+    """Makes *netns* a pod of *node* with the given programs (descriptors) on its device.
+
+    Its addresses end in *number*: 10.52.SUBNET.NUMBER and fd00:10:52::SUBNET:NUMBER.
+    """
+    device = pod.PodDevice(
+        inside="eth0",
+        outside=f"lxc{number}",
+        mac=f"02:00:00:00:{subnet:02x}:{number:02x}",
+        outside_mac=f"02:00:00:01:{subnet:02x}:{number:02x}",
+        addresses=(ip_address(f"10.52.{subnet}.{number}"), ip_address(f"fd00:10:52::{subnet}:{number:x}")),
+    )
+    with namespace(f"/run/netns/{node}") as outer, namespace(f"/run/netns/{netns}") as inner:
+        with channel_in(outer) as channel:
+            channel.apply(pod.create(device, inner))
+            index = channel.index(device.outside)
+            requests = pod.hooks(index, device.outside, from_pod=from_pod, to_pod=to_pod or from_pod)
+            channel.apply(requests if to_pod else requests[:2])
+        with channel_in(inner) as channel:
+            channel.apply(pod.inside(device, channel.index(device.inside)))
+        with channel_in(outer) as channel:
+            channel.apply(pod.outside(device, index))
+    return Pod(netns, device, index)
+
+
+def attach_uplink(node: str, program: int, device: str = "eth0") -> int:
+    """Puts *program* (a descriptor) where packets from other nodes arrive; the device's index."""
+    with namespace(f"/run/netns/{node}") as outer, channel_in(outer) as channel:
+        index = channel.index(device)
+        channel.apply(
+            [
+                messages.clsact(index, name=device),
+                messages.program(index, hook=messages.INGRESS, fd=program, label="from_network", name=device),
+            ]
+        )
+    return index
+
+
+@contextmanager
+def pins(name: str) -> Iterator[FilePath]:
+    """A folder ``cirri-bench-NAME`` of the BPF file system, removed with everything in it."""
+    folder = BPFFS / f"{PREFIX}{name}"
+    try:
+        ensure_bpffs(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def mac_bytes(text: str) -> bytes:
+    """A MAC address as six bytes."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
+@contextmanager
+def ceiling(name: str, slug: str) -> Iterator[Path]:
+    """Two pods of one node with the smallest program that can deliver (``ceiling.bpf.c``)."""
+    with (
+        namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n") as (client, server, node),
+        pins(slug) as folder,
+        Objects.load(build_bpf("ceiling").parent, folder, names=("ceiling.bpf",)) as programs,
+        BpfMap(folder / "bench_pods", ADDRESS, WHERE) as where,
+    ):
+        forwarding(node)
+        program = programs["tc"].fd
+        both = [attach_pod(node, netns, at, from_pod=program) for at, netns in enumerate((client, server), 2)]
+        for each in both:
+            macs = mac_bytes(each.device.mac) + mac_bytes(each.device.outside_mac)
+            for address in each.device.addresses:
+                where.put(address16(address), each.index.to_bytes(4, sys.byteorder) + macs)
+        yield Path(name, client, server, both[1].addresses)

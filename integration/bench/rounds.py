@@ -1,0 +1,160 @@
+"""Traffic over several paths in interleaved rounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from integration.bench.machine import (
+    CPUS,
+    MEASURED,
+    OTHER,
+    BenchError,
+    build,
+    cpu_times,
+    running,
+)
+from integration.bench.paths import Path
+from integration.bench.stats import STEAL_LIMIT, CpuTimes, Round, weighted_percentile
+
+Mode = Literal["rr", "crr", "stream"]
+PORT = 5000
+"""rr; crr and stream are the two ports after it."""
+SLICES = 10
+"""Turns in which a sample is taken."""
+STREAM_SLICES = 4
+"""Fewer: each one starts a connection, whose window has to open."""
+WARMUP_S = 0.005
+"""Before each slice, uncounted: the caches hold the path that ran before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much to measure."""
+
+    rounds: int = 15
+    """Undisturbed rounds wanted; as many again are tried in place of disturbed ones."""
+    seconds: float = 1.0
+    """Length of one sample."""
+    families: tuple[int, ...] = (4, 6)
+
+
+class Clients:
+    """A server and a waiting client on each of some paths.
+
+    The client waits for orders on its standard input, so that between two slices of traffic
+    nothing but a line of text is exchanged.
+    """
+
+    def __init__(self, stack: ExitStack, paths: Sequence[Path], families: Sequence[int]) -> None:
+        """Start them; *stack* ends them."""
+        tool = str(build("rr"))
+        self._clients: dict[tuple[str, int], subprocess.Popen[str]] = {}
+        for path in paths:
+            listen = [word for family in families for word in ("--listen", path.addresses[family])]
+            server = (tool, "server", "--netns", path.server, "--port", str(PORT), *listen)
+            stack.enter_context(running(*server, ready="ready", cpu=MEASURED))
+            for family in families:
+                to = path.addresses[family]
+                client = (tool, "client", "--netns", path.client, "--port", str(PORT), "--to", to)
+                self._clients[path.name, family] = stack.enter_context(running(*client))
+
+    def slice(self, path: Path, family: int, mode: Mode, seconds: float) -> dict[str, Any]:
+        """What one client did in *seconds*; BenchError with its last words if it failed.
+
+        In ``stream`` it runs on the other CPU, so that both work; elsewhere on the server's.
+        """
+        client = self._clients[path.name, family]
+        os.sched_setaffinity(client.pid, {OTHER if mode == "stream" else MEASURED})
+        assert client.stdin
+        assert client.stdout
+        assert client.stderr
+        client.stdin.write(f"{mode} {seconds} {WARMUP_S}\n")
+        client.stdin.flush()
+        if not (line := client.stdout.readline()):
+            raise BenchError(f"{path.name}, {mode}, IPv{family}: {client.stderr.read().strip()}")
+        return dict(json.loads(line))
+
+
+def merged(slices: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """One sample out of its slices: rate, and percentiles of all latencies together (us)."""
+    count, seconds = sum(each["count"] for each in slices), sum(each["seconds"] for each in slices)
+    found = {"count": count, "seconds": seconds, "rate": count / seconds}
+    histogram: Counter[float] = Counter()
+    for each in slices:
+        histogram.update(dict(each.get("histogram_ns", ())))
+    for name, share in (("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)):
+        if histogram:
+            found[name] = weighted_percentile(histogram, share) / 1000
+    return found
+
+
+def _stolen(mode: Mode, before: Mapping[int, CpuTimes]) -> float:
+    """The largest share that was taken of a CPU that works in *mode*, since *before*."""
+    used = CPUS if mode == "stream" else [MEASURED]
+    return max(cpu_times(cpu).stolen_since(before[cpu]) for cpu in used)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """All rounds of one mode and family."""
+
+    mode: Mode
+    family: int
+    rounds: list[Round]
+    """Undisturbed ones."""
+    dropped: int
+    counted: Mapping[str, Mapping[str, int]]
+    """By path of Cirri: what its counters moved by."""
+
+    def transactions(self, path: str) -> int:
+        """How many *path* carried in the rounds kept."""
+        return int(sum(turn.samples[path]["count"] for turn in self.rounds))
+
+
+def measure(clients: Clients, paths: Sequence[Path], mode: Mode, family: int, effort: Effort) -> Series:
+    """Rounds over *paths* until enough are undisturbed.
+
+    A sample is cut into slices and the paths take turns slice by slice, each time in another
+    order: what slows the machine down for half a second slows all of them.
+
+    Raises:
+        BenchError: a path failed, or the hypervisor disturbed so many rounds that fewer than
+            *effort.rounds* remain.
+    """
+    kept: list[Round] = []
+    dropped = 0
+    slices = STREAM_SLICES if mode == "stream" else SLICES
+    before = {path.name: dict(path.counters()) for path in paths if path.counters}
+    while len(kept) < effort.rounds and len(kept) + dropped < 2 * effort.rounds:
+        start = {cpu: cpu_times(cpu) for cpu in CPUS}
+        found: dict[str, list[dict[str, Any]]] = {path.name: [] for path in paths}
+        for turn in range(slices):
+            first = turn % len(paths)
+            for path in (*paths[first:], *paths[:first]):
+                found[path.name].append(clients.slice(path, family, mode, effort.seconds / slices))
+        steal = _stolen(mode, start)
+        for path in paths:
+            if path.tidy:
+                path.tidy()
+        if steal > STEAL_LIMIT:
+            dropped += 1
+        else:
+            kept.append(Round({name: merged(each) for name, each in found.items()}, steal))
+    if len(kept) < effort.rounds:
+        raise BenchError(
+            f"{mode}, IPv{family}: the hypervisor took more than {STEAL_LIMIT:.0%} of the CPU in {dropped} "
+            f"of {dropped + len(kept)} rounds; run it when the host is quieter"
+        )
+    counted = {
+        path.name: {key: value - before[path.name].get(key, 0) for key, value in path.counters().items()}
+        for path in paths
+        if path.counters
+    }
+    return Series(mode, family, kept, dropped, counted)
