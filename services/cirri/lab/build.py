@@ -90,7 +90,9 @@ def mount_bpffs() -> None:
     """Mount the BPF file system where every tool looks for it, unless it is there."""
     mounts = Path("/proc/mounts").read_text()
     if f" {BPFFS} bpf " not in mounts:
-        done = subprocess.run(["mount", "-t", "bpf", "bpf", BPFFS], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "bpf", "bpf", BPFFS], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise CommandFailed(f"mount -t bpf bpf {BPFFS}", done.returncode, done.stderr)
 

@@ -49,7 +49,9 @@ def zone(services: Iterable[Resource], slices: Iterable[Resource], upstream: str
             addresses[name] = cluster_ips
             for port in spec(service).get("ports") or []:
                 if port.get("name"):
-                    targets[_srv(port["name"], port.get("protocol", "TCP"), name)].append((port["port"], name))
+                    targets[_srv(port["name"], port.get("protocol", "TCP"), name)].append(
+                        (port["port"], name)
+                    )
         else:
             _headless(name, members[service.namespace, service.name], addresses, targets)
     return Zone(

@@ -50,7 +50,10 @@ def pod_status(
 def _condition(kind: str, holds: bool, because: ContainerSeen | None = None) -> Manifest:
     found: Manifest = {"type": kind, "status": "True" if holds else "False"}
     if not holds and because:
-        found |= {"reason": "ContainersNotReady", "message": f"containers with unready status: [{because.name}]"}
+        found |= {
+            "reason": "ContainersNotReady",
+            "message": f"containers with unready status: [{because.name}]",
+        }
     return found
 
 
@@ -91,9 +94,13 @@ def node_manifest(host: Host) -> Manifest:
 
 def node_status(host: Host, *, ready: bool) -> Manifest:
     """``status`` of the Node: its addresses, and whether its datapath has answered."""
-    said = ("CirriIsUp", "the datapath of this node is up") if ready else (
-        "NetworkUnavailable",
-        "the datapath of this node has not answered yet",
+    said = (
+        ("CirriIsUp", "the datapath of this node is up")
+        if ready
+        else (
+            "NetworkUnavailable",
+            "the datapath of this node has not answered yet",
+        )
     )
     return {
         "addresses": [

@@ -32,6 +32,7 @@ import msgspec
 from cirri.lab.dns import Zone
 
 PORT = 53
+ANY = ["0.0.0.0", "::"]  # noqa: S104 - a pod serves on all its addresses
 PLAIN_UDP = 512
 """Bytes of a UDP answer for a client without EDNS (RFC 1035, 4.2.1)."""
 UPSTREAM_S = 2.0
@@ -117,7 +118,9 @@ def soa(origin: str, ttl_s: int) -> dns.rrset.RRset:
     """The record that says how long "no such name" may be remembered."""
     owner = f"{origin}." if origin else "."
     server = f"ns.dns.{owner}" if origin else "ns.dns."
-    return dns.rrset.from_text(owner, ttl_s, "IN", "SOA", f"{server} hostmaster.{owner} 1 7200 1800 86400 {ttl_s}")
+    return dns.rrset.from_text(
+        owner, ttl_s, "IN", "SOA", f"{server} hostmaster.{owner} 1 7200 1800 86400 {ttl_s}"
+    )
 
 
 def _addresses_of(targets: list[str], zone: Zone) -> list[dns.rrset.RRset]:
@@ -254,9 +257,7 @@ async def serve(records: Records, addresses: list[str], ready_fd: int) -> None:
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
         for address in addresses:
-            await loop.create_datagram_endpoint(
-                lambda: Datagrams(records, tasks), sock=_udp_socket(address)
-            )
+            await loop.create_datagram_endpoint(lambda: Datagrams(records, tasks), sock=_udp_socket(address))
             server = await asyncio.start_server(conversation, address, PORT)
             tasks.create_task(server.serve_forever())
         if ready_fd >= 0:
@@ -271,7 +272,7 @@ def main() -> None:
     parser.add_argument("--bind", action="append", default=[])
     parser.add_argument("--ready-fd", type=int, default=-1)
     options = parser.parse_args()
-    asyncio.run(serve(Records(options.file), options.bind or ["0.0.0.0", "::"], options.ready_fd))
+    asyncio.run(serve(Records(options.file), options.bind or ANY, options.ready_fd))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""``cirri lab``: the commands."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import click
+
+from cirri.errors import CirriError
+from cirri.lab.topology import BadLab
+
+DEFAULT = "lab"
+name_option = click.option("--name", default=DEFAULT, show_default=True, help="Name of the lab.")
+
+
+class Failed(click.ClickException):
+    """A :class:`CirriError`, as one line on stderr and exit code 1."""
+
+    def __init__(self, error: CirriError) -> None:
+        super().__init__(str(error))
+
+
+@click.group()
+def lab() -> None:
+    """A cluster on this machine: nodes are network namespaces, pods are processes."""
+
+
+@lab.command()
+@click.option("--nodes", default=2, show_default=True, type=click.IntRange(1, 64), help="Number of nodes.")
+@name_option
+def up(nodes: int, name: str) -> None:
+    """Build the lab and wait until it is ready."""
+    from cirri.lab.lifecycle import up as bring_up
+
+    began = time.monotonic()
+    try:
+        bring_up(name, nodes, _step(began))
+    except CirriError as error:
+        raise Failed(error) from error
+    flag = "" if name == DEFAULT else f" --name {name}"
+    click.echo(
+        f"lab {name} is ready after {time.monotonic() - began:.1f} s; take it down with: cirri lab down{flag}"
+    )
+
+
+@lab.command()
+@name_option
+def resume(name: str) -> None:
+    """Start the services of a lab whose supervisor was killed; pods go on running."""
+    from cirri.lab.lifecycle import resume as go_on
+
+    try:
+        go_on(name, _step(time.monotonic()))
+    except CirriError as error:
+        raise Failed(error) from error
+
+
+@lab.command()
+@name_option
+def down(name: str) -> None:
+    """Remove the lab, or whatever is left of it."""
+    from cirri.lab.lifecycle import down as take_down
+
+    try:
+        there = take_down(name)
+    except CirriError as error:
+        raise Failed(error) from error
+    click.echo(f"lab {name} is removed" if there else f"there is no lab {name}")
+
+
+@lab.command()
+@name_option
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+def status(name: str, output: str) -> None:
+    """What runs: processes with pids and memory, nodes, pods.  Exit code 1 if not ready."""
+    from cirri.lab.report import show
+    from cirri.lab.report import status as collect
+
+    try:
+        found = collect(name)
+    except CirriError as error:
+        raise Failed(error) from error
+    show(found, output)
+    sys.exit(0 if found["up"] else 1)
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@name_option
+@click.option("-n", "--namespace", default="default", show_default=True, help="The pod's namespace.")
+@click.option("--host", is_flag=True, help="TARGET is a host: node1, router, client, internet, fabric.")
+@click.argument("target", metavar="POD")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(name: str, namespace: str, host: bool, target: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND inside a pod; its exit code is passed on."""
+    from cirri.lab.execute import in_pod, on_host
+
+    argv = list(command)
+    try:
+        while argv and argv[0] in ("-n", "--namespace", "--name"):  # options after the pod, as with kubectl
+            option, value = argv.pop(0), argv.pop(0) if argv else ""
+            namespace, name = (namespace, value) if option == "--name" else (value, name)
+        if argv and argv[0] == "--":
+            argv.pop(0)
+        if not argv:
+            raise BadLab("cirri lab exec", "give a command after --")
+        if host:
+            on_host(name, target, argv)
+        in_pod(name, namespace, target, argv)
+    except CirriError as error:
+        raise Failed(error) from error
+
+
+@lab.command()
+@click.option("--keep", is_flag=True, help="Leave the demo's lab running.")
+@click.option("--name", default="demo", show_default=True, help="Name of the lab it makes.")
+def demo(keep: bool, name: str) -> None:
+    """The Star Wars demo: every command, what it should print, and what it prints."""
+    from cirri.lab.demo import run
+
+    try:
+        sys.exit(run(name, keep=keep))
+    except CirriError as error:
+        raise Failed(error) from error
+
+
+def _step(began: float) -> Callable[[str], None]:
+    """Prints a line with the time since *began*."""
+
+    def say(words: str) -> None:
+        click.echo(f"  {time.monotonic() - began:5.1f} s  {words}")
+
+    return say

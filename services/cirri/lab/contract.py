@@ -1,0 +1,24 @@
+"""The contracts of everybody who speaks on a lab's bus: the services', and the lab's own."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from cirri.manifests.api import APPLY, DELETE
+from cirri.model import NODES, POD_CIDRS, RESOURCES
+from cirri.runtime.contract import Service
+
+LAB = Service(
+    name="lab",
+    summary="Runs Pods, and keeps Deployments, EndpointSlices and cluster DNS true, on one machine.",
+    scope="cluster",
+    reads=(RESOURCES, POD_CIDRS, NODES),
+    calls=(APPLY, DELETE),
+)
+SERVICES = ("kubernetes", "identity", "ipam", "policy", "datapath")
+"""Services of a lab, in the order in which they are started."""
+
+
+def contracts() -> tuple[Service, ...]:
+    """Each service's contract, then the lab's."""
+    return (*(import_module(f"cirri.{name}").SERVICE for name in SERVICES), LAB)

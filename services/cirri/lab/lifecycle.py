@@ -1,0 +1,273 @@
+"""``up``, ``resume`` and ``down``: from nothing to a lab whose nodes are ready, and back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cirri.errors import CirriError
+from cirri.lab.build import build, destroy, remains
+from cirri.lab.contract import contracts
+from cirri.lab.enter import alive, cgroup2, kill_cgroup
+from cirri.lab.files import write
+from cirri.lab.services import CLI_USER, Plan, accounts, context, nats_config_file, processes, user
+from cirri.lab.supervisor import Report
+from cirri.lab.topology import Paths, Topology, check_name, paths
+
+READY_S = 30.0
+"""How long ``up`` waits before it says what is missing."""
+LOOK_S = 0.02
+"""How often it looks; nothing of the lab waits on it."""
+Say = Callable[[str], None]
+
+
+class NotRoot(CirriError):
+    """Namespaces and kernel programs need root."""
+
+    hint = "Run it as root, e.g. with sudo"
+
+    def __init__(self) -> None:
+        super().__init__("a lab makes network namespaces and loads kernel programs, which needs root")
+
+
+class NoSuchLab(CirriError):
+    """There is no lab of that name."""
+
+    def __init__(self, name: str, others: list[str]) -> None:
+        there = f"running labs: {', '.join(others)}" if others else "no lab runs"
+        super().__init__(f"lab {name!r} does not exist; {there}")
+        self.hint = f"Make it with: cirri lab up --name {name}"
+        self.name = name
+
+
+class AlreadyUp(CirriError):
+    """A lab of that name runs, but it is another one than asked for."""
+
+    def __init__(self, name: str, has: int, asked: int) -> None:
+        super().__init__(f"lab {name!r} is up with {has} nodes, not {asked}")
+        self.hint = f"Take it down first: cirri lab down --name {name}"
+
+
+class NotReady(CirriError):
+    """The lab was built, but something in it does not become ready."""
+
+    def __init__(self, name: str, missing: list[str], logs: Path) -> None:
+        super().__init__(f"lab {name!r} is not ready: {'; '.join(missing)}")
+        self.missing = missing
+        self.hint = f"Its logs are in {logs}; take it down with: cirri lab down --name {name}"
+
+
+class InUse(CirriError):
+    """Another command is making or removing this lab."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"another command is working on lab {name!r}")
+
+
+class Left(CirriError):
+    """Something could not be removed."""
+
+    def __init__(self, name: str, what: list[str]) -> None:
+        super().__init__(f"lab {name!r} could not be removed whole: {', '.join(what)}")
+
+
+def where_is(name: str) -> Paths:
+    """The folders of lab *name*."""
+    check_name(name)
+    return paths(name, cgroup2())
+
+
+def labs() -> list[str]:
+    """Names of labs of which something exists."""
+    return sorted(p.parent.name for p in Path("/run/cirri").glob("*/plan.json"))
+
+
+def plan_of(name: str) -> Plan:
+    """What lab *name* consists of.  Raises: NoSuchLab."""
+    try:
+        return msgspec.json.decode(where_is(name).plan.read_bytes(), type=Plan)
+    except FileNotFoundError:
+        raise NoSuchLab(name, labs()) from None
+
+
+def supervisor_of(where: Paths) -> Report | None:
+    """What the lab's supervisor says, if it lives."""
+    with contextlib.suppress(FileNotFoundError):
+        report = msgspec.json.decode(where.supervisor.read_bytes(), type=Report)
+        if alive(report.pid, report.began):
+            return report
+    return None
+
+
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Nobody else makes or removes lab *name* within the block; leaves nothing if killed."""
+    if os.geteuid() != 0:
+        raise NotRoot
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
+        try:
+            lock.bind(f"\0cirri-lab-{name}")
+        except OSError:
+            raise InUse(name) from None
+        yield
+
+
+def up(name: str, nodes: int, say: Say) -> None:
+    """Make the lab, or find it up already.  *say* gets a short line for every step."""
+    topology, where = Topology(name, nodes), where_is(name)
+    with alone(name):
+        if supervisor_of(where) is not None:
+            if (has := plan_of(name).nodes) != nodes:
+                raise AlreadyUp(name, has, nodes)
+            say(f"lab {name} is up already")
+        else:
+            if remains(name, where):
+                say("removing what an earlier lab left")
+                _destroy(name, where)
+            try:
+                build(topology, where)
+                say(f"built {nodes} nodes, router, client and internet around a fabric")
+                prepare(topology, where)
+                supervise(name, where)
+                say("started nats-server and the services")
+            except BaseException:
+                destroy(name, where)
+                raise
+        wait_ready(topology, where, say)
+
+
+def prepare(topology: Topology, where: Paths) -> None:
+    """Credentials, the bus's configuration, and the plan that the supervisor follows."""
+    from cirri.runtime.permissions import nats_config
+
+    services = contracts()
+    names = [user(s, node) for s, node in accounts(topology, services)]
+    passwords = {account: secrets.token_urlsafe(18) for account in (*names, CLI_USER)}
+    config = nats_config(
+        [
+            (s, user(s, node), passwords[user(s, node)], node or None)
+            for s, node in accounts(topology, services)
+        ],
+        cli=(CLI_USER, passwords[CLI_USER]),
+        listen=topology.nats_url.removeprefix("nats://"),
+        store_dir=str(where.state / "nats"),
+    )
+    write(nats_config_file(where), config.encode(), mode=0o600)
+    plan = Plan(
+        lab=topology.name,
+        nodes=topology.nodes,
+        processes=processes(topology, where, services, passwords),
+    )
+    write(where.plan, msgspec.json.encode(plan), mode=0o600)
+    write(where.context, json.dumps(context(topology, where, passwords), indent=2).encode(), mode=0o600)
+
+
+def supervise(name: str, where: Paths) -> None:
+    """Start the lab's supervisor; it outlives this process."""
+    with (where.logs / "supervisor.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "cirri.lab.supervisor", name],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+
+
+def resume(name: str, say: Say) -> None:
+    """Give a lab whose supervisor was killed a new one; its pods go on running."""
+    with alone(name):
+        plan, where = plan_of(name), where_is(name)
+        topology = Topology(name, plan.nodes)
+        if supervisor_of(where) is None:
+            for cgroup in [
+                where.cgroup / "services",
+                *(where.cgroup / n / "services" for n in topology.node_names),
+            ]:
+                kill_cgroup(cgroup)
+                cgroup.mkdir(parents=True, exist_ok=True)
+            where.progress.unlink(missing_ok=True)
+            supervise(name, where)
+            say("started the services again")
+        wait_ready(topology, where, say)
+
+
+def down(name: str) -> bool:
+    """Remove the lab, or what is left of it; whether there was anything."""
+    where = where_is(name)
+    with alone(name):
+        if not remains(name, where):
+            return False
+        _destroy(name, where)
+    return True
+
+
+def _destroy(name: str, where: Paths) -> None:
+    destroy(name, where)
+    if left := remains(name, where):
+        raise Left(name, left)
+
+
+def wait_ready(topology: Topology, where: Paths, say: Say) -> None:
+    """Until every node is ready and cluster DNS answers."""
+    deadline = time.monotonic() + READY_S
+    told: set[str] = set()
+    while missing := _missing(topology, where):
+        for step, words in (("nodes", f"{topology.nodes} nodes are ready"), ("dns", "cluster DNS answers")):
+            if step not in missing and step not in told and "controller" not in missing:
+                told.add(step)
+                say(words)
+        if time.monotonic() > deadline:
+            raise NotReady(topology.name, list(missing.values()) + crashes(where), where.logs)
+        time.sleep(LOOK_S)
+    for step, words in (("nodes", f"{topology.nodes} nodes are ready"), ("dns", "cluster DNS answers")):
+        if step not in told:
+            say(words)
+
+
+def _missing(topology: Topology, where: Paths) -> dict[str, str]:
+    """What keeps the lab from being ready: step -> sentence."""
+    if supervisor_of(where) is None:
+        return {"controller": "the supervisor does not run"}
+    try:
+        progress: dict[str, Any] = json.loads(where.progress.read_bytes())
+    except FileNotFoundError:
+        return {"controller": "the lab's controller has not seen the cluster's objects yet"}
+    missing = {}
+    if waiting := set(topology.node_names) - set(progress["nodes"]):
+        missing["nodes"] = f"not ready: {', '.join(sorted(waiting))}"
+    if not progress["dns"]:
+        missing["dns"] = "cluster DNS does not answer"
+    return missing
+
+
+def crashes(where: Paths) -> list[str]:
+    """A sentence for every process that keeps dying, with the last line of its log."""
+    report = supervisor_of(where)
+    return [
+        f"{child.name} ended {child.restarts} times (exit codes {child.exits}), "
+        f"last words: {last_line(where.logs / f'{child.name}.log')}"
+        for child in (report.children if report else [])
+        if child.restarts
+    ]
+
+
+def last_line(log: Path) -> str:
+    """The last line that is not empty; "" if there is none."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        return ""
+    return lines[-1][-300:] if lines else ""
