@@ -1,0 +1,104 @@
+"""The root command: loads a subcommand's module only when that subcommand runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+
+from cirri.cli.context import Target
+from cirri.errors import CirriError
+
+
+class Entry(NamedTuple):
+    """A subcommand that is not imported yet."""
+
+    module: str
+    attribute: str
+    says: str
+    """Its line in the help."""
+
+
+ENTRIES: dict[str, Entry] = {
+    "apply": Entry("cirri.cli.apply", "apply", "Create or update objects from manifests."),
+    "bpf": Entry("cirri.cli.bpf", "bpf", "Read the kernel's maps directly, with or without services."),
+    "config": Entry("cirri.cli.config", "config", "Show the cluster's configuration."),
+    "delete": Entry("cirri.cli.apply", "delete", "Delete objects by name or by manifest."),
+    "endpoint": Entry("cirri.cli.endpoint", "endpoint", "Show endpoints: pods as the nodes realized them."),
+    "get": Entry("cirri.cli.get", "get", "Show objects: pods, services, policies, ..."),
+    "identity": Entry("cirri.cli.identity", "identity", "Show security identities and their labels."),
+    "ip": Entry("cirri.cli.ip", "ip", "Show which address has which identity."),
+    "lab": Entry("cirri.lab.cli", "lab", "Run a cluster on this machine."),
+    "monitor": Entry(
+        "cirri.cli.monitor", "monitor", "Follow the kernel's events: drops, verdicts, connections."
+    ),
+    "policy": Entry("cirri.cli.policy", "policy", "Show the policy in force and where each rule comes from."),
+    "status": Entry("cirri.cli.status", "status", "Show whether everything works, and on which nodes."),
+    "version": Entry("cirri.cli.version", "version", "Show versions."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its subcommands by name before it imports them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, sorted."""
+        return sorted({*super().list_commands(ctx), *ENTRIES})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command *cmd_name*, imported now."""
+        entry = ENTRIES.get(cmd_name)
+        if entry is None:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(entry.module), entry.attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name when there is none."""
+        if args and args[0] not in ENTRIES and not args[0].startswith("-"):
+            from cirri.manifests.problems import suggestion
+
+            ctx.fail(f'no command "{args[0]}"{suggestion(args[0], ENTRIES)}')
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in the help, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.says) for name, entry in sorted(ENTRIES.items())])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; a :class:`CirriError` is one message on stderr and exit 1."""
+        try:
+            return super().invoke(ctx)
+        except CirriError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    "--context",
+    "--lab",
+    "name",
+    metavar="NAME",
+    envvar="CIRRI_CONTEXT",
+    default="lab",
+    show_default=True,
+    help="The cluster to talk to: the name given to `cirri lab up --name`.",
+)
+@click.pass_context
+def cli(ctx: click.Context, name: str) -> None:
+    """Identity-aware networking for workloads.
+
+    \b
+    First steps:
+      cirri lab up --nodes 2             a cluster on this machine
+      cirri apply -f FILE --wait         objects from manifests, in force when it returns
+      cirri status                       is everything all right?
+      cirri endpoint list                pods, their identities, and whether policy is enforced
+    """
+    ctx.obj = Target(name)
