@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from cirri.kv import stream, verbs
@@ -204,6 +204,12 @@ class Bus:
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Call *handler* for each message on *subject*, over reconnects."""
         return await self.link.subscribe(subject, handler, queue=queue)
+
+    def forget(self, tables: Iterable[Table[Any]], publishers: Iterable[Publisher[Any]]) -> None:
+        """No longer count these, which were closed, among those made here."""
+        gone = {id(each) for each in (*tables, *publishers)}
+        self._tables = [t for t in self._tables if id(t) not in gone]
+        self._publishers = [p for p in self._publishers if id(p) not in gone]
 
     async def drain(self) -> None:
         """Stop following and writing, send what is pending, disconnect."""

@@ -167,6 +167,10 @@ class Table(Mapping[str, T], Generic[T]):
 
     async def start(self) -> None:
         """Begin to follow; returns at once."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to follow, in the background; needs no connection yet."""
         if self._task is None:
             self._task = self._link.tasks.start(self._follow(), name=f"table-{self.bucket.name}")
 
