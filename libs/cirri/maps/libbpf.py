@@ -136,7 +136,7 @@ def object_pin(fd: int, path: Path) -> None:
         BpffsMissing: *path* is not on a BPF file system.
     """
     ensure_bpffs(path.parent)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh = path.with_name(f"{path.name}_{os.getpid()}")  # this file system takes no dots
     fresh.unlink(missing_ok=True)
     checked(libbpf().bpf_obj_pin(fd, os.fsencode(fresh)), f"pin {path}")
     os.rename(fresh, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,10 @@ class Programs(Mapping[str, Program]):
     """
 
     def __init__(self, programs: Iterable[Program]) -> None:
-        self._by_section = {program.section: program for program in programs}
+        self._by_section: dict[str, Program] = {}
+        for program in programs:
+            assert program.section not in self._by_section, f"two programs in section {program.section}"
+            self._by_section[program.section] = program
 
     def __getitem__(self, section: str) -> Program:
         if section not in self._by_section:
@@ -124,8 +126,7 @@ class Objects:
                 exist in one of the files, and is set in all that have it.
             max_entries: sizes of maps that differ from the C declaration, by name.
             names: files, without ``.o``.
-            log_directory: where the log of a rejected program is written; the system's
-                temporary directory by default.
+            log_directory: where the log of a rejected program is written, /tmp by default.
 
         Raises:
             LibbpfMissing, BpffsMissing, ObjectMissing: as they say.
@@ -136,9 +137,10 @@ class Objects:
         """
         directory, bpffs = Path(directory), Path(bpffs)
         settings, sizes = dict(rodata or {}), dict(max_entries or {})
-        logs = Path(log_directory) if log_directory else Path(tempfile.gettempdir())
+        logs = Path(log_directory) if log_directory else Path("/tmp")
         ensure_bpffs(bpffs)
         opened: list[_Object] = []
+        programs: list[Program] = []
         with _one_load_at_a_time:
             try:
                 opened.extend(_Object(directory / f"{name}.o", bpffs) for name in names)
@@ -146,7 +148,13 @@ class Objects:
                 _refuse_unknown("map", sizes, (o.maps for o in opened))
                 for each in opened:
                     each.configure(settings, sizes)
-                return Programs([program for each in opened for program in each.load(logs)])
+                for each in opened:
+                    programs.extend(each.load(logs))
+                return Programs(programs)
+            except BaseException:
+                for program in programs:
+                    os.close(program.fd)
+                raise
             finally:
                 for each in opened:
                     each.close()
