@@ -6,12 +6,14 @@
  */
 #pragma once
 #include "address.h"
+#include "config.h"
 #include "map.h"
+#include "packet.h"
 
 struct ct_key {
 	union address low;	/* the smaller end (address, then port, as the CPU compares them) */
 	union address high;
-	__be16 low_port;	/* ICMP echo: the identifier, in both */
+	__be16 low_port;	/* ICMP: the end that asks has the identifier, the other one the type asked */
 	__be16 high_port;
 	__u8   protocol;
 	__u8   pad[3];
@@ -42,3 +44,136 @@ struct ct_value {
 };
 
 MAP(cirri_ct, LRU_HASH, struct ct_key, struct ct_value, 131072);
+
+#define CT_CLOSED(flags) \
+	(((flags) & CT_RESET) || ((flags) & (CT_FIN_FORWARD | CT_FIN_REPLY)) == (CT_FIN_FORWARD | CT_FIN_REPLY))
+
+/* Sets the key of *packet*'s connection; true if the source is the end stored as `high`.
+ * That ICMP ports depend on who asks keeps two hosts that ask each other with one identifier apart.
+ */
+static __always_inline bool ct_key_set(struct ct_key *key, const struct packet *packet)
+{
+	__be16 source_port = packet->source_port, destination_port = packet->destination_port;
+	__u64 s0 = packet->source.halves[0], d0 = packet->destination.halves[0];
+	__u64 s1 = packet->source.halves[1], d1 = packet->destination.halves[1];
+	bool high;
+
+	if (packet->flags & PACKET_ICMP_REPLY) {
+		source_port = bpf_htons(icmp_request_type(packet->protocol, bpf_ntohs(destination_port)));
+		destination_port = packet->source_port;
+	}
+	high = s0 != d0 ? s0 > d0 : s1 != d1 ? s1 > d1 : source_port > destination_port;
+	key->low.halves[0] = high ? d0 : s0;
+	key->low.halves[1] = high ? d1 : s1;
+	key->high.halves[0] = high ? s0 : d0;
+	key->high.halves[1] = high ? s1 : d1;
+	key->low_port = high ? destination_port : source_port;
+	key->high_port = high ? source_port : destination_port;
+	*(__u32 *)&key->protocol = 0;	/* and pad */
+	key->protocol = packet->protocol;
+	return high;
+}
+
+/* Makes of *packet* the one that opened the connection it answers, as far as policy asks. */
+static __always_inline void ct_reverse(struct packet *packet)
+{
+	union address source = packet->source;
+	__be16 port = packet->source_port;
+
+	packet->source = packet->destination;
+	packet->destination = source;
+	packet->flags |= PACKET_AGAIN;
+	if (packet->flags & PACKET_ICMP_REPLY) {
+		packet->destination_port =
+			bpf_htons(icmp_request_type(packet->protocol, bpf_ntohs(packet->destination_port)));
+		return;
+	}
+	packet->source_port = packet->destination_port;
+	packet->destination_port = port;
+}
+
+/* The packet that opened *packet*'s connection; *packet* itself unless it is a *reply*. */
+static __always_inline void ct_forward(struct packet *forward, const struct packet *packet, bool reply)
+{
+	__builtin_memcpy(forward, packet, sizeof(*forward));
+	forward->flags |= PACKET_AGAIN;
+	if (reply)
+		ct_reverse(forward);
+}
+
+static __always_inline __u64 ct_lifetime_ns(__u8 protocol, __u32 flags)
+{
+	const __u64 second = 1000000000;
+
+	if (protocol != IPPROTO_TCP)
+		return ct_timeout_any_s * second;
+	if (CT_CLOSED(flags))
+		return ct_timeout_tcp_close_s * second;
+	return (flags & CT_ESTABLISHED ? ct_timeout_tcp_s : ct_timeout_tcp_syn_s) * second;
+}
+
+/* Is *packet* part of the connection in *value*?  If not, it is judged as the first of a new one. */
+static __always_inline bool ct_continues(const struct ct_value *value, const struct packet *packet,
+					 bool reply, __u64 now)
+{
+	if (value->expires < now)
+		return false;
+	/* A SYN opens anew what is closed, and never continues what the other end opened:
+	 * else a server could connect back to its client unasked.
+	 */
+	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return !reply && !CT_CLOSED(value->flags);
+	if (packet->protocol == IPPROTO_ICMP || packet->protocol == IPPROTO_ICMPV6)
+		return reply == !!(packet->flags & PACKET_ICMP_REPLY);
+	return true;
+}
+
+/* What *packet* tells about its connection; the flags that are new with it. */
+static __always_inline __u32 ct_learn(__u32 flags, const struct packet *packet, bool reply)
+{
+	__u32 learned = reply ? CT_SEEN_REPLY : 0;
+
+	if (packet->tcp_flags & TCP_RST)
+		learned |= CT_RESET;
+	if (packet->tcp_flags & TCP_FIN)
+		learned |= reply ? CT_FIN_REPLY : CT_FIN_FORWARD;
+	if (!reply && (flags & CT_SEEN_REPLY) && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK)
+		learned |= CT_ESTABLISHED;
+	return learned & ~flags;
+}
+
+/* Counts *packet* and keeps the entry alive; true if this very packet closed the connection.
+ * Counters are plain additions: two CPUs with packets of one connection at once may lose one.
+ * Flags are not, since one of them decides that the connection was closed, once.
+ */
+static __always_inline bool ct_update(struct ct_value *value, const struct packet *packet, bool reply,
+				      __u64 now, __u32 length)
+{
+	__u32 flags = value->flags;
+	__u32 learned = ct_learn(flags, packet, reply);
+	bool closed = false;
+
+	if (learned) {
+		/* flags and pad as one word: there are no 16-bit atomics */
+		_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "flags is the lower half");
+		flags = __sync_fetch_and_or((__u32 *)&value->flags, learned);
+		closed = !CT_CLOSED(flags);
+		flags |= learned;
+		closed = closed && CT_CLOSED(flags);
+	}
+	value->expires = now + ct_lifetime_ns(packet->protocol, flags);
+	if (reply) {
+		value->reply_packets++;
+		value->reply_bytes += length;
+	} else {
+		value->forward_packets++;
+		value->forward_bytes += length;
+	}
+	return closed;
+}
+
+/* Only what can have an answer, or more packets like it, is worth an entry. */
+static __always_inline bool ct_wanted(const struct packet *packet)
+{
+	return !(packet->flags & (PACKET_ICMP_ERROR | PACKET_ICMP_REPLY)) && !(packet->tcp_flags & TCP_RST);
+}

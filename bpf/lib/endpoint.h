@@ -23,3 +23,8 @@ struct endpoint {
 };
 
 MAP(cirri_endpoints, HASH, union address, struct endpoint, 65536);
+
+static __always_inline struct endpoint *endpoint_lookup(const union address *address)
+{
+	return bpf_map_lookup_elem(&cirri_endpoints, address);
+}

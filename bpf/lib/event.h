@@ -20,8 +20,8 @@ struct event {
 	union address destination;
 	__u32  source_identity;
 	__u32  destination_identity;
-	__be16 source_port;
-	__be16 destination_port;
+	__be16 source_port;	/* ICMP: the identifier */
+	__be16 destination_port;	/* ICMP: the type */
 	__u8   type;		/* enum event_type */
 	__u8   protocol;
 	__u8   direction;	/* enum policy_direction; 0: neither */
@@ -49,3 +49,25 @@ enum event_counter {
 };
 
 MAP(cirri_event_counters, PERCPU_ARRAY, __u32, __u64, EVENT_COUNTERS);
+
+static __always_inline void event_count(__u32 counter)
+{
+	__u64 *count = bpf_map_lookup_elem(&cirri_event_counters, &counter);
+
+	if (count)
+		(*count)++;
+}
+
+/* Readers poll (100 ms is enough for people) and are woken only while the ring passes a quarter
+ * of its size: a wake-up costs more than the packet it reports.
+ */
+#define EVENTS_WAKE_FROM	(1 << 18)
+#define EVENTS_WAKE_TO		(EVENTS_WAKE_FROM + 4096)
+
+static __always_inline __u64 event_wakeup(void)
+{
+	__u64 waiting = bpf_ringbuf_query(&cirri_events, BPF_RB_AVAIL_DATA);
+
+	return waiting >= EVENTS_WAKE_FROM && waiting < EVENTS_WAKE_TO ? BPF_RB_FORCE_WAKEUP
+								       : BPF_RB_NO_WAKEUP;
+}

@@ -19,3 +19,28 @@ struct ipcache_value {
 };
 
 MAP_FLAGS(cirri_ipcache, LPM_TRIE, struct ipcache_key, struct ipcache_value, 512000, BPF_F_NO_PREALLOC);
+
+enum reserved_identity {	/* the ones that programs know */
+	IDENTITY_HOST = 1,
+	IDENTITY_WORLD_IPV4 = 9,
+	IDENTITY_WORLD_IPV6 = 10,
+};
+
+static __always_inline const struct ipcache_value *ipcache_lookup(const union address *address)
+{
+	struct ipcache_key key;
+
+	key.prefix_len = 128;
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(&cirri_ipcache, &key);
+}
+
+/* Who has *address*: by the longest prefix, else the world. */
+static __always_inline __u32 ipcache_identity(const union address *address)
+{
+	const struct ipcache_value *value = ipcache_lookup(address);
+
+	if (value && value->identity)
+		return value->identity;
+	return address_is4(address) ? IDENTITY_WORLD_IPV4 : IDENTITY_WORLD_IPV6;
+}

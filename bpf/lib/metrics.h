@@ -14,3 +14,15 @@ struct metrics {
 #define METRICS_INDEX(reason, direction) ((reason) * 4 + (direction))	/* reason 0: forwarded */
 
 MAP(cirri_metrics, PERCPU_ARRAY, __u32, struct metrics, 1024);
+
+/* *reason* is a positive drop reason, or 0: forwarded. */
+static __always_inline void metrics_count(__u32 reason, __u32 direction, __u32 bytes)
+{
+	__u32 index = METRICS_INDEX(reason, direction);
+	struct metrics *metrics = bpf_map_lookup_elem(&cirri_metrics, &index);
+
+	if (!metrics)
+		return;
+	metrics->packets++;
+	metrics->bytes += bytes;
+}

@@ -39,3 +39,46 @@ struct policy_value {
 };
 
 MAP_FLAGS(cirri_policy, LPM_TRIE, struct policy_key, struct policy_value, 262144, BPF_F_NO_PREALLOC);
+
+enum policy_match {	/* what a verdict rested on, as observers are told */
+	MATCH_NONE = 0,
+	MATCH_IDENTITY = 1,
+	MATCH_IDENTITY_PORT = 2,
+	MATCH_PORT = 3,
+	MATCH_ALL = 4,
+	MATCH_IDENTITY_PROTOCOL = 5,
+	MATCH_PROTOCOL = 6,
+};
+
+/* Bits by which *value* was found for *key*.  The kernel does not tell, so shorter keys are tried;
+ * most entries name a port, which the first try shows.
+ */
+static __always_inline __u32 policy_prefix(struct policy_key *key, const struct policy_value *value)
+{
+	key->prefix_len = POLICY_PREFIX_PROTOCOL;
+	if (bpf_map_lookup_elem(&cirri_policy, key) != value)
+		return POLICY_PREFIX_PORT;
+	key->prefix_len = POLICY_PREFIX_PEER;
+	if (bpf_map_lookup_elem(&cirri_policy, key) != value)
+		return POLICY_PREFIX_PROTOCOL;
+	return POLICY_PREFIX_PEER;
+}
+
+/* Is the prefix that found *any* (for any peer) longer than the one that found *specific*? */
+static __always_inline bool policy_any_is_longer(const struct policy_key *asked, const struct policy_value *specific,
+					    const struct policy_value *any)
+{
+	struct policy_key key = *asked;
+	__u32 bits;
+
+	for (bits = POLICY_PREFIX_PEER; bits < POLICY_PREFIX_PORT; bits++) {
+		key.prefix_len = bits;
+		key.identity = 0;
+		if (bpf_map_lookup_elem(&cirri_policy, &key) == any)
+			return false;
+		key.identity = asked->identity;
+		if (bpf_map_lookup_elem(&cirri_policy, &key) == specific)
+			return true;
+	}
+	return false;
+}

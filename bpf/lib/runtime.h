@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* What the node's datapath service may change while programs run.
- * Written by cirri.datapath.  Read by every program.
+ * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c.
  * Mirror: libs/cirri/layout/runtime.py
  */
 #pragma once
@@ -13,3 +13,10 @@ struct runtime {
 };
 
 MAP(cirri_runtime, ARRAY, __u32, struct runtime, 1);
+
+static __always_inline const struct runtime *runtime_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&cirri_runtime, &zero);
+}

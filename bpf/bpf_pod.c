@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The device of a pod on the node's side: what leaves the pod, and what the node's stack sends to it.
+ * One program serves every pod; what differs is in the maps.
+ */
+#include "lib/arp.h"
+#include "lib/deliver.h"
+#include "lib/nd.h"
+#include "lib/verdict.h"
+
+/* Is the frame the pod's own, and sent to one receiver? */
+static __always_inline int check_frame(struct __sk_buff *skb, const struct endpoint *endpoint)
+{
+	const struct ethhdr *eth = (void *)(long)skb->data;
+
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return DROP_UNKNOWN_L2;
+	if (!mac_equal(eth->h_source, endpoint->mac))
+		return DROP_INVALID_SOURCE_MAC;
+	return eth->h_dest[0] & 1 ? DROP_UNROUTABLE : 0;
+}
+
+static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage *passage)
+{
+	struct packet *packet = &passage->packet;
+	const struct endpoint *source, *destination;
+	__be16 ethertype;
+	int error;
+
+	passage->verdict.direction = POLICY_EGRESS;
+	if (skb->vlan_present)
+		return DROP_VLAN_FILTERED;
+	packet_pull(skb);
+	ethertype = packet_ethertype(skb);
+	if (ethertype == bpf_htons(ETH_P_ARP))
+		return arp_from_pod(skb, packet);
+	error = packet_parse(skb, packet, ethertype);
+	if (error)
+		return error;
+	if (packet->flags & PACKET_NEIGHBOUR)
+		return nd_from_pod(skb, packet);
+
+	source = endpoint_lookup(&packet->source);
+	if (!source || source->ifindex != skb->ifindex)
+		return DROP_INVALID_SOURCE_IP;
+	passage->verdict.endpoint = source->id;
+	passage->verdict.source_identity = source->identity;
+	error = check_frame(skb, source);
+	if (error)
+		return error;
+	destination = endpoint_lookup(&packet->destination);
+	if (!destination && address_is_unroutable(&packet->destination))
+		return DROP_UNROUTABLE;
+
+	error = verdict_take(skb, passage, source, destination);
+	if (error)
+		return error;
+	return destination ? deliver_local(skb, packet->family, destination) : deliver_away(skb, packet);
+}
+
+SEC("tc/from_pod")
+int from_pod(struct __sk_buff *skb)
+{
+	struct passage passage;
+	int action;
+
+	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
+	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
+	action = handle_from_pod(skb, &passage);
+	if (action < 0)
+		return drop(skb, &passage.packet, &passage.verdict, action);
+	if (action != TC_ACT_SHOT)
+		metrics_count(0, POLICY_EGRESS, skb->len);
+	return action;
+}
+
+static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *passage)
+{
+	struct packet *packet = &passage->packet;
+	const struct endpoint *destination;
+	__be16 ethertype;
+	int error;
+
+	passage->verdict.direction = POLICY_INGRESS;
+	if (skb->vlan_present)
+		return DROP_VLAN_FILTERED;
+	packet_pull(skb);
+	ethertype = packet_ethertype(skb);
+	if (ethertype == bpf_htons(ETH_P_ARP))
+		return TC_ACT_OK;
+	error = packet_parse(skb, packet, ethertype);
+	if (error)
+		return error;
+	if (nd_from_node(skb, packet))
+		return TC_ACT_OK;
+	destination = endpoint_lookup(&packet->destination);
+	if (!destination || destination->ifindex != skb->ifindex) {
+		/* The stack greets every new device with multicast: no news. */
+		return address_is_multicast(&packet->destination) ? TC_ACT_SHOT : DROP_UNROUTABLE;
+	}
+	passage->verdict.endpoint = destination->id;
+	error = verdict_take(skb, passage, NULL, destination);
+	return error ? error : TC_ACT_OK;
+}
+
+SEC("tc/to_pod")
+int to_pod(struct __sk_buff *skb)
+{
+	struct passage passage;
+	int action;
+
+	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
+	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
+	action = handle_to_pod(skb, &passage);
+	if (action < 0)
+		return drop(skb, &passage.packet, &passage.verdict, action);
+	if (action != TC_ACT_SHOT)
+		metrics_count(0, POLICY_INGRESS, skb->len);
+	return action;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* deliver: send an allowed packet on, as a router does, past the node's own stack. */
+#pragma once
+#include <linux/if_ether.h>
+#include "endpoint.h"
+#include "ipcache.h"
+#include "packet.h"
+#include "runtime.h"
+
+#define AF_INET		2
+#define AF_INET6	10
+
+/* One hop less to live; false if this was the last one and nothing was changed. */
+static __always_inline bool hop_decrement(struct __sk_buff *skb, __u8 family)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+
+	if (family == 4) {
+		struct iphdr *ip = data + L3_OFFSET;
+		__u32 check;
+
+		if ((void *)(ip + 1) > end || ip->ttl <= 1)
+			return false;
+		/* RFC 1624: the sum grows by what the word at ttl loses */
+		check = (__u32)ip->check + bpf_htons(0x0100);
+		ip->check = check + (check >= 0xffff);
+		ip->ttl--;
+	} else {
+		struct ipv6hdr *ip = data + L3_OFFSET;
+
+		if ((void *)(ip + 1) > end || ip->hop_limit <= 1)
+			return false;
+		ip->hop_limit--;
+	}
+	return true;
+}
+
+/* Into the network namespace of a pod of this node. */
+static __always_inline int deliver_local(struct __sk_buff *skb, __u8 family, const struct endpoint *endpoint)
+{
+	struct ethhdr *eth;
+
+	if (!hop_decrement(skb, family))
+		return TC_ACT_OK;	/* the node's stack answers */
+	eth = (void *)(long)skb->data;
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return DROP_INVALID;
+	__builtin_memcpy(eth->h_dest, endpoint->mac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, endpoint->node_mac, ETH_ALEN);
+	return bpf_redirect_peer(endpoint->ifindex, 0);
+}
+
+/* To the node behind which ipcache knows the destination; to the stack if there is none. */
+static __always_inline int deliver_away(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct ipcache_value *value = ipcache_lookup(&packet->destination);
+	const struct runtime *runtime;
+	struct bpf_redir_neigh next = {};
+
+	if (!value || address_is_zero(&value->node))
+		return TC_ACT_OK;
+	runtime = runtime_get();
+	if (!runtime || !runtime->uplink_ifindex)
+		return DROP_HOST_NOT_READY;
+	if (packet->family == 4) {
+		next.nh_family = AF_INET;
+		next.ipv4_nh = value->node.words[3];
+	} else {
+		next.nh_family = AF_INET6;
+		__builtin_memcpy(next.ipv6_nh, &value->node, sizeof(next.ipv6_nh));
+	}
+	if (!hop_decrement(skb, packet->family))
+		return TC_ACT_OK;
+	return bpf_redirect_neigh(runtime->uplink_ifindex, &next, sizeof(next), 0);
+}

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* verdict: may this packet pass?  Conntrack remembers the answer, policy gives it.
+ * An answer holds while the runtime's epoch does.
+ */
+#pragma once
+#include "conntrack.h"
+#include "endpoint.h"
+#include "fragment.h"
+#include "ipcache.h"
+#include "policy.h"
+#include "report.h"
+#include "runtime.h"
+
+/* Asks *endpoint*'s policy about *packet*, which opens a connection with *peer* in *direction*.
+ * 0, or DROP_POLICY (nothing allows it), or DROP_POLICY_DENY.
+ */
+GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
+				 const struct endpoint *endpoint, struct verdict *verdict, __u32 direction)
+{
+	struct policy_value *chosen = NULL;
+	int error = 0;
+
+	if (!packet || !endpoint || !verdict)
+		return DROP_INVALID;
+	verdict->direction = direction;
+	verdict->endpoint = endpoint->id;
+	verdict->rule = 0;
+	verdict->match = MATCH_NONE;
+	if (endpoint->policy_id) {
+		__u32 peer = direction == POLICY_EGRESS ? verdict->destination_identity
+							: verdict->source_identity;
+		struct policy_key key = {
+			.prefix_len = POLICY_PREFIX_PORT,
+			.policy_id = endpoint->policy_id,
+			.identity = peer,
+			.direction = direction,
+			.protocol = packet->protocol,
+			.port = packet->destination_port,
+		};
+		struct policy_value *specific = bpf_map_lookup_elem(&cirri_policy, &key);
+		struct policy_value *any;
+
+		key.identity = 0;
+		any = bpf_map_lookup_elem(&cirri_policy, &key);
+		if (specific && specific->deny)
+			chosen = specific;
+		else if (any && (!specific || any->deny))
+			chosen = any;
+		else if (any && any->priority != specific->priority)
+			chosen = any->priority > specific->priority ? any : specific;
+		else if (any) {
+			key.identity = peer;
+			chosen = policy_any_is_longer(&key, specific, any) ? any : specific;
+		} else
+			chosen = specific;
+
+		if (chosen) {
+			bool named = chosen == specific;
+			__u32 bits;
+
+			key.identity = named ? peer : 0;
+			bits = policy_prefix(&key, chosen);
+			if (bits == POLICY_PREFIX_PORT)
+				verdict->match = named ? MATCH_IDENTITY_PORT : MATCH_PORT;
+			else if (bits == POLICY_PREFIX_PROTOCOL)
+				verdict->match = named ? MATCH_IDENTITY_PROTOCOL : MATCH_PROTOCOL;
+			else
+				verdict->match = named ? MATCH_IDENTITY : MATCH_ALL;
+			verdict->rule = chosen->rule;
+			__sync_fetch_and_add(&chosen->packets, 1);
+			__sync_fetch_and_add(&chosen->bytes, skb->len);
+			if (chosen->deny)
+				error = DROP_POLICY_DENY;
+		}
+	}
+	if (!chosen && (endpoint->flags & (direction == POLICY_EGRESS ? ENDPOINT_ENFORCE_EGRESS
+								      : ENDPOINT_ENFORCE_INGRESS)))
+		error = DROP_POLICY;
+	/* That a known connection may stay is no news. */
+	if (error || (endpoint->policy_id && !(packet->flags & PACKET_AGAIN)))
+		report(skb, packet, verdict, EVENT_POLICY_VERDICT, -error);
+	return error;
+}
+
+/* Judges the connection that *packet* opens between two ends; those of this node have an endpoint. */
+GLOBAL int judge(struct __sk_buff *skb, const struct packet *packet, const struct endpoint *source,
+			    const struct endpoint *destination, struct verdict *verdict)
+{
+	int error;
+
+	if (!packet || !verdict)
+		return DROP_INVALID;
+	verdict->source_identity = source ? source->identity : ipcache_identity(&packet->source);
+	verdict->destination_identity = destination ? destination->identity
+						    : ipcache_identity(&packet->destination);
+	verdict->egress_rule = 0;
+	verdict->ingress_rule = 0;
+	/* The wire cannot bring what this node or its pods sent. */
+	if ((packet->flags & (PACKET_FROM_NETWORK | PACKET_AGAIN)) == PACKET_FROM_NETWORK &&
+	    (verdict->source_identity == IDENTITY_HOST || endpoint_lookup(&packet->source)))
+		return DROP_INVALID_SOURCE_IP;
+	/* An endpoint that reaches itself is exempt. */
+	if (source && destination && source->ifindex == destination->ifindex)
+		return 0;
+	if (packet->flags & PACKET_FRAG_NEEDED)
+		return 0;
+	if (source) {
+		error = policy_ask(skb, packet, source, verdict, POLICY_EGRESS);
+		if (error)
+			return error;
+		verdict->egress_rule = verdict->rule;
+	}
+	if (destination) {
+		error = policy_ask(skb, packet, destination, verdict, POLICY_INGRESS);
+		if (error)
+			return error;
+		verdict->ingress_rule = verdict->rule;
+	}
+	return 0;
+}
+
+/* A packet on its way through a program; on the stack of the entry point. */
+struct passage {
+	struct packet packet;
+	struct verdict verdict;
+	struct ct_key key;
+	__u64 now;		/* ns, CLOCK_MONOTONIC, coarse */
+	__u32 epoch;
+	__u16 high;		/* the source is the end stored as `high` in key */
+	__u16 reply;		/* it travels against the packet that opened its connection */
+};
+
+/* Judges a known connection again: something changed since it was allowed. */
+GLOBAL int judge_again(struct __sk_buff *skb, struct passage *passage, struct ct_value *value,
+		       const struct endpoint *source, const struct endpoint *destination)
+{
+	struct verdict *verdict;
+	struct packet forward;
+	int error;
+
+	if (!passage || !value)
+		return DROP_INVALID;
+	verdict = &passage->verdict;
+	ct_forward(&forward, &passage->packet, passage->reply);
+	error = passage->reply ? judge(skb, &forward, destination, source, verdict)
+			       : judge(skb, &forward, source, destination, verdict);
+	if (error)
+		return error;
+	value->source_identity = verdict->source_identity;
+	value->destination_identity = verdict->destination_identity;
+	value->egress_rule = verdict->egress_rule;
+	value->ingress_rule = verdict->ingress_rule;
+	value->epoch = passage->epoch;
+	return 0;
+}
+
+/* Finds in *inner* what the ICMP error *outer* is about; false if that is no packet of a connection. */
+static __always_inline bool icmp_inner(struct __sk_buff *skb, const struct packet *outer, struct packet *inner)
+{
+	__u32 offset = outer->l4_offset + 8;
+	struct l4_header l4;
+
+	if (outer->family == 4) {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
+			return false;
+		if (ip.version != 4 || ip.ihl < 5 || ip.frag_off & bpf_htons(IP4_OFFSET))
+			return false;
+		inner->protocol = ip.protocol;
+		inner->l4_offset = offset + ip.ihl * 4;
+		address_set4(&inner->source, ip.saddr);
+		address_set4(&inner->destination, ip.daddr);
+	} else {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version != 6)
+			return false;
+		inner->protocol = ip.nexthdr;
+		inner->l4_offset = offset + sizeof(ip);
+		__builtin_memcpy(&inner->source, &ip.saddr, sizeof(inner->source));
+		__builtin_memcpy(&inner->destination, &ip.daddr, sizeof(inner->destination));
+		if (parse_extensions6(skb, inner) || inner->flags & PACKET_LATER_FRAGMENT)
+			return false;
+	}
+	inner->family = outer->family;
+	if (bpf_skb_load_bytes(skb, inner->l4_offset, &l4, L4_BASE))
+		return false;
+	switch (inner->protocol) {
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return !parse_icmp(inner, &l4) && !(inner->flags & PACKET_ICMP_ERROR);
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		inner->source_port = l4.ports.source;
+		inner->destination_port = l4.ports.destination;
+		return true;
+	}
+	return false;
+}
+
+/* Does the ICMP error in *passage* tell of a packet of a known connection?
+ * One that was judged under another epoch proves nothing until a packet of its own was judged again.
+ * *source*: the pod that sent the error, if it is one of this node.
+ */
+GLOBAL int icmp_is_related(struct __sk_buff *skb, const struct passage *passage, const struct endpoint *source)
+{
+	struct packet inner = {};
+	struct ct_value *value;
+	struct ct_key key;
+
+	if (!passage || !icmp_inner(skb, &passage->packet, &inner))
+		return 0;
+	/* It goes to who sent that packet; and a pod may speak of what was sent to it only. */
+	if (!address_equal(&inner.source, &passage->packet.destination))
+		return 0;
+	if (source && !address_equal(&inner.destination, &passage->packet.source))
+		return 0;
+	ct_key_set(&key, &inner);
+	value = bpf_map_lookup_elem(&cirri_ct, &key);
+	return value && value->expires >= passage->now && value->epoch == passage->epoch;
+}
+
+/* The first packet of what conntrack does not know: ask policy, and remember the answer. */
+GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const struct endpoint *source,
+		       const struct endpoint *destination)
+{
+	const struct packet *packet;
+	struct verdict *verdict;
+	struct ct_value value;
+	int error;
+
+	if (!passage)
+		return DROP_INVALID;
+	packet = &passage->packet;
+	verdict = &passage->verdict;
+	error = judge(skb, packet, source, destination, verdict);
+	if (error)
+		return error;
+	if (!ct_wanted(packet))
+		return 0;
+	value.expires = passage->now + ct_lifetime_ns(packet->protocol, 0);
+	value.forward_packets = 1;
+	value.forward_bytes = skb->len;
+	value.reply_packets = 0;
+	value.reply_bytes = 0;
+	value.source_identity = verdict->source_identity;
+	value.destination_identity = verdict->destination_identity;
+	value.epoch = passage->epoch;
+	value.egress_rule = verdict->egress_rule;
+	value.ingress_rule = verdict->ingress_rule;
+	value.flags = (passage->high ? CT_FROM_HIGH : 0) | ct_learn(0, packet, false);
+	value.pad = 0;
+	if (bpf_map_update_elem(&cirri_ct, &passage->key, &value, BPF_ANY))
+		return DROP_CT_CREATE_FAILED;
+	report(skb, packet, verdict, EVENT_CONNECTION_NEW, 0);
+	return 0;
+}
+
+/* Tells that this packet ended the connection in *value*, as seen from the end that opened it. */
+GLOBAL int report_closed(struct __sk_buff *skb, const struct passage *passage, const struct ct_value *value)
+{
+	struct verdict verdict = {};
+	struct packet forward;
+
+	if (!passage || !value)
+		return 0;
+	verdict.source_identity = value->source_identity;
+	verdict.destination_identity = value->destination_identity;
+	verdict.endpoint = passage->verdict.endpoint;
+	verdict.packets = value->forward_packets + value->reply_packets;
+	verdict.bytes = value->forward_bytes + value->reply_bytes;
+	ct_forward(&forward, &passage->packet, passage->reply);
+	return report(skb, &forward, &verdict, EVENT_CONNECTION_CLOSED, 0);
+}
+
+/* May the packet pass?  0, or a drop reason.
+ * *source*: set if its egress policy is asked here; *destination*: set if it is on this node.
+ */
+static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *passage,
+					const struct endpoint *source, const struct endpoint *destination)
+{
+	const struct runtime *runtime = runtime_get();
+	struct packet *packet = &passage->packet;
+	struct ct_value *value;
+
+	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT)) {
+		int error = fragment_resolve(packet);
+
+		if (error)
+			return error;
+	}
+	/* Read before anything that it covers: a change meanwhile leaves an old epoch behind. */
+	passage->epoch = runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
+	passage->now = bpf_ktime_get_coarse_ns();
+	passage->high = ct_key_set(&passage->key, packet);
+	passage->reply = 0;
+	value = bpf_map_lookup_elem(&cirri_ct, &passage->key);
+	if (value) {
+		passage->reply = passage->high != !!(value->flags & CT_FROM_HIGH);
+		if (ct_continues(value, packet, passage->reply, passage->now)) {
+			if (value->epoch != passage->epoch) {
+				int error = judge_again(skb, passage, value, source, destination);
+
+				if (error) {
+					bpf_map_delete_elem(&cirri_ct, &passage->key);
+					return error;
+				}
+			}
+			if (ct_update(value, packet, passage->reply, passage->now, skb->len))
+				report_closed(skb, passage, value);
+			return 0;
+		}
+	}
+	if (packet->flags & PACKET_ICMP_ERROR && icmp_is_related(skb, passage, source))
+		return 0;
+	return verdict_new(skb, passage, source, destination);
+}
