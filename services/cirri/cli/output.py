@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 import click
@@ -23,8 +24,7 @@ def table(header: Sequence[str] | Sequence[Sequence[str]], rows: Sequence[Sequen
     lines: list[list[str]] = [[str(cell) for cell in head] for head in heads]
     for row in rows:
         cells = [[cell] if isinstance(cell, str) else list(cell) for cell in row]
-        for i in range(max(1, *(len(cell) for cell in cells))):
-            lines.append([cell[i] if i < len(cell) else "" for cell in cells])
+        lines += ([part or "" for part in parts] for parts in zip_longest(*cells))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))] if lines else []
     return "\n".join(
         "".join(cell.ljust(width + GAP) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -1,0 +1,134 @@
+"""``cirri endpoint``: the table that ``cilium-dbg endpoint list`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from cirri.cli.bus import with_bus
+from cirri.cli.context import Target
+from cirri.cli.output import emit, output, table
+from cirri.errors import CirriError
+from cirri.model import ENDPOINTS, IDENTITIES, Endpoint
+
+if TYPE_CHECKING:
+    from cirri.kv import Bus
+
+_HEADER = (
+    (
+        "ENDPOINT",
+        "POLICY (ingress)",
+        "POLICY (egress)",
+        "IDENTITY",
+        "LABELS (source:key[=value])",
+        "IPv6",
+        "IPv4",
+        "STATUS",
+    ),
+    ("", "ENFORCEMENT", "ENFORCEMENT", "", "", "", "", ""),
+    ("",) * 8,
+)
+_node = click.option("--node", metavar="NODE", help="Only endpoints of this node.")
+
+
+class NoEndpoint(CirriError):
+    """Nothing matches."""
+
+    hint = "`cirri endpoint list` shows all"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f'no endpoint "{name}"')
+
+
+@click.group()
+def endpoint() -> None:
+    """Show endpoints: pods as the nodes realized them."""
+
+
+@endpoint.command("list")
+@_node
+@output
+@click.pass_obj
+def list_(target: Target, *, node: str | None, form: str | None) -> None:
+    """List endpoints, whether policy is enforced for each, and its identity's labels.
+
+    Numbers are unique on a node only; -o json says which node each is on.
+    """
+    endpoints, labels = with_bus(target, _read)
+    chosen = [e for e in endpoints if node in (None, e.node)]
+    if form:
+        emit([_object(e, labels) for e in chosen], form)
+        return
+    click.echo(listing(chosen, labels))
+
+
+def listing(endpoints: Sequence[Endpoint], labels: Mapping[int, Sequence[str]]) -> str:
+    """The table, labels below each other."""
+    rows = [
+        (
+            str(e.id),
+            "Enabled" if e.ingress_enforced else "Disabled",
+            "Enabled" if e.egress_enforced else "Disabled",
+            str(e.identity or "<none>"),
+            labels.get(e.identity, e.labels),
+            e.ipv6,
+            e.ipv4,
+            e.state,
+        )
+        for e in endpoints
+    ]
+    return table(_HEADER, rows)
+
+
+@endpoint.command("get")
+@click.argument("name", metavar="ID|POD|NAMESPACE/POD")
+@_node
+@output
+@click.pass_obj
+def get(target: Target, name: str, *, node: str | None, form: str | None) -> None:
+    """Show everything about one endpoint (as JSON unless -o says otherwise)."""
+    endpoints, labels = with_bus(target, _read)
+    names = {name, f"default/{name}"}
+    found = [
+        e
+        for e in endpoints
+        if node in (None, e.node) and (str(e.id) == name or f"{e.namespace}/{e.pod}" in names)
+    ]
+    if not found:
+        raise NoEndpoint(name)
+    emit([_object(e, labels) for e in found], form or "json")
+
+
+async def _read(bus: Bus) -> tuple[list[Endpoint], dict[int, Sequence[str]]]:
+    endpoints = [e.value for e in await bus.entries(ENDPOINTS)]
+    labels: dict[int, Sequence[str]] = {e.value.id: e.value.labels for e in await bus.entries(IDENTITIES)}
+    return sorted(endpoints, key=lambda e: (e.node, e.id)), labels
+
+
+def _object(endpoint: Endpoint, labels: Mapping[int, Sequence[str]]) -> dict[str, object]:
+    return {
+        "id": endpoint.id,
+        "node": endpoint.node,
+        "namespace": endpoint.namespace,
+        "pod": endpoint.pod,
+        "policyEnabled": _enabled(endpoint),
+        "policyRevision": endpoint.policy_revision,
+        "identity": endpoint.identity,
+        "labels": list(labels.get(endpoint.identity, endpoint.labels)),
+        "ipv6": endpoint.ipv6,
+        "ipv4": endpoint.ipv4,
+        "mac": endpoint.mac,
+        "interface": endpoint.interface,
+        "containerId": endpoint.container_id,
+        "state": endpoint.state,
+        "error": endpoint.error,
+    }
+
+
+def _enabled(endpoint: Endpoint) -> str:
+    """``none``, ``ingress``, ``egress`` or ``both``."""
+    directions = (endpoint.ingress_enforced, endpoint.egress_enforced)
+    return {(False, False): "none", (True, False): "ingress", (False, True): "egress"}.get(directions, "both")
