@@ -15,7 +15,7 @@ from typing import Any
 from cirri.kv import stream, verbs
 from cirri.kv.errors import BusError, KeyTaken, StaleRevision
 from cirri.kv.link import Link, Message, Subscription
-from cirri.kv.wire import Bad, decode, encode, subject_of
+from cirri.kv.wire import Bad, Raw, decode, encode, subject_of
 from cirri.model.lease import LEASES, Lease
 
 
@@ -81,7 +81,7 @@ class Held:
                 try:
                     await stream.ensure(self._link, LEASES)
                     found = await stream.last(self._link, LEASES.name, self._key)
-                    have = decode(LEASES, self._key, found.data) if found and found.data is not None else None
+                    have = self._read(found)
                     now = loop.time()
                     if found is None and self.holder_seen and now - since < self._ttl_s:
                         pass  # the store was emptied: whoever had the lease goes first
@@ -130,11 +130,11 @@ class Held:
         if found is None:
             self._revision = 0  # the store was emptied; try to be the first
             return
-        have = decode(LEASES, self._key, found.data) if found.data is not None else None
-        if isinstance(have, Lease) and have.holder == self._lease.holder and have.renewed in self._mine:
+        have = self._read(found)
+        if have is not None and have.holder == self._lease.holder and have.renewed in self._mine:
             self._revision = found.revision  # our own write, whose answer was lost
             return
-        self._say("lease lost", holder=have.holder if isinstance(have, Lease) else "")
+        self._say("lease lost", holder=have.holder if have else "")
         self.lost.set()
 
     async def _write(self, expect: int) -> None:
@@ -152,6 +152,13 @@ class Held:
         started = asyncio.get_running_loop().time()
         self._revision = await verbs.write(self._link, LEASES, key, data, expect=expect)
         self._renewed = started
+
+    def _read(self, raw: Raw | None) -> Lease | None:
+        """Who has it; None if it is free or holds garbage."""
+        if raw is None or raw.data is None:
+            return None
+        lease: Lease | Bad = decode(LEASES, self._key, raw.data)
+        return None if isinstance(lease, Bad) else lease
 
     def _heard(self, _: Message) -> None:
         self._news.set()

@@ -191,7 +191,7 @@ class Link:
         if client is None:
             raise BusUnavailable(self.url, self.last_error)
         try:
-            await client.flush(timeout=timeout_s)  # type: ignore[arg-type]
+            await client.flush(timeout=timeout_s)
         except (NatsError, OSError) as error:
             raise BusUnavailable(self.url, str(error)) from error
 
@@ -241,8 +241,8 @@ class Link:
             password=self._password or None,
             allow_reconnect=False,
             max_reconnect_attempts=1,
-            reconnect_time_wait=0.02,  # type: ignore[arg-type]
-            connect_timeout=CONNECT_S,  # type: ignore[arg-type]
+            reconnect_time_wait=0.02,
+            connect_timeout=CONNECT_S,
             ping_interval=2,
             max_outstanding_pings=2,
             flush_timeout=5,

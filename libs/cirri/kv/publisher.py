@@ -75,7 +75,10 @@ class _View(Mapping[str, T], Generic[T]):
         return value
 
     def __iter__(self) -> Iterator[str]:
-        return (k for k, s in self._stored.items() if not isinstance(decode(self._bucket, k, s.data), Bad))
+        for key, stored in self._stored.items():
+            value: T | Bad = decode(self._bucket, key, stored.data)
+            if not isinstance(value, Bad):
+                yield key
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -252,6 +255,12 @@ class Publisher(Generic[T]):
             finished.result()
         return self._high
 
+    async def settled(self) -> None:
+        """Return when everything wanted now is in the store."""
+        if waits := [self._wait(key) for key in self._dirty]:
+            self._wake.set()
+            await asyncio.wait(waits)
+
     def _check_owner(self, key: str) -> None:
         if not in_shard(key, self.shard):
             raise NotOwner(self.bucket.name, key, self.shard)
@@ -350,19 +359,21 @@ class Publisher(Generic[T]):
         self._owed = set(self._dirty)
 
     async def _pump(self) -> None:
+        loop = asyncio.get_running_loop()
         pause, longest = RETRY_S
         while True:
             self._live = False
             await self._link.connected.wait()
+            began = loop.time()
             try:
                 if self._gate():
                     await self._verify()
-                    pause = RETRY_S[0]
                     await self._converge()
             except BusError as error:
                 self._say("bucket cannot be written", error=str(error))
-                pause = min(pause * 2, longest)
-            await asyncio.sleep(pause)
+            # A server that refuses at once is asked less and less often.
+            pause = RETRY_S[0] if loop.time() - began > 1.0 else min(pause * 2, longest)
+            await asyncio.sleep(pause if self._gate() else RETRY_S[0])
 
     async def _converge(self) -> None:
         """Write until the connection or the trust in the store is lost."""
@@ -378,7 +389,7 @@ class Publisher(Generic[T]):
                     await self._send(key)
             if self._marker_due and not self._owed and self._live:
                 await self._write_marker(complete=True)
-            if not self._dirty and len(self._tombstones) > TOMBSTONES:
+            if not self._dirty and not self.shard and len(self._tombstones) > TOMBSTONES:
                 await self._sweep()
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
@@ -472,7 +483,10 @@ class Publisher(Generic[T]):
                     wait.set_result(ack.seq)
 
     async def _sweep(self) -> None:
-        """Remove the oldest tombstones; readers that were away take a snapshot anyway."""
+        """Remove the oldest tombstones; readers that were away take a snapshot anyway.
+
+        Only where one service writes the whole bucket: the right to purge cannot be limited to a shard.
+        """
         loop = asyncio.get_running_loop()
         for key in sorted(self._tombstones, key=self._tombstones.__getitem__)[:100]:
             revision = self._tombstones.pop(key)

@@ -5,7 +5,6 @@ Pure: nothing here talks to a server.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -54,9 +53,13 @@ _encoder = msgspec.msgpack.Encoder()
 _marker = msgspec.msgpack.Decoder(Marker)
 
 
-@cache
+_decoders: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {}
+
+
 def _decoder(kind: type[Any]) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(kind)
+    if kind not in _decoders:
+        _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    return _decoders[kind]
 
 
 def stream_name(bucket: str) -> str:
@@ -113,7 +116,8 @@ def encode(bucket: Bucket[T], value: T) -> tuple[str, bytes]:
 def decode(bucket: Bucket[T], key: str, data: bytes) -> T | Bad:
     """The value that *data* holds, if it is one and belongs under *key*."""
     try:
-        value: T = _decoder(bucket.type).decode(data)
+        kind: type[Any] = bucket.type
+        value: T = _decoder(kind).decode(data)
         proper = bucket.key(value)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError, AttributeError) as error:
         return Bad(str(error) or type(error).__name__)

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cirri.errors import CirriError
 from cirri.kv import Bus, Held
@@ -57,7 +57,7 @@ class _Life:
 
     def __init__(self, service: Service, settings: Settings, serve: Serve) -> None:
         self._service, self._settings, self._serve = service, settings, serve
-        facts = {"service": service.name}
+        facts: dict[str, Any] = {"service": service.name}
         if service.scope == "node":
             facts["node"] = settings.node
         self._log = Log(settings.log_level, **facts)
@@ -175,9 +175,9 @@ class _Life:
                     self._settings,
                     self._bus,
                     self._log,
-                    tasks,
-                    self._responder,
-                    lease.held if lease else None,
+                    tasks=tasks,
+                    responder=self._responder,
+                    gate=lease.held if lease else None,
                 )
                 await self._serve(runtime)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cirri.kv import Bus, NotOwner, Publisher, Subscription, Table
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CLOSE_S = 0.5
+"""How long the end of a service waits for what it wants to be written."""
+
 
 def request_subject(service: str, name: str, node: str = "") -> str:
     """``cirri.SERVICE[.NODE].NAME``: where a request for endpoint *name* goes."""
@@ -36,6 +40,7 @@ class Runtime:
         settings: Settings,
         bus: Bus,
         log: Log,
+        *,
         tasks: asyncio.TaskGroup,
         responder: Responder,
         gate: Callable[[], bool] | None = None,
@@ -138,14 +143,10 @@ class Runtime:
         self._responder.endpoints.clear()
         for table in self._tables.values():
             await table.close()
-        deadline = asyncio.get_running_loop().time() + 0.5
-        while (
-            self.bus.connected
-            and any(p.pending for p in self._publishers.values())
-            and asyncio.get_running_loop().time() < deadline
-            and (self._gate is None or self._gate())
-        ):
-            await asyncio.sleep(0.01)
+        if self.bus.connected and (self._gate is None or self._gate()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await asyncio.gather(*(p.settled() for p in self._publishers.values()))
         for publisher in self._publishers.values():
             await publisher.close()
         self.bus.forget(self._tables.values(), self._publishers.values())

@@ -1,0 +1,165 @@
+"""NATS permissions derived from the contracts: who may say and hear what.
+
+Each service is a user.  It may write the buckets (or shards) that it declares, read those that it
+declares, answer and call the subjects that it declares, and hear its own inbox.  People's users
+(``cli``, ``lab``) may read every bucket, call every service and look at ``$SRV``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cirri.kv.wire import stream_name
+from cirri.model import BUCKETS, LEASES
+from cirri.model.bucket import Bucket, token
+from cirri.runtime.contract import Service
+from cirri.runtime.micro import VERBS
+from cirri.runtime.runtime import request_subject
+
+ANY_NODE = "*"
+
+
+class User(NamedTuple):
+    """One user of the server and the service it is."""
+
+    service: Service
+    user: str
+    password: str
+    node: str | None = None
+    """Of a node-scoped service."""
+
+
+class Allowed(NamedTuple):
+    """Subjects that a user may publish to and subscribe to."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def reading(bucket: Bucket[Any]) -> Allowed:
+    """What it takes to follow *bucket*."""
+    stream = stream_name(bucket.name)
+    api = "$JS.API"
+    return Allowed(
+        (
+            f"{api}.STREAM.INFO.{stream}",
+            f"{api}.STREAM.MSG.GET.{stream}",
+            f"{api}.CONSUMER.CREATE.{stream}.>",
+            f"{api}.CONSUMER.INFO.{stream}.*",
+            f"{api}.CONSUMER.DELETE.{stream}.*",
+            f"$JS.FC.{stream}.>",
+        ),
+        (f"$KV.{bucket.name}.>",),
+    )
+
+
+def writing(bucket: Bucket[Any], shard: str) -> Allowed:
+    """What it takes to own *bucket*, or its *shard*, beyond reading it."""
+    stream = stream_name(bucket.name)
+    make = (f"$JS.API.STREAM.CREATE.{stream}",)
+    if shard:
+        # Purging cannot be limited to a shard, so no shard's owner may.
+        return Allowed((f"$KV.{bucket.name}.{shard}", f"$KV.{bucket.name}.{shard}.>", *make), ())
+    whole = (f"$JS.API.STREAM.UPDATE.{stream}", f"$JS.API.STREAM.PURGE.{stream}")
+    return Allowed((f"$KV.{bucket.name}.>", *make, *whole), ())
+
+
+def of_service(service: Service, user: str, node: str | None = None) -> Allowed:
+    """All that *service* may do as *user* (on *node*)."""
+    parts = [Allowed((), (f"_INBOX_{token(user)}.>",))]
+    parts += [reading(bucket) for bucket in dict.fromkeys((*service.reads, *service.writes))]
+    parts += [writing(bucket, _shard(bucket, service, node)) for bucket in service.writes]
+    if service.scope == "cluster" and LEASES not in service.writes:
+        parts += [reading(LEASES), writing(LEASES, _shard(LEASES, service, node))]
+    subjects = tuple(request_subject(service.name, name, node or "") for name in service.serves)
+    watch = tuple(
+        f"$SRV.{verb}{tail}" for verb in VERBS for tail in ("", f".{service.name}", f".{service.name}.*")
+    )
+    parts.append(Allowed(service.calls, (*subjects, *watch)))
+    return _joined(parts)
+
+
+def of_people(user: str, services: Iterable[Service]) -> Allowed:
+    """All that a person's *user* may do."""
+    parts = [Allowed(("$SRV.>",), (f"_INBOX_{token(user)}.>",))]
+    parts += [reading(bucket) for bucket in BUCKETS]
+    for service in services:
+        node = ANY_NODE if service.scope == "node" else ""
+        subjects = (
+            f"cirri.{service.name}.{node}.{name}" if node else f"cirri.{service.name}.{name}"
+            for name in service.serves
+        )
+        parts.append(Allowed(tuple(subjects), ()))
+    return _joined(parts)
+
+
+def nats_config(
+    services: Iterable[User | tuple[Service, str, str, str | None]],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 4222,
+    store_dir: Path | str = "/var/lib/cirri/nats",
+    people: Mapping[str, str] | None = None,
+) -> str:
+    """The text of nats.conf: JetStream in *store_dir*, a user for each of *services*.
+
+    *people*: passwords of users that may look and ask, e.g. ``{"cli": "..."}``.
+    The text holds passwords: write it for the server's eyes only.
+    """
+    users = [User(*given) for given in services]
+    lines = [_user(u.user, u.password, of_service(u.service, u.user, u.node)) for u in users]
+    kinds = tuple(dict.fromkeys(u.service for u in users))
+    lines += [_user(name, password, of_people(name, kinds)) for name, password in (people or {}).items()]
+    return "\n".join(
+        (
+            f"host: {_quoted(host)}",
+            f"port: {port}",
+            f"jetstream {{ store_dir: {_quoted(str(store_dir))} }}",
+            "authorization {",
+            "  users: [",
+            *lines,
+            "  ]",
+            "}",
+            "",
+        )
+    )
+
+
+def _shard(bucket: Bucket[Any], service: Service, node: str | None) -> str:
+    if bucket.shard == "node":
+        return token(node or "")
+    return token(service.name) if bucket.shard == "service" else ""
+
+
+def _joined(parts: Iterable[Allowed]) -> Allowed:
+    publish: dict[str, None] = {}
+    subscribe: dict[str, None] = {}
+    for part in parts:
+        publish.update(dict.fromkeys(part.publish))
+        subscribe.update(dict.fromkeys(part.subscribe))
+    return Allowed(tuple(publish), tuple(subscribe))
+
+
+def _user(name: str, password: str, allowed: Allowed) -> str:
+    # allow_responses: answering a request is publishing to the asker's inbox, once per request.
+    return (
+        f"    {{ user: {_quoted(name)}, password: {_quoted(password)}, permissions: {{\n"
+        f"      publish: {{ allow: {_listed(allowed.publish)} }},\n"
+        f"      subscribe: {{ allow: {_listed(allowed.subscribe)} }},\n"
+        f'      allow_responses: {{ max: 1, expires: "1m" }} }} }}'
+    )
+
+
+def _listed(subjects: tuple[str, ...]) -> str:
+    # An empty allow list would allow everything.
+    if not subjects:
+        return '["_NOTHING_"]'
+    return "[" + ", ".join(_quoted(s) for s in subjects) + "]"
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()
