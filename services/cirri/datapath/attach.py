@@ -1,0 +1,219 @@
+"""Programs on devices and cgroups, and pods' devices.  Every function blocks: call it in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+from cirri.datapath.errors import Broken, UnknownContainer
+from cirri.datapath.store import Record
+from cirri.maps import BpfError, Objects, Programs, attach_cgroup
+from cirri.model import NodeStatus
+from cirri.netlink import Channel, NamespaceGone, NetlinkRefused, Request, channel_in, namespace, sysctl
+from cirri.runtime import Settings
+
+FROM_POD, TO_POD, FROM_NETWORK = "tc/from_pod", "tc/to_pod", "tc/from_network"
+
+
+@dataclass(slots=True)
+class Node:
+    """What this node has and what was attached."""
+
+    programs: Programs
+    uplink: int = 0
+    mtu: int = 1500
+    addresses: tuple[str, ...] = ()
+    features: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def prepare(settings: Settings) -> Node:
+    """Load the programs and attach them to the uplink and to sockets, in place of older ones.
+
+    Raises:
+        BpfError: the programs cannot be loaded.
+        NetlinkRefused: they cannot be attached to the uplink.
+    """
+    from cirri.netlink import messages, read
+
+    sysctl.ensure(sysctl.FORWARDING)
+    programs = Objects.load(settings.bpf_objects, settings.bpffs, log_directory=settings.run_dir)
+    node = Node(programs, features={"attach": "clsact", "pod device": "veth"})
+    with Channel() as channel:
+        links = {link.index: link for link in read.links(channel).values()}
+        index = channel.index(settings.uplink) if settings.uplink else read.default_device(channel)
+        assigned = [a for a in read.addresses(channel) if a.scope == 0]
+        if not index and settings.node_addresses:
+            wanted = {ip_address(a) for a in settings.node_addresses}
+            index = next((a.index for a in assigned if a.address in wanted), None)
+        node.addresses = settings.node_addresses or tuple(
+            str(a.address) for a in assigned if a.index == index
+        )
+        if index:
+            uplink = links[index]
+            node.uplink, node.mtu = index, uplink.mtu
+            node.features["uplink"] = uplink.name
+            fd = programs[FROM_NETWORK].fd
+            hook = messages.INGRESS
+            channel.apply(
+                [
+                    messages.clsact(index, name=uplink.name),
+                    messages.program(index, hook=hook, fd=fd, label="from_network", name=uplink.name),
+                ]
+            )
+        else:
+            node.faults.append("no device leads to the other nodes; set CIRRI_UPLINK to its name")
+    _attach_sockets(settings, node)
+    return node
+
+
+def _attach_sockets(settings: Settings, node: Node) -> None:
+    cgroup = settings.cgroup or _cgroup_root()
+    if cgroup is None:
+        node.faults.append("no cgroup2 file system is mounted: Services are not translated")
+        return
+    node.features["services"] = f"sockets below {cgroup}"
+    for section, program in node.programs.items():
+        if section.startswith("cgroup/"):
+            try:
+                attach_cgroup(program, cgroup, pin=settings.bpffs / f"link_{program.name}")
+            except (BpfError, OSError) as error:
+                node.faults.append(f"{section} is not attached to {cgroup}: {error}")
+
+
+def _cgroup_root() -> Path | None:
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, where, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(where)
+    return None
+
+
+def plug(record: Record, programs: Programs) -> int:
+    """Make a pod's device with programs on it, the node's end still down; its index there.
+
+    Raises:
+        UnknownContainer: the network namespace does not exist.
+        Broken: the pod has an interface of that name already.
+    """
+    from cirri.netlink import pod
+
+    try:
+        with namespace(record.netns) as inside, Channel() as node, channel_in(inside) as inner:
+            if inner.index(record.ifname):
+                raise Broken(f"the container has an interface {record.ifname} already")
+            if node.index(record.interface):  # left by an ADD that a crash cut short
+                _delete(node, [record.interface])
+            node.apply(pod.create(record.device, inside))
+            index = node.index(record.interface)
+            inner.apply(pod.inside(record.device, inner.index(record.ifname)))
+            sysctl.ensure(sysctl.device(record.interface))
+            node.apply(_hooks(record.interface, index, programs))
+    except NamespaceGone as error:
+        raise UnknownContainer(record.container, str(error)) from error
+    return index
+
+
+def unlock(record: Record, index: int, addresses: Iterable[str]) -> None:
+    """Last step: bring the node's end up and lead the node's own traffic to the pod."""
+    from cirri.netlink import pod
+
+    with Channel() as node:
+        node.apply(pod.outside(record.device, index, map(ip_address, addresses)))
+
+
+def renew(records: Iterable[Record], programs: Programs) -> dict[int, int]:
+    """Put the newest programs on the devices of *records*: {endpoint number: index} of those that exist."""
+    found = {}
+    with Channel() as node:
+        for record in records:
+            if index := node.index(record.interface):
+                node.apply(_hooks(record.interface, index, programs))
+                found[record.id] = index
+    return found
+
+
+def unplug(names: Iterable[str]) -> None:
+    """Delete devices; absent ones are fine."""
+    with Channel() as node:
+        _delete(node, [name for name in names if node.index(name)])
+
+
+def strays(known: Iterable[str], prefix: str) -> list[str]:
+    """Devices of ours that belong to nobody in *known*."""
+    from cirri.netlink import read
+
+    keep = set(known)
+    with Channel() as node:
+        return [name for name in read.links(node) if name.startswith(prefix) and name not in keep]
+
+
+def inspect(record: Record) -> str:
+    """What of a pod's device is not as ADD left it, as a sentence; "" if all is well."""
+    from cirri.netlink import read
+
+    try:
+        with namespace(record.netns) as inside, Channel() as node, channel_in(inside) as inner:
+            ours = read.links(node).get(record.interface)
+            theirs = read.links(inner).get(record.ifname)
+            addresses = {str(a.address) for a in read.addresses(inner) if theirs and a.index == theirs.index}
+    except NamespaceGone as error:
+        return str(error)
+    if theirs is None:
+        return f"the container has no interface {record.ifname}"
+    if theirs.mac != record.mac:
+        return f"{record.ifname} has the hardware address {theirs.mac}, not {record.mac}"
+    if missing := set(record.addresses) - addresses:
+        return f"{record.ifname} lacks the address {', '.join(sorted(missing))}"
+    if ours is None or not ours.up:
+        return f"the node's device {record.interface} is {'down' if ours else 'gone'}"
+    return ""
+
+
+def route(others: Iterable[NodeStatus], uplink: int) -> list[str]:
+    """Lead the node's own traffic for other nodes' pods to those nodes; what could not be done."""
+    from cirri.netlink import messages, read
+
+    wanted = {}
+    for status in others:
+        for cidr in map(ip_network, status.pod_cidrs):
+            hops = (ip_address(a) for a in status.addresses)
+            if (hop := next((h for h in hops if h.version == cidr.version), None)) is not None:
+                wanted[cidr] = hop
+    with Channel() as node:
+        have = {
+            r.destination: r.gateway
+            for r in read.routes(node)
+            if r.protocol == messages.RTPROT_CIRRI and r.gateway is not None and r.index == uplink
+        }
+        requests = [
+            messages.route_delete(cidr, index=uplink, gateway=hop)
+            for cidr, hop in have.items()
+            if hop is not None and wanted.get(cidr) != hop
+        ]
+        requests += [
+            messages.route(cidr, index=uplink, gateway=hop)
+            for cidr, hop in wanted.items()
+            if have.get(cidr) != hop
+        ]
+        faults = []
+        for request in requests:
+            try:
+                node.apply([request])
+            except NetlinkRefused as error:
+                faults.append(str(error))
+    return faults
+
+
+def _hooks(name: str, index: int, programs: Programs) -> list[Request]:
+    from cirri.netlink import pod
+
+    return pod.hooks(index, name, from_pod=programs[FROM_POD].fd, to_pod=programs[TO_POD].fd)
+
+
+def _delete(node: Channel, names: Iterable[str]) -> None:
+    from cirri.netlink import messages
+
+    node.apply([messages.link_delete(name) for name in names])

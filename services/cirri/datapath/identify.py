@@ -1,0 +1,69 @@
+"""From a pod's labels to its identity and policy.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cirri.labels import InvalidLabelFilter, LabelFilter, canonical, probes, reserved_number
+from cirri.model import Identity, PolicyEntry, Resource, SelectorSet, SubjectPolicy
+from cirri.model.policy import ANY_PEER
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What this service takes from the ConfigMap ``cirri-config``."""
+
+    filter: LabelFilter
+    cluster: str
+    error: str = ""
+    """What in it is wrong; the rest holds, with the default in place of the wrong part."""
+
+
+def configuration(config_map: Resource | None, cluster: str) -> Config:
+    """The configuration in force; *cluster* is the setting that a missing ``cluster-name`` leaves."""
+    data: dict[str, Any] = (config_map.manifest.get("data") if config_map else None) or {}
+    name = str(data.get("cluster-name") or cluster)
+    try:
+        return Config(LabelFilter.parse(str(data.get("labels") or "").split()), name)
+    except InvalidLabelFilter as error:
+        return Config(LabelFilter.parse([]), name, str(error))
+
+
+def identity_of(labels: Iterable[str], config: Config, identities: Mapping[str, Identity]) -> int:
+    """Number of the identity of an endpoint with *labels*; 0: not allocated yet."""
+    relevant = canonical(config.filter.relevant(labels))
+    if number := reserved_number(relevant):
+        return number
+    for number in probes(relevant):
+        found = identities.get(str(number))
+        if found is not None and found.labels == relevant:
+            return number
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What must be in the kernel for endpoints of an identity, or what is still missing for it."""
+
+    policy: SubjectPolicy | None = None
+    missing: frozenset[str] = frozenset()
+    """Selectors that rules name and that have not arrived."""
+
+
+def policy_of(
+    identity: int, policies: Mapping[str, PolicyEntry], selectors: Mapping[str, SelectorSet]
+) -> Computed:
+    """The policy of *identity*, only if all that it names is there."""
+    entry = policies.get(str(identity))
+    if entry is None or entry.subject is None:
+        return Computed()
+    missing = frozenset(key for key in selectors_of(entry.subject) if key not in selectors)
+    return Computed(None, missing) if missing else Computed(entry.subject)
+
+
+def selectors_of(policy: SubjectPolicy) -> frozenset[str]:
+    """Keys of the selectors that its rules name."""
+    rules = (*policy.ingress.rules, *policy.egress.rules)
+    return frozenset(rule.selector for rule in rules if rule.selector != ANY_PEER)
