@@ -125,7 +125,9 @@ def test_every_enum_constant_has_a_mirror() -> None:
     enums = {
         (header, match[1]): set(re.findall(r"^\s*(\w+)\s*(?:=|,|$)", match[2], re.MULTILINE))
         for header, text in SHARED.items()
-        for match in re.finditer(r"^enum (\w+) \{\n(.*?)\n\}", text, re.MULTILINE | re.DOTALL)
+        for match in re.finditer(
+            r"^enum (\w+) \{(?:\s*/\*[^\n]*)?\n(.*?)\n\}", text, re.MULTILINE | re.DOTALL
+        )
     }
     constants = {name for _, name, _ in CONSTANTS}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cirri.labels import Reserved
 from cirri.layout import (
     MAPS,
     MIRRORS,
@@ -18,6 +19,7 @@ from cirri.layout import (
     Mirror,
     PolicyDirection,
     PolicyKey,
+    ReservedIdentity,
     address16,
     address_of,
     drop_text,
@@ -157,6 +159,12 @@ def test_ct_ends_say_who_opened() -> None:
 
     assert key.ends(CtFlag.ESTABLISHED) == (low, high)
     assert key.ends(CtFlag.ESTABLISHED | CtFlag.FROM_HIGH) == (high, low)
+
+
+def test_reserved_identities_are_those_of_the_labels() -> None:
+    assert {each.name: each.value for each in ReservedIdentity} == {
+        each.name: Reserved[each.name].value for each in ReservedIdentity
+    }
 
 
 def test_metrics_index() -> None:

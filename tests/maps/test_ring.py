@@ -3,6 +3,7 @@
 import asyncio
 import os
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,16 @@ def test_records_wake_a_coroutine(kinds: Programs, bpffs: Path) -> None:
         return batches
 
     assert asyncio.run(main()) == [[1, 2], [3]]
+
+
+def test_a_record_that_wakes_nobody_is_found(kinds: Programs, bpffs: Path) -> None:
+    with RingBuffer(bpffs / "cirri_ring") as ring:
+        timer = threading.Timer(0.02, emit, (kinds, 1))
+        timer.start()
+
+        assert ring.wait(10)
+        timer.join()
+        assert marks(ring.read()) == [1]
 
 
 def test_there_is_one_reader(bpffs: Path, kinds: Programs) -> None:

@@ -12,7 +12,7 @@ from cirri.layout.drop import DropReason, drop_text
 from cirri.layout.endpoint import ENDPOINTS, EndpointFlag, EndpointValue
 from cirri.layout.event import EVENT_COUNTER, EVENT_COUNTERS, EVENTS, EventCounter, EventRecord, EventType
 from cirri.layout.fragment import FRAGMENTS, FragmentKey, FragmentValue
-from cirri.layout.ipcache import IPCACHE, IpcacheKey, IpcacheValue
+from cirri.layout.ipcache import IPCACHE, IpcacheKey, IpcacheValue, ReservedIdentity
 from cirri.layout.lb import (
     LB_BACKENDS,
     LB_REVERSE,
@@ -33,6 +33,7 @@ from cirri.layout.policy import (
     POLICY_PREFIX_PROTOCOL,
     PolicyDirection,
     PolicyKey,
+    PolicyMatch,
     PolicyValue,
 )
 from cirri.layout.runtime import RUNTIME, RuntimeConfig
@@ -95,7 +96,9 @@ ENUMS: tuple[EnumMirror, ...] = (
     EnumMirror("endpoint_flag", "lib/endpoint.h", "ENDPOINT_", EndpointFlag),
     EnumMirror("event_type", "lib/event.h", "EVENT_", EventType),
     EnumMirror("event_counter", "lib/event.h", "EVENTS_", EventCounter),
+    EnumMirror("reserved_identity", "lib/ipcache.h", "IDENTITY_", ReservedIdentity),
     EnumMirror("policy_direction", "lib/policy.h", "POLICY_", PolicyDirection),
+    EnumMirror("policy_match", "lib/policy.h", "MATCH_", PolicyMatch),
 )
 """``enum drop_reason`` is proved by :func:`cirri.layout.drop.drop_asserts`, with its texts."""
 
@@ -159,7 +162,9 @@ __all__ = [
     "Mirror",
     "PolicyDirection",
     "PolicyKey",
+    "PolicyMatch",
     "PolicyValue",
+    "ReservedIdentity",
     "RuntimeConfig",
     "address16",
     "address_of",

@@ -46,7 +46,7 @@ class CtKey(Mirror, frozen=True, kw_only=True):
     ) -> Self:
         """The key of the connection between two ends, in whichever order they are given.
 
-        For ICMP echo both ports are the identifier.
+        Ports of ICMP: the end that asks has the identifier, the other one the type asked.
         """
         ends = sorted(
             ((address16(source), source_port), (address16(destination), destination_port)), key=_as_cpu

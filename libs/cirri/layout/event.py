@@ -54,6 +54,7 @@ class EventRecord(Mirror, frozen=True, kw_only=True):
     endpoint: U16 = 0
     tcp_flags: U8 = 0
     match: U8 = 0
+    """:class:`cirri.layout.PolicyMatch`."""
     pad: U32 = 0
     packets: U64 = 0
     bytes: U64 = 0

@@ -1,5 +1,6 @@
 """Mirror of ``bpf/lib/ipcache.h``: which identity owns an address prefix, and on which node it lives."""
 
+from enum import IntEnum
 from typing import ClassVar, Self
 
 from cirri.layout.address import Network, network_of, prefix16
@@ -7,6 +8,14 @@ from cirri.layout.mirror import NO_ADDRESS, U32, Address16, Mirror
 from cirri.layout.spec import NO_PREALLOC, MapSpec, MapType
 
 HEADER = "lib/ipcache.h"
+
+
+class ReservedIdentity(IntEnum):
+    """``enum reserved_identity``: those that programs know; all of them are in :mod:`cirri.labels`."""
+
+    HOST = 1
+    WORLD_IPV4 = 9
+    WORLD_IPV6 = 10
 
 
 class IpcacheKey(Mirror, frozen=True, kw_only=True):

@@ -20,6 +20,27 @@ class PolicyDirection(IntEnum):
     EGRESS = 2
 
 
+class PolicyMatch(IntEnum):
+    """``enum policy_match``: what a verdict rested on; texts are Cilium's."""
+
+    text: str
+
+    def __new__(cls, number: int, text: str = "") -> "PolicyMatch":
+        """A kind of match with the text shown to people."""
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.text = text
+        return member
+
+    NONE = 0, "none"
+    IDENTITY = 1, "L3-Only"
+    IDENTITY_PORT = 2, "L3-L4"
+    PORT = 3, "L4-Only"
+    ALL = 4, "all"
+    IDENTITY_PROTOCOL = 5, "L3-Proto"
+    PROTOCOL = 6, "Proto-Only"
+
+
 class PolicyKey(Mirror, frozen=True, kw_only=True):
     """Longest match over policy_id, identity, direction, protocol, port, in this order."""
 

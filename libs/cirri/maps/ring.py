@@ -8,7 +8,9 @@ import os
 import select
 import struct
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Self
 
 from cirri.maps.errors import MapMismatch, RingBusy
@@ -19,6 +21,8 @@ RINGBUF = 27
 BUSY, DISCARDED = 1 << 31, 1 << 30
 """Bits of a record's header: still being written; thrown away by its writer."""
 HEADER = 8
+POLL_S = 0.1
+"""Writers may save the wake-up, which costs more than the packet it reports; so look now and then."""
 _POSITION = struct.Struct("=Q")
 _LENGTH = struct.Struct("=I")
 
@@ -91,11 +95,15 @@ class RingBuffer:
             _POSITION.pack_into(self._ours, 0, position)
         return records
 
-    def wait(self, timeout_s: float | None = None) -> bool:
+    def wait(self, timeout_s: float = float("inf")) -> bool:
         """Wait until there is a record; False if there was none in time."""
         poller = select.poll()
         poller.register(self._fd, select.POLLIN)
-        return bool(poller.poll(None if timeout_s is None else timeout_s * 1000))
+        deadline = monotonic() + timeout_s
+        while not poller.poll(1000 * max(0.0, min(POLL_S, deadline - monotonic()))):
+            if monotonic() >= deadline:
+                return False
+        return True
 
     async def batches(self, limit: int = 4096) -> AsyncIterator[list[bytes]]:
         """Records as they come, at most *limit* at once; never empty lists."""
@@ -109,7 +117,9 @@ class RingBuffer:
                     yield records
                     continue
                 ready.clear()
-                await ready.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await ready.wait()
         finally:
             loop.remove_reader(self._fd)
 
