@@ -25,8 +25,8 @@ async def serve(rt: Runtime) -> None:
     rt.ready("published", ok=False, why="the stored manifests are not in the bucket yet")
     await bucket.start()
     await _publish(rt, cluster)
-    rt.handle("apply", cluster.apply)
-    rt.handle("delete", cluster.delete)
+    await rt.handle("apply", cluster.apply)
+    await rt.handle("delete", cluster.delete)
     while True:
         await cluster.behind.wait()
         await _publish(rt, cluster)

@@ -65,14 +65,16 @@ def _merged(new: Resource, old: Resource | None) -> Resource:
     if new.kind == "Namespace":
         metadata["labels"] = {**metadata.get("labels", {}), NAME_LABEL: new.name}
     new = with_parts(new, metadata=metadata)
+    status = new.manifest.get("status")
+    if old is not None and (new.kind != "Node" or status is None):
+        status = old.manifest.get("status")
+    parts = {part: value for part, value in new.manifest.items() if part != "status"}
+    # Last, where a restart puts it too: equal objects have equal bytes, so nothing is written again.
+    new = replace(new, manifest=parts if status is None else {**parts, "status": status})
     if old is None:
         return new
     kept = {k: v for k, v in old.manifest["metadata"].items() if k in (*_SET_BY_US, "ownerReferences")}
     new = with_parts(new, metadata={**kept, **metadata})
-    if new.kind != "Node" or "status" not in new.manifest:
-        parts = {k: v for k, v in new.manifest.items() if k != "status"}
-        status = {"status": old.manifest["status"]} if "status" in old.manifest else {}
-        new = replace(new, manifest={**parts, **status})
     if new.kind == "Pod" and old.node and not new.node:
         new = with_parts(new, spec={**new.manifest["spec"], "nodeName": old.node})
         new = replace(new, node=old.node)

@@ -1,0 +1,150 @@
+"""Is everything all right?  A report from what the buckets and the services say.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from cirri.model import Endpoint, NodeStatus, PodCIDRs, Resource
+from cirri.runtime.contract import Service
+
+
+class Instance(Struct, frozen=True, kw_only=True):
+    """An answer to ``$SRV.PING`` (NATS ADR-32)."""
+
+    name: str
+    id: str
+    version: str = ""
+    metadata: dict[str, str] = {}
+
+
+class Component(Struct, frozen=True, kw_only=True):
+    """One service."""
+
+    name: str
+    running: int
+    wanted: int
+    """One per cluster, or one per node."""
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether enough run and all of them are ready."""
+        return self.running >= self.wanted and not self.problems
+
+
+class Node(Struct, frozen=True, kw_only=True):
+    """One node and what it has acknowledged."""
+
+    name: str
+    policy_revision: int = 0
+    resources_revision: int = 0
+    pods: int = 0
+    addresses_used: int = 0
+    addresses_total: int = 0
+    pod_cidrs: tuple[str, ...] = ()
+    features: dict[str, str] = {}
+    problems: tuple[str, ...] = ()
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """The whole of ``cirri status``."""
+
+    ok: bool
+    bus: str
+    """``ok``, or what is wrong with it."""
+    revision: int
+    """Of bucket ``resources``: what nodes acknowledge."""
+    policy_revision: int
+    """Highest revision of ``resources`` whose policies are compiled."""
+    components: tuple[Component, ...]
+    nodes: tuple[Node, ...]
+    pods: int
+    """Scheduled pods that Cirri connects (not those on the host's network)."""
+    managed: int
+    """Those of them that have a ready endpoint."""
+    identities: int
+    warnings: tuple[str, ...] = ()
+    """Not wrong yet, such as consumers that lag behind."""
+    problems: tuple[str, ...] = ()
+
+
+def components(
+    contracts: Iterable[Service], instances: Sequence[Instance], nodes: Sequence[str]
+) -> tuple[Component, ...]:
+    """Each service of *contracts* against those that answered."""
+    found = []
+    for service in contracts:
+        mine = [i for i in instances if i.name == service.name]
+        problems = [
+            f"not ready{_where(i)}: {i.metadata.get('why') or 'no reason given'}"
+            for i in mine
+            if i.metadata.get("ready", "yes") != "yes" and not _stands_by(i)
+        ]
+        wanted = 1
+        if service.scope == "node":
+            wanted = len(nodes)
+            there = {i.metadata.get("node") for i in mine}
+            problems += [f"not running on {node}" for node in nodes if node not in there]
+        elif not mine:
+            problems.append("not running")
+        found.append(
+            Component(name=service.name, running=len(mine), wanted=wanted, problems=tuple(sorted(problems)))
+        )
+    return tuple(found)
+
+
+def _where(instance: Instance) -> str:
+    return f" on {instance.metadata['node']}" if "node" in instance.metadata else ""
+
+
+def _stands_by(instance: Instance) -> bool:
+    """A cluster service that waits for its turn does nothing, as it should."""
+    return instance.metadata.get("leader") == "no"
+
+
+def node_reports(
+    names: Iterable[str],
+    statuses: Mapping[str, NodeStatus],
+    ranges: Mapping[str, PodCIDRs],
+    endpoints: Sequence[Endpoint],
+) -> tuple[Node, ...]:
+    """Each node, with what is wrong on it."""
+    found = []
+    for name in sorted(names):
+        status, given = statuses.get(name), ranges.get(name)
+        problems = list(status.errors) if status else ["has not reported"]
+        if given is not None and given.error:
+            problems.append(given.error)
+        if status and 0 < status.addresses_total <= status.addresses_used:
+            problems.append(f"all {status.addresses_total} pod addresses are in use")
+        problems += [
+            f"endpoint {e.id} ({e.namespace}/{e.pod}): {e.error}"
+            for e in endpoints
+            if e.node == name and e.error
+        ]
+        seen = status or NodeStatus(node=name)
+        found.append(
+            Node(
+                name=name,
+                policy_revision=seen.policy_revision,
+                resources_revision=seen.resources_revision,
+                pods=sum(1 for e in endpoints if e.node == name),
+                addresses_used=seen.addresses_used,
+                addresses_total=seen.addresses_total,
+                pod_cidrs=seen.pod_cidrs or (given.cidrs if given else ()),
+                features=seen.features,
+                problems=tuple(dict.fromkeys(problems)),
+            )
+        )
+    return tuple(found)
+
+
+def managed(pods: Iterable[Resource], endpoints: Iterable[Endpoint]) -> tuple[int, int]:
+    """How many pods have a ready endpoint, and how many should."""
+    ours = {
+        (p.namespace, p.name) for p in pods if p.node and not p.manifest.get("spec", {}).get("hostNetwork")
+    }
+    ready = {(e.namespace, e.pod) for e in endpoints if e.state == "ready"}
+    return len(ours & ready), len(ours)

@@ -1,0 +1,195 @@
+"""``cirri status``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib import import_module
+from importlib.metadata import distribution
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+import msgspec
+
+from cirri.cli.bus import with_bus
+from cirri.cli.context import Target
+from cirri.cli.health import Instance, Report, components, managed, node_reports
+from cirri.cli.output import emit, output, table
+from cirri.errors import CirriError
+from cirri.model import ENDPOINTS, IDENTITIES, NODES, POD_CIDRS, POLICIES, RESOURCES, resource_key
+
+if TYPE_CHECKING:
+    from cirri.kv import Bus, Entry, Message
+    from cirri.model import Bucket
+    from cirri.runtime.contract import Service
+
+T = TypeVar("T")
+
+PING_S = 0.4
+"""How long services have to answer; they do so in milliseconds."""
+POLL_S = 0.25
+
+
+class NotHealthy(CirriError):
+    """Something is wrong; the report above says what."""
+
+    def __init__(self, problems: int, waited_s: float | None) -> None:
+        self.problems = problems
+        after = f" after {waited_s:g} s" if waited_s is not None else ""
+        super().__init__(f"{problems} problem{'s' if problems != 1 else ''}{after}, see above")
+
+
+@click.command()
+@click.option("--wait", is_flag=True, help="Return when everything is all right.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --wait: give up after this long.",
+)
+@output
+@click.pass_obj
+def status(target: Target, *, wait: bool, timeout_s: float, form: str | None) -> None:
+    """Show whether everything works, and on which nodes.
+
+    Exits with 1 if something is wrong.  A node's revisions say up to which change of the objects
+    (`revision` of apply -o json) it has everything in force.
+    """
+
+    async def work(bus: Bus) -> Report:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            report = await examine(bus)
+            if report.ok or not wait or time.monotonic() >= deadline:
+                return report
+            await asyncio.sleep(POLL_S)
+
+    report = with_bus(target, work)
+    if form:
+        emit(report, form)
+    else:
+        click.echo(text(report))
+    if not report.ok:
+        raise NotHealthy(len(report.problems), timeout_s if wait else None)
+
+
+async def examine(bus: Bus) -> Report:
+    """Ask everybody."""
+    instances, revision = await asyncio.gather(_ping(bus), _revision(bus))
+    nodes = [e.value.name for e in await _entries(bus, RESOURCES, resource_key("Node", "", "*", "*"))]
+    pods = [e.value for e in await _entries(bus, RESOURCES, resource_key("Pod", "*", "*", "*"))]
+    statuses = {e.value.node: e.value for e in await _entries(bus, NODES)}
+    ranges = {e.value.node: e.value for e in await _entries(bus, POD_CIDRS)}
+    endpoints = [e.value for e in await _entries(bus, ENDPOINTS)]
+    identities = [e.value for e in await _entries(bus, IDENTITIES)]
+    policies = [e.value for e in await _entries(bus, POLICIES)]
+    parts = components(_contracts(), instances, sorted(nodes))
+    places = node_reports({*nodes, *statuses}, statuses, ranges, endpoints)
+    ready, wanted = managed(pods, endpoints)
+    problems = [f"{c.name}: {p}" for c in parts for p in c.problems]
+    problems += [f"{n.name}: {p}" for n in places for p in n.problems]
+    if ready < wanted:
+        problems.append(f"{wanted - ready} of {wanted} pods have no ready endpoint")
+    return Report(
+        ok=not problems,
+        bus="ok",
+        revision=revision,
+        policy_revision=max((p.compiled.resources for p in policies if p.compiled), default=0),
+        components=parts,
+        nodes=places,
+        pods=wanted,
+        managed=ready,
+        identities=sum(1 for i in identities if i.labels),
+        problems=tuple(problems),
+    )
+
+
+def _contracts() -> list[Service]:
+    """Contracts of every service that is installed (the scripts ``cirri-NAME``)."""
+    scripts = [e.name for e in distribution("cirri").entry_points if e.group == "console_scripts"]
+    names = sorted(name.removeprefix("cirri-") for name in scripts if name.startswith("cirri-"))
+    packages = [import_module(f"cirri.{name}") for name in names if name != "cni"]
+    return [package.SERVICE for package in packages]
+
+
+async def _entries(bus: Bus, bucket: Bucket[T], pattern: str = ">") -> list[Entry[T]]:
+    """A snapshot; nothing if the bucket has not been made yet."""
+    from cirri.kv import BucketMissing
+
+    try:
+        return await bus.entries(bucket, pattern)
+    except BucketMissing:
+        return []
+
+
+async def _revision(bus: Bus) -> int:
+    """Sequence of the last change of ``resources``."""
+    from cirri.kv import BucketMissing, stream
+
+    try:
+        return (await stream.info(bus.link, RESOURCES.name)).state.last_seq
+    except BucketMissing:
+        return 0
+
+
+async def _ping(bus: Bus) -> list[Instance]:
+    """Everybody who answers within :data:`PING_S`."""
+    found: list[Instance] = []
+
+    async def take(message: Message) -> None:
+        try:
+            found.append(msgspec.json.decode(message.data, type=Instance))
+        except msgspec.MsgspecError:
+            return
+
+    inbox = bus.link.new_inbox()
+    subscription = await bus.subscribe(inbox, take)
+    await bus.link.publish("$SRV.PING", b"", reply=inbox)
+    await asyncio.sleep(PING_S)
+    await subscription.close()
+    return found
+
+
+def text(report: Report) -> str:
+    """The report for people."""
+    word = "OK" if report.ok else f"{len(report.problems)} problem{'s' if len(report.problems) != 1 else ''}"
+    good = sum(1 for c in report.components if c.ok)
+    fine = sum(1 for n in report.nodes if not n.problems)
+    summary = (
+        f"Cirri:         {word}",
+        "Bus:           OK" if report.bus == "ok" else f"Bus:           {report.bus}",
+        f"Services:      {good}/{len(report.components)} OK",
+        f"Nodes:         {fine}/{len(report.nodes)} OK",
+    )
+    drawing = ("  .-~~-.    ", " (  ___ )~. ", "  `(   )__) ", "   ' ' ' '  ")
+    lines = [f"{left}   {right}" for left, right in zip(drawing, summary, strict=True)]
+    lines.append("")
+    lines.append(
+        table(
+            ("SERVICE", "RUNNING", "STATUS"),
+            [(c.name, f"{c.running}/{c.wanted}", "; ".join(c.problems) or "OK") for c in report.components],
+        )
+    )
+    lines.append("")
+    rows = [
+        (
+            n.name,
+            str(n.policy_revision),
+            str(n.resources_revision),
+            str(n.pods),
+            f"{n.addresses_used}/{n.addresses_total}",
+            " ".join(n.pod_cidrs) or "<none>",
+        )
+        for n in report.nodes
+    ]
+    header = ("NODE", "POLICY REV", "RESOURCES REV", "ENDPOINTS", "ADDRESSES", "POD CIDRS")
+    lines += [table(header, rows) if rows else "No nodes.", ""]
+    lines.append(f"Cluster Pods:  {report.managed}/{report.pods} managed by Cirri")
+    lines.append(f"Identities:    {report.identities} in use")
+    lines.append(f"Revision:      {report.revision} (policies compiled up to {report.policy_revision})")
+    for title, sentences in (("Warnings:", report.warnings), ("Problems:", report.problems)):
+        lines += [f"{title if i == 0 else '':15}{sentence}" for i, sentence in enumerate(sentences)]
+    return "\n".join(lines)
