@@ -11,7 +11,7 @@ from cirri.runtime.contract import Service
 LAB = Service(
     name="lab",
     summary="Runs Pods, and keeps Deployments, EndpointSlices and cluster DNS true, on one machine.",
-    scope="cluster",
+    scope="node",  # it needs no leader: one lab, one supervisor, one controller
     reads=(RESOURCES, POD_CIDRS, NODES),
     calls=(APPLY, DELETE),
 )

@@ -57,7 +57,7 @@ class Api:
     """The few requests of a controller."""
 
     def __init__(self, rt: Runtime) -> None:
-        self._bus = rt.bus
+        self._rt = rt
 
     async def apply(self, manifests: Sequence[Manifest], source: str, *, status_only: bool = False) -> int:
         """Revision at which all of *manifests* hold; 0 for none."""
@@ -76,7 +76,7 @@ class Api:
         return await self._ask(DELETE, msgspec.msgpack.encode(request), f"deletion of {refs[0]}")
 
     async def _ask(self, subject: str, payload: bytes, what: str) -> int:
-        reply = msgspec.msgpack.decode(await self._bus.request(subject, payload, REQUEST_S), type=ApplyReply)
+        reply = msgspec.msgpack.decode(await self._rt.request(subject, payload, REQUEST_S), type=ApplyReply)
         if reply.error is not None:
             raise Refused(what, reply.error)
         return reply.revision

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +62,7 @@ class Kubelet:
         self._busy: set[Key] = set()
         self._failures: dict[Key, tuple[int, str]] = {}
         self._config: dict[str, dict[str, Any]] = {}
-        self._own: dict[int, asyncio.subprocess.Process] = {}
+        self._own: dict[int, subprocess.Popen[bytes]] = {}
         self.nameservers: list[str] = []
         self.sandboxes: dict[Key, Sandbox] = {}
         self.dirty: set[Key] = set()
@@ -249,8 +250,6 @@ class Kubelet:
 
     async def _ended(self, container: Container) -> int:
         """Wait for the process's end; its exit code, -1 if an earlier instance was its parent."""
-        if own := self._own.pop(container.pid, None):
-            return await own.wait()
         with contextlib.suppress(ProcessLookupError):
             pidfd = os.pidfd_open(container.pid)
             done = asyncio.Event()
@@ -262,7 +261,8 @@ class Kubelet:
             finally:
                 loop.remove_reader(pidfd)
                 os.close(pidfd)
-        return -1
+        own = self._own.pop(container.pid, None)
+        return own.wait() if own else -1
 
     def _over(self, sandbox: Sandbox, container: Container) -> bool:
         """Whether the restart policy lets the ended container rest."""
@@ -281,9 +281,11 @@ class Kubelet:
             with (folder / f"{container.name}.log").open("ab") as log:
                 if log.tell() > LOG_BYTES:
                     log.truncate(0)
-                process = await asyncio.create_subprocess_exec(
-                    *argv,
-                    stdin=asyncio.subprocess.DEVNULL,
+                # Not asyncio's: its transports kill their process when they are let go, and pods
+                # must outlive this one.
+                process = subprocess.Popen(  # noqa: ASYNC220 - takes a millisecond
+                    argv,
+                    stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     env=env | container.env,

@@ -23,7 +23,7 @@ from cirri.lab.enter import alive, cgroup2, kill_cgroup
 from cirri.lab.files import write
 from cirri.lab.services import CLI_USER, Plan, accounts, context, nats_config_file, processes, user
 from cirri.lab.supervisor import Report
-from cirri.lab.topology import Paths, Topology, check_name, paths
+from cirri.lab.topology import NATS_PORT, Paths, Topology, check_name, paths
 
 READY_S = 30.0
 """How long ``up`` waits before it says what is missing."""
@@ -152,16 +152,14 @@ def prepare(topology: Topology, where: Paths) -> None:
     from cirri.runtime.permissions import nats_config
 
     services = contracts()
-    names = [user(s, node) for s, node in accounts(topology, services)]
-    passwords = {account: secrets.token_urlsafe(18) for account in (*names, CLI_USER)}
+    speakers = [(s, user(s, host), host) for s, host in accounts(topology, services)]
+    passwords = {name: secrets.token_urlsafe(18) for name in (*(u for _, u, _ in speakers), CLI_USER)}
     config = nats_config(
-        [
-            (s, user(s, node), passwords[user(s, node)], node or None)
-            for s, node in accounts(topology, services)
-        ],
-        cli=(CLI_USER, passwords[CLI_USER]),
-        listen=topology.nats_url.removeprefix("nats://"),
-        store_dir=str(where.state / "nats"),
+        [(s, name, passwords[name], host if s.scope == "node" else None) for s, name, host in speakers],
+        host=topology.fabric.ipv4,
+        port=NATS_PORT,
+        store_dir=where.state / "nats",
+        people={CLI_USER: passwords[CLI_USER]},
     )
     write(nats_config_file(where), config.encode(), mode=0o600)
     plan = Plan(

@@ -13,6 +13,7 @@ from cirri.runtime.contract import Service
 
 NATS = "nats-server"
 CONTROLLER = "lab"
+FABRIC = "fabric"
 CLI_USER = "cli"
 
 
@@ -36,15 +37,16 @@ class Plan(Struct, frozen=True, kw_only=True):
     processes: tuple[Process, ...]
 
 
-def user(service: Service, node: str = "") -> str:
+def user(service: Service, host: str) -> str:
     """The service's name on the bus."""
-    return f"{service.name}-{node}" if service.scope == "node" else service.name
+    return f"{service.name}-{host}" if service.scope == "node" else service.name
 
 
 def accounts(topology: Topology, services: tuple[Service, ...]) -> list[tuple[Service, str]]:
-    """Who connects to the bus: (contract, node or "")."""
-    cluster = [(s, "") for s in services if s.scope == "cluster"]
-    return cluster + [(s, node) for node in topology.node_names for s in services if s.scope == "node"]
+    """Who connects to the bus, and the host it runs on: the fabric for what a cluster has one of."""
+    found = [(s, FABRIC) for s in services if s.scope == "cluster" or s.name == CONTROLLER]
+    nodes = [s for s in services if s.scope == "node" and s.name != CONTROLLER]
+    return found + [(s, node) for node in topology.node_names for s in nodes]
 
 
 def processes(
@@ -52,7 +54,7 @@ def processes(
 ) -> tuple[Process, ...]:
     """The bus first, then whoever speaks on it, then the internet."""
     speakers = [
-        _service(topology, paths, service, node, passwords) for service, node in accounts(topology, services)
+        _service(topology, paths, service, host, passwords) for service, host in accounts(topology, services)
     ]
     return (_nats(topology, paths), *speakers, *_internet(topology, paths))
 
@@ -73,32 +75,32 @@ def nats_config_file(paths: Paths) -> Path:
 
 
 def _service(
-    topology: Topology, paths: Paths, service: Service, node: str, passwords: Mapping[str, str]
+    topology: Topology, paths: Paths, service: Service, host: str, passwords: Mapping[str, str]
 ) -> Process:
-    host = topology.host(node) if node else topology.fabric
-    account = user(service, node)
+    account, where = user(service, host), topology.host(host)
+    folder = host if host in topology.node_names else ""
     env = {
+        "CIRRI_NODE": host,
         "CIRRI_NATS_URL": topology.nats_url,
         "CIRRI_NATS_USER": account,
         "CIRRI_NATS_PASSWORD": passwords[account],
-        "CIRRI_STATE_DIR": str(paths.state / node),
-        "CIRRI_RUN_DIR": str(paths.run / node),
+        "CIRRI_STATE_DIR": str(paths.state / folder),
+        "CIRRI_RUN_DIR": str(paths.run / folder),
         "CIRRI_INSTANCE": f"{account}@{topology.name}",
     }
-    if node:
+    if folder:
         env |= {
-            "CIRRI_NODE": node,
-            "CIRRI_BPFFS": str(paths.bpffs / node),
-            "CIRRI_CGROUP": str(paths.node_cgroup(node)),
-            "CIRRI_NODE_ADDRESSES": f"{host.ipv4},{host.ipv6}",
+            "CIRRI_BPFFS": str(paths.bpffs / host),
+            "CIRRI_CGROUP": str(paths.node_cgroup(host)),
+            "CIRRI_NODE_ADDRESSES": f"{where.ipv4},{where.ipv6}",
         }
     module = "cirri.lab.controller" if service.name == CONTROLLER else f"cirri.{service.name}"
     arguments = (topology.name, str(topology.nodes)) if service.name == CONTROLLER else ()
     return Process(
         name=account,
         argv=(sys.executable, "-m", module, *arguments),
-        netns=host.netns,
-        cgroup=str(paths.cgroup / node / "services"),
+        netns=where.netns,
+        cgroup=str(paths.cgroup / folder / "services"),
         env=env,
         log=str(paths.logs / f"{account}.log"),
     )

@@ -116,11 +116,10 @@ def data(zone: Zone, names: dict[str, list[str]], name: str, kind: int) -> list[
 
 def soa(origin: str, ttl_s: int) -> dns.rrset.RRset:
     """The record that says how long "no such name" may be remembered."""
-    owner = f"{origin}." if origin else "."
-    server = f"ns.dns.{owner}" if origin else "ns.dns."
-    return dns.rrset.from_text(
-        owner, ttl_s, "IN", "SOA", f"{server} hostmaster.{owner} 1 7200 1800 86400 {ttl_s}"
-    )
+    owner = f"{origin}."  # the root's is "."
+    below = owner if origin else ""
+    text = f"ns.dns.{below} hostmaster.{below} 1 7200 1800 86400 {ttl_s}"
+    return dns.rrset.from_text(owner, ttl_s, "IN", "SOA", text)
 
 
 def _addresses_of(targets: list[str], zone: Zone) -> list[dns.rrset.RRset]:

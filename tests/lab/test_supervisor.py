@@ -1,0 +1,95 @@
+"""Dead children are started again at once, unless they die of their start."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cirri.lab.enter import cgroup2, ip_batch, kill_cgroup, start_time
+from cirri.lab.services import Plan, Process
+from cirri.lab.supervisor import PATIENCE, pause
+
+NAME = f"cirri-test-sup-{os.getpid()}"
+
+
+@pytest.mark.parametrize(
+    ("early", "seconds"), [(0, 0.0), (PATIENCE, 0.0), (PATIENCE + 1, 0.1), (PATIENCE + 3, 0.4), (50, 5.0)]
+)
+def test_pause(early: int, seconds: float) -> None:
+    assert pause(early) == seconds
+
+
+def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A supervisor of two children: one sleeps, one always fails."""
+    cgroup = cgroup2() / NAME
+    cgroup.mkdir()
+    ip_batch([f"netns add {NAME}"])
+    children = {"sleeper": ("sleep", "1000"), "failing": ("false",)}
+    plan = Plan(
+        lab="x",
+        nodes=1,
+        processes=tuple(
+            Process(name=n, argv=argv, netns=NAME, cgroup=str(cgroup), log=str(tmp_path / f"{n}.log"))
+            for n, argv in children.items()
+        ),
+    )
+    (tmp_path / "plan.json").write_bytes(msgspec.json.encode(plan))
+    code = (
+        "import sys; from pathlib import Path; from cirri.lab.topology import Paths;"
+        "import msgspec; from cirri.lab import supervisor as s;"
+        "w = Paths(*[Path(sys.argv[1])] * 4);"
+        "s.Supervisor(msgspec.json.decode(w.plan.read_bytes(), type=s.Plan), w).run()"
+    )
+    try:
+        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as process:
+            yield process, tmp_path / "supervisor.json"
+            process.kill()
+    finally:
+        kill_cgroup(cgroup)
+        ip_batch([f"netns delete {NAME}"])
+
+
+def children(file: Path) -> dict[str, Any]:
+    return {c["name"]: c for c in json.loads(file.read_text())["children"]} if file.exists() else {}
+
+
+def test_supervisor(supervisor: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, file = supervisor
+    sleeper = until(lambda: children(file).get("sleeper", {}).get("pid"))
+    home = os.stat(f"/run/netns/{NAME}").st_ino
+    until(lambda: os.stat(f"/proc/{sleeper}/ns/net").st_ino == home)
+    assert NAME in Path(f"/proc/{sleeper}/cgroup").read_text()
+
+    # A killed child is back at once.
+    os.kill(sleeper, signal.SIGKILL)
+    killed = time.monotonic()
+    again = until(lambda: (p := children(file)["sleeper"]["pid"]) not in (0, sleeper) and p)
+    assert time.monotonic() - killed < 0.5
+    assert children(file)["sleeper"]["exits"] == [-signal.SIGKILL]
+
+    # One that dies of its start is tried more and more slowly.
+    until(lambda: children(file)["failing"]["restarts"] > PATIENCE)
+    assert children(file)["failing"]["restarts"] < 50
+
+    # SIGTERM ends everybody.
+    process.terminate()
+    assert process.wait(5) == 0
+    assert start_time(again) == 0
+    assert not file.exists()
