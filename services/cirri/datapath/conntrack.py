@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 from cirri.maps import BpfMap
 
@@ -27,6 +28,6 @@ def stale(
             yield key
 
 
-def collect(connections: BpfMap[object, object], now_ns: int, gone: Collection[bytes] = ()) -> int:
+def collect(connections: BpfMap[Any, Any], now_ns: int, gone: Collection[bytes] = ()) -> int:
     """Remove what is stale; how many.  Blocks for up to a second on a full map: call it in a thread."""
     return connections.delete_many_raw(b"".join(stale(connections.items_raw(), now_ns, gone)))

@@ -1,0 +1,36 @@
+"""Keep one node's kernel equal to what the cluster wants: pods' devices, addresses, policy, Services.
+
+Reads   resources (Pods of its node, Namespaces, Nodes, Services, EndpointSlices, the configuration),
+        identities, policies, selectors, endpoints and nodes of everybody, its ranges in podcidrs
+Writes  the pinned maps; its shard of endpoints and nodes
+Serves  container runtimes, through ``cirri-cni`` on the socket RUN_DIR/cni.sock
+
+Forwarding state lives in pinned maps and attached programs: without this process, and without the
+bus, all that is realized goes on.
+"""
+
+from cirri.model import ENDPOINTS, IDENTITIES, NODES, POD_CIDRS, POLICIES, RESOURCES, SELECTORS
+from cirri.runtime.contract import Service
+
+SERVICE = Service(
+    "datapath",
+    summary="The node's kernel forwards and enforces what the cluster wants",
+    scope="node",
+    reads=(RESOURCES, IDENTITIES, POLICIES, SELECTORS, ENDPOINTS, NODES, POD_CIDRS),
+    writes=(ENDPOINTS, NODES),
+    maps=(
+        "cirri_ct",
+        "cirri_endpoints",
+        "cirri_event_counters",
+        "cirri_events",
+        "cirri_fragments",
+        "cirri_ipcache",
+        "cirri_lb_backends",
+        "cirri_lb_reverse",
+        "cirri_lb_services",
+        "cirri_metrics",
+        "cirri_policy",
+        "cirri_runtime",
+    ),
+    capabilities=("BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN", "SYS_RESOURCE"),
+)

@@ -1,0 +1,113 @@
+"""``cirri-datapath``: read this file to see what the service is made of."""
+
+import asyncio
+
+from cirri.datapath import SERVICE, attach
+from cirri.datapath.cni import CniServer
+from cirri.datapath.kernel import Kernel
+from cirri.datapath.lifecycle import Endpoints
+from cirri.datapath.report import Reporter
+from cirri.datapath.store import Store
+from cirri.datapath.sync import Sync
+from cirri.datapath.views import Views
+from cirri.model import ENDPOINTS, NODES, NodeStatus
+from cirri.runtime import Runtime, run
+
+SWEEP_S = 30.0
+"""How often expired connections are removed."""
+
+
+async def serve(rt: Runtime) -> None:
+    """Adopt what the kernel has, follow the tables, answer container runtimes."""
+    settings, log = rt.settings, rt.log
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    views = Views.of(rt.table, settings.node)
+    store = Store(settings.state_dir / "endpoints")
+    reporter = Reporter(
+        settings.node,
+        endpoints=rt.publisher(ENDPOINTS),
+        nodes=rt.publisher(NODES),
+        views=views,
+        store=store,
+        log=log,
+    )
+    node = await asyncio.to_thread(attach.prepare, settings)
+    for fault in node.faults:
+        log.warning("node", fault=fault)
+    kernel = Kernel(settings.bpffs)
+    kernel.runtime.uplink(node.uplink)
+
+    def status() -> NodeStatus:
+        return NodeStatus(
+            node=settings.node,
+            addresses=node.addresses,
+            pod_cidrs=tuple(str(cidr) for cidr in endpoints.pool.cidrs),
+            policy_revision=sync.policy_revision,
+            resources_revision=sync.resources_revision,
+            addresses_used=endpoints.pool.used(),
+            addresses_total=endpoints.pool.total(),
+            errors=(*node.faults, *endpoints.faults, *route_faults, *sync.faults()),
+            features=node.features,
+        )
+
+    def report() -> None:
+        now = status()
+        sync.book.here(now)
+        reporter.status(now)
+
+    async def follow_ranges() -> None:
+        async for _ in views.cidrs.changes():
+            endpoints.note_cidrs()
+            report()
+
+    async def follow_nodes() -> None:
+        while True:
+            await sync.nodes_moved.wait()
+            sync.nodes_moved.clear()
+            if node.uplink:
+                others = list(sync.book.remote().values())
+                route_faults[:] = await asyncio.to_thread(attach.route, others, node.uplink)
+
+    route_faults: list[str] = []
+    sync = Sync(
+        settings.node,
+        settings.cluster,
+        views,
+        kernel=kernel,
+        changed=reporter.changed,
+        removed=reporter.removed,
+        report=report,
+        connected=lambda: rt.bus.connected,
+        log=log,
+    )
+    endpoints = Endpoints(
+        sync,
+        store,
+        node,
+        bpffs=settings.bpffs,
+        cidrs_file=settings.state_dir / "podcidrs.json",
+        log=log,
+    )
+    endpoints.adopt()
+    report()
+    server = CniServer(endpoints, settings.run_dir / "cni.sock", log)
+    listening = await server.start()
+    rt.ready("datapath", ok=True)
+    log.info("realized", endpoints=len(sync.regenerator.locals), uplink=node.features.get("uplink", ""))
+    async with listening, asyncio.TaskGroup() as tasks:
+        await sync.run(tasks)
+        await reporter.run(tasks, lambda: list(sync.regenerator.locals.values()), settings.run_dir)
+        tasks.create_task(follow_ranges())
+        tasks.create_task(follow_nodes())
+        tasks.create_task(endpoints.bury())
+        tasks.create_task(endpoints.sweep_connections(SWEEP_S))
+        tasks.create_task(server.drain_queue())
+
+
+def main() -> None:
+    """Be the service."""
+    run(SERVICE, serve)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Say what is realized: endpoint files and records, the node's status, names for the CLI."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from cirri.datapath.regenerate import Local
+from cirri.datapath.store import Store
+from cirri.datapath.views import Views
+from cirri.kv import BusError, Publisher
+from cirri.model import Endpoint, NodeStatus
+from cirri.model.bucket import token
+from cirri.runtime.logs import Log
+
+LAZY_S = 0.1
+"""How long a change of nothing but a revision may wait: the kernel comes first."""
+FILES_S = 0.5
+
+
+class Reporter:
+    """Writes bucket ``endpoints`` and ``nodes`` (this node's shards) and the endpoint files."""
+
+    def __init__(
+        self,
+        node: str,
+        *,
+        endpoints: Publisher[Endpoint],
+        nodes: Publisher[NodeStatus],
+        views: Views,
+        store: Store,
+        log: Log,
+    ) -> None:
+        self.node, self.views, self.store, self.log = node, views, store, log
+        self._endpoints, self._nodes = endpoints, nodes
+        self._saved: dict[int, object] = {}
+        self._said: dict[int, Endpoint] = {}
+        self._due: dict[int, Local | None] = {}
+        self._lazy: dict[int, Local] = {}
+        self._status: NodeStatus | None = None
+        self._status_due = False
+        self._wake, self._lazily, self._files = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def changed(self, local: Local) -> None:
+        """An endpoint is not what it was: store it, publish it."""
+        record = local.record
+        if self._saved.get(record.id) != record:
+            self._saved[record.id] = record
+            self.store.save(record)
+        if not record.labels:
+            return  # nobody can do anything with it yet
+        new, old = self.endpoint(local), self._said.get(record.id)
+        if new == old:
+            return
+        if old is not None and new == msgspec.structs.replace(old, policy_revision=new.policy_revision):
+            self._lazy[record.id] = local
+            self._lazily.set()
+        else:
+            self._due[record.id] = local
+            self._wake.set()
+        self._files.set()
+
+    def removed(self, number: int) -> None:
+        """An endpoint is gone."""
+        self._saved.pop(number, None)
+        self._lazy.pop(number, None)
+        self._due[number] = None
+        self._wake.set()
+
+    def status(self, status: NodeStatus) -> None:
+        """What the node has realized, for everyone who waits for it."""
+        if status != self._status:
+            self._status, self._status_due = status, True
+            self._wake.set()
+
+    def endpoint(self, local: Local) -> Endpoint:
+        """The record of *local* as others see it."""
+        record, policies = local.record, self.views.policies
+        key = str(record.identity)
+        entry = policies.get(key)
+        subject = entry.subject if entry else None
+        return Endpoint(
+            node=self.node,
+            id=record.id,
+            namespace=record.namespace,
+            pod=record.pod,
+            container_id=record.container,
+            interface=record.interface,
+            ipv4=record.ipv4,
+            ipv6=record.ipv6,
+            mac=record.mac,
+            labels=record.labels,
+            identity=record.identity,
+            state=local.state if record.complete or local.state != "ready" else "regenerating",
+            ingress_enforced=subject is not None and subject.ingress.enforced,
+            egress_enforced=subject is not None and subject.egress.enforced,
+            policy_revision=policies.revision_of(key) if entry and local.realized.is_set() else 0,
+            error=local.error,
+        )
+
+    async def run(self, tasks: asyncio.TaskGroup, locals_: Callable[[], list[Local]], run_dir: Path) -> None:
+        """Publish from now on; first the whole state, so that nothing old is left."""
+        tasks.create_task(self._publish(tasks, locals_))
+        tasks.create_task(self._publish_lazily())
+        tasks.create_task(self._write_names(locals_, run_dir))
+
+    async def _publish(self, tasks: asyncio.TaskGroup, locals_: Callable[[], list[Local]]) -> None:
+        self._said = {local.record.id: self.endpoint(local) for local in locals_() if local.record.labels}
+        tasks.create_task(self._quiet(self._endpoints.replace(list(self._said.values()))))
+        declared = False
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._status_due and self._status is not None:
+                self._status_due = False
+                if declared:
+                    tasks.create_task(self._quiet(self._nodes.put(self._status)))
+                else:
+                    declared = True
+                    tasks.create_task(self._quiet(self._nodes.replace([self._status])))
+            due, self._due = self._due, {}
+            for number, local in due.items():
+                if local is None:
+                    self._said.pop(number, None)
+                    tasks.create_task(self._quiet(self._endpoints.delete(f"{token(self.node)}.{number}")))
+                else:
+                    self._said[number] = new = self.endpoint(local)
+                    tasks.create_task(self._quiet(self._endpoints.put(new)))
+
+    async def _publish_lazily(self) -> None:
+        while True:
+            await self._lazily.wait()
+            await asyncio.sleep(LAZY_S)
+            self._lazily.clear()
+            self._due = {**self._lazy, **self._due}
+            self._lazy = {}
+            self._wake.set()
+
+    async def _quiet(self, write: object) -> None:
+        """A write that the bus does not take now is kept by the publisher and made later."""
+        try:
+            await write  # type: ignore[misc]
+        except BusError as error:
+            self.log.warning("not published yet", error=str(error))
+
+    async def _write_names(self, locals_: Callable[[], list[Local]], run_dir: Path) -> None:
+        """``rules.json`` and ``identities.json``: what cookies and numbers in the maps stand for."""
+        while True:
+            await self._files.wait()
+            await asyncio.sleep(FILES_S)
+            self._files.clear()
+            rules: dict[str, object] = {}
+            for number in {local.record.identity for local in locals_()}:
+                entry = self.views.policies.get(str(number))
+                for origin in entry.subject.origins if entry and entry.subject else ():
+                    rules[str(origin.cookie)] = origin
+            names = {key: one.labels for key, one in self.views.identities.items()}
+            _replace(run_dir / "rules.json", msgspec.json.encode(rules))
+            _replace(run_dir / "identities.json", msgspec.json.encode(names))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    draft = path.with_suffix(".draft")
+    draft.write_bytes(data)
+    os.replace(draft, path)

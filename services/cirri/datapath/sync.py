@@ -1,0 +1,179 @@
+"""Join tables, decisions and maps: one step whenever a table has news, then say what is in force."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from cirri.datapath.addressbook import AddressBook
+from cirri.datapath.balance import Balancer
+from cirri.datapath.kernel import Kernel
+from cirri.datapath.regenerate import Local, Regenerator
+from cirri.datapath.views import Views
+from cirri.kv import Table
+from cirri.model.policy import REVISION_KEY
+from cirri.runtime.logs import Log
+
+RETRY_S = 1.0
+"""How often what did not fit into a full map is tried again."""
+
+
+class Sync:
+    """One node's maps, kept equal to its tables."""
+
+    def __init__(
+        self,
+        node: str,
+        cluster: str,
+        views: Views,
+        *,
+        kernel: Kernel,
+        changed: Callable[[Local], None],
+        removed: Callable[[int], None],
+        report: Callable[[], None],
+        connected: Callable[[], bool],
+        log: Log,
+    ) -> None:
+        self.views, self.kernel, self.changed, self.connected, self.log = (
+            views,
+            kernel,
+            changed,
+            connected,
+            log,
+        )
+        self.book = AddressBook(node, views, kernel.ipcache)
+        self.balancer = Balancer(views, kernel.services)
+        self.regenerator = Regenerator(
+            node, cluster, views, policies=kernel.policies, book=self.book, changed=changed
+        )
+        self.policy_revision = 0
+        """Revision of ``resources`` up to which every policy is in force."""
+        self.resources_revision = 0
+        self.nodes_moved = asyncio.Event()
+        """Set when other nodes came, went or changed."""
+        self._marker = 0, 0
+        self._selectors_seen = 0
+        self._removed, self._report = removed, report
+        self._wake = asyncio.Event()
+        self._resources = asyncio.Event()
+
+    def wake(self) -> None:
+        """Have a step made soon."""
+        self._wake.set()
+
+    def remove(self, number: int) -> None:
+        """Forget a local endpoint now."""
+        if self.regenerator.remove(number):
+            self.kernel.runtime.next_epoch()
+        self._removed(number)
+
+    async def run(self, tasks: asyncio.TaskGroup) -> None:
+        """Follow every table."""
+        views, regenerator = self.views, self.regenerator
+
+        def everybody(keys: Iterable[str]) -> None:
+            regenerator.note_config()
+
+        def nodes(keys: Iterable[str]) -> None:
+            self.book.note_nodes(keys)
+            self.nodes_moved.set()
+
+        def node_objects(keys: Iterable[str]) -> None:
+            self.book.note_node_objects()
+            self.nodes_moved.set()
+
+        follow: list[tuple[Table[object], Callable[[frozenset[str]], None]]] = [
+            (views.policies, self._policies),  # type: ignore[list-item]
+            (views.selectors, self._selectors),  # type: ignore[list-item]
+            (views.identities, regenerator.note_identities),  # type: ignore[list-item]
+            (views.pods, regenerator.note_pods),  # type: ignore[list-item]
+            (views.namespaces, regenerator.note_namespaces),  # type: ignore[list-item]
+            (views.config, everybody),  # type: ignore[list-item]
+            (views.endpoints, self.book.note_endpoints),  # type: ignore[list-item]
+            (views.nodes, nodes),  # type: ignore[list-item]
+            (views.node_objects, node_objects),  # type: ignore[list-item]
+            (views.services, self.balancer.note_services),  # type: ignore[list-item]
+            (views.slices, self.balancer.note_slices),  # type: ignore[list-item]
+        ]
+        for table, note in follow:
+            tasks.create_task(self._follow(table, note))
+        tasks.create_task(self._steps())
+        tasks.create_task(self._acknowledge_resources())
+        tasks.create_task(self._retry())
+
+    def step(self) -> None:
+        """Bring the kernel to what the tables say, then say how far it is."""
+        touched = self.book.step()
+        self.balancer.step()
+        touched |= self.regenerator.step()
+        if touched:
+            self.kernel.runtime.next_epoch()
+        resources, selectors = self._marker
+        if selectors <= self._selectors_seen and not self.regenerator.behind:
+            self.policy_revision = resources
+        self._report()
+
+    def faults(self) -> list[str]:
+        """What is wrong, one sentence each."""
+        found = self.kernel.faults()
+        found += [
+            f"endpoint {o.record.id} ({o.record.namespace}/{o.record.pod}): {o.error}"
+            for o in self.regenerator.locals.values()
+            if o.error
+        ]
+        return found + [self.regenerator.fault] * bool(self.regenerator.fault)
+
+    async def _follow(self, table: Table[object], note: Callable[[frozenset[str]], None]) -> None:
+        views = self.views
+        acknowledged = any(table is t for t in (views.services, views.slices, views.node_objects))
+        async for keys in table.changes():
+            note(keys)
+            if acknowledged:
+                self._resources.set()
+            self._wake.set()
+
+    def _policies(self, keys: frozenset[str]) -> None:
+        self.regenerator.note_policies(keys)
+        entry = self.views.policies.get(REVISION_KEY) if REVISION_KEY in keys else None
+        if entry is not None and entry.compiled is not None:
+            self._marker = entry.compiled.resources, entry.compiled.selectors
+
+    def _selectors(self, keys: frozenset[str]) -> None:
+        self.regenerator.note_selectors(keys)
+        self._selectors_seen = self.views.selectors.revision
+
+    async def _steps(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self.step()
+
+    async def _retry(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_S)
+            if self.faults():
+                self.regenerator.note_all()
+                self._wake.set()
+
+    async def _acknowledge_resources(self) -> None:
+        """The three tables are three streams of one bucket: only when each has caught up with the
+        store is it certain that nothing older than the newest is still on its way."""
+        from cirri.kv import BusError
+
+        tables = (self.views.services, self.views.slices, self.views.node_objects)
+        while True:
+            await self._resources.wait()
+            self._resources.clear()
+            newest = max(table.revision for table in tables)
+            try:
+                for table in tables:
+                    await table.caught_up()
+            except BusError:
+                await asyncio.sleep(0.2)
+                self._resources.set()
+                continue
+            await asyncio.sleep(0.002)  # whoever was woken by what was caught up with has run
+            self.step()
+            if not self.kernel.services.fault:
+                self.resources_revision = max(self.resources_revision, newest)
+                self._report()
