@@ -28,6 +28,8 @@ class ApplyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     objects: tuple[ApplyObject, ...]
     status_only: bool = False
     """Replace only the ``status`` of existing objects; everything else in them is ignored."""
+    update_only: bool = False
+    """Refuse objects that do not exist: a controller must not bring back what was deleted."""
 
 
 class ObjectRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,7 +12,16 @@ from cirri.errors import CirriError
 from cirri.lab.topology import BadLab
 
 DEFAULT = "lab"
-name_option = click.option("--name", default=DEFAULT, show_default=True, help="Name of the lab.")
+
+
+def _chosen(context: click.Context, _: click.Parameter, value: str | None) -> str:
+    """``--name``, else the cluster that the whole command line is about."""
+    return value or str(context.find_root().params.get("name") or DEFAULT)
+
+
+name_option = click.option(
+    "--name", callback=_chosen, envvar="CIRRI_CONTEXT", help="Name of the lab.  [default: lab]"
+)
 
 
 class Failed(click.ClickException):
@@ -39,10 +48,9 @@ def up(nodes: int, name: str) -> None:
         bring_up(name, nodes, _step(began))
     except CirriError as error:
         raise Failed(error) from error
-    flag = "" if name == DEFAULT else f" --name {name}"
-    click.echo(
-        f"lab {name} is ready after {time.monotonic() - began:.1f} s; take it down with: cirri lab down{flag}"
-    )
+    flag = "" if name == click.get_current_context().find_root().params.get("name") else f" --name {name}"
+    seconds = time.monotonic() - began
+    click.echo(f"lab {name} is ready after {seconds:.1f} s; take it down with: cirri lab down{flag}")
 
 
 @lab.command()
