@@ -37,15 +37,20 @@ def plan_apply(
 
 def plan_status(state: State, objects: Sequence[Resource]) -> list[Change]:
     """As :func:`plan_apply` for a request that replaces statuses and nothing else."""
-    missing = [new for new in objects if key_of(new) not in state]
-    if missing:
-        raise Refused(problem(new, "metadata.name", "no such object") for new in missing)
+    require_existing(state, objects)
     changes = []
     for new in objects:
         old = state[key_of(new)]
         now = with_parts(old, status=new.manifest.get("status", {}))
         changes.append(Change("unchanged" if now == old else "configured", now if now != old else old))
     return changes
+
+
+def require_existing(state: State, objects: Sequence[Resource]) -> None:
+    """Raise :class:`Refused` unless every one of *objects* exists."""
+    missing = [new for new in objects if key_of(new) not in state]
+    if missing:
+        raise Refused(problem(new, "metadata.name", "no such object") for new in missing)
 
 
 def _faults(new: Resource, old: Resource | None, namespaces: set[str]) -> Iterator[Problem]:

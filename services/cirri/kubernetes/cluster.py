@@ -10,7 +10,7 @@ import msgspec
 
 from cirri.engine.parse import faults, unsupported
 from cirri.errors import CirriError
-from cirri.kubernetes.applying import plan_apply, plan_status, system_namespaces
+from cirri.kubernetes.applying import plan_apply, plan_status, require_existing, system_namespaces
 from cirri.kubernetes.deleting import plan_delete
 from cirri.kubernetes.state import SYSTEM_NAMESPACES, Change, Refused, State, key_of
 from cirri.kubernetes.store import Store
@@ -86,7 +86,10 @@ class Cluster:
                         self._objects, [_named(i, o) for i, o in enumerate(request.objects)]
                     )
                 else:
-                    changes = self._plan(check_all(map(_document, request.objects), _not_enforced))
+                    objects = check_all(map(_document, request.objects), _not_enforced)
+                    if request.update_only:
+                        require_existing(self._objects, objects)
+                    changes = self._plan(objects)
             except (Refused, ManifestError) as refused:
                 return msgspec.msgpack.encode(ApplyReply(error=str(refused)))
             return await self._done(changes, status_only=request.status_only)

@@ -35,6 +35,8 @@ class Step:
     """What the lab asks of the API server now."""
 
     apply: tuple[Manifest, ...] = ()
+    update: tuple[Manifest, ...] = ()
+    """Changes of objects that must not be made anew if somebody deleted them meanwhile."""
     statuses: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = field(default=())
 
@@ -59,11 +61,8 @@ def next_step(cluster: Cluster, topology: Topology, suffix: Callable[[], str]) -
     seats = assign(staying, cluster.kind("Node"))
     serving = slices.plan(cluster.kind("Service"), staying, cluster.kind("EndpointSlice"))
     return Step(
-        apply=(
-            *made.create,
-            *(_seated(cluster.objects[r], node) for r, node in seats.items()),
-            *serving.apply,
-        ),
+        apply=(*made.create, *serving.apply),
+        update=tuple(_seated(cluster.objects[pod], node) for pod, node in seats.items()),
         statuses=(*made.statuses, *_node_statuses(cluster, topology)),
         delete=(*made.delete, *serving.delete),
     )

@@ -59,12 +59,19 @@ class Api:
     def __init__(self, rt: Runtime) -> None:
         self._rt = rt
 
-    async def apply(self, manifests: Sequence[Manifest], source: str, *, status_only: bool = False) -> int:
+    async def apply(
+        self,
+        manifests: Sequence[Manifest],
+        source: str,
+        *,
+        status_only: bool = False,
+        update_only: bool = False,
+    ) -> int:
         """Revision at which all of *manifests* hold; 0 for none."""
         if not manifests:
             return 0
         objects = tuple(ApplyObject(manifest=m, source=source) for m in manifests)
-        request = ApplyRequest(objects=objects, status_only=status_only)
+        request = ApplyRequest(objects=objects, status_only=status_only, update_only=update_only)
         return await self._ask(APPLY, msgspec.msgpack.encode(request), f"{manifests[0].get('kind')}")
 
     async def delete(self, refs: Sequence[Ref]) -> int:
@@ -175,23 +182,25 @@ class Controller:
         revisions = [
             await self._api.delete(step.delete),
             await self._api.apply(step.apply, "lab"),
-            await self._statuses([*step.statuses, *pods]),
+            await self._update(step.update),
+            await self._update([*step.statuses, *pods], status_only=True),
         ]
         if any(revisions):
             self._seen = max(self._seen, *revisions)
             self._news.set()
 
-    async def _statuses(self, manifests: Sequence[Manifest]) -> int:
+    async def _update(self, manifests: Sequence[Manifest], *, status_only: bool = False) -> int:
         """All at once, or one by one if one of the objects was deleted meanwhile."""
+        options = {"status_only": status_only, "update_only": True}
         try:
-            return await self._api.apply(manifests, "lab", status_only=True)
+            return await self._api.apply(manifests, "lab", **options)
         except Refused:
             revision = 0
             for manifest in manifests:
                 try:
-                    revision = await self._api.apply([manifest], "lab", status_only=True)
+                    revision = await self._api.apply([manifest], "lab", **options)
                 except Refused as error:
-                    self._rt.log.info("status of an object that is gone", error=str(error))
+                    self._rt.log.info("an object that is gone was not updated", error=str(error))
             return revision
 
     async def _route(self, wanted: dict[str, str]) -> None:
