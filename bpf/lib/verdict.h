@@ -67,8 +67,11 @@ GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
 			else
 				verdict->match = named ? MATCH_IDENTITY : MATCH_ALL;
 			verdict->rule = chosen->rule;
-			__sync_fetch_and_add(&chosen->packets, 1);
-			__sync_fetch_and_add(&chosen->bytes, skb->len);
+			/* Not atomic: values of an LPM trie are not aligned, and an atomic operation
+			 * across two cache lines locks the bus (measured: 60 us and more).
+			 */
+			chosen->packets++;
+			chosen->bytes += skb->len;
 			if (chosen->deny)
 				error = DROP_POLICY_DENY;
 		}
