@@ -1,0 +1,150 @@
+"""``cirri bpf``: the kernel's maps as they are, without asking any service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from cirri.cli import records as r
+from cirri.cli.context import Target
+from cirri.cli.output import Cell, emit, output, table
+from cirri.cli.pins import Node, from_each, nodes
+from cirri.cli.records import Record
+from cirri.layout import CT, ENDPOINTS, EVENT_COUNTER, IPCACHE, LB_BACKENDS, LB_SERVICES, METRICS, POLICY
+from cirri.maps import open_per_cpu, open_pinned
+
+Row = Callable[[Record], Sequence[Cell]]
+_node = click.option("--node", metavar="NODE", help="Only this node.  [default: every node of the cluster]")
+
+
+@click.group()
+def bpf() -> None:
+    """Read the kernel's maps directly, with or without services."""
+
+
+def _listing(name: str, says: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A group *name* with the command ``list``: options that all of them share."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        group = click.Group(name, help=says)
+        bpf.add_command(group)
+        return group.command("list", help=function.__doc__)(_node(output(click.pass_obj(function))))
+
+    return make
+
+
+def _show(
+    target: Target,
+    node: str | None,
+    form: str | None,
+    read: Callable[[Node], list[Record]],
+    show: Callable[[list[Record]], str],
+) -> None:
+    """Read *node* or every node, print, and exit with 1 if one could not be read."""
+    chosen = nodes(target, node)
+    found, failed = from_each(chosen, lambda n: [{"node": n.name, **record} for record in read(n)])
+    if form:
+        emit(found, form)
+    else:
+        for each in chosen:
+            mine = [record for record in found if record["node"] == each.name]
+            if len(chosen) > 1 and (mine or not failed):
+                click.echo(f"{'' if each is chosen[0] else chr(10)}Node: {each.name}")
+            if text := show(mine) if mine or not failed else "":
+                click.echo(text)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _tabled(header: Sequence[str], row: Row) -> Callable[[list[Record]], str]:
+    return lambda found: table(header, [row(record) for record in found])
+
+
+@_listing("policy", "Policy entries: which peers endpoints may talk to.")
+@click.option("-n", "--numeric", is_flag=True, help="Numbers of identities in place of their labels.")
+@click.option("--endpoint", type=int, metavar="ID", help="Only what holds for this endpoint.")
+def policy(
+    target: Target, *, node: str | None, form: str | None, numeric: bool, endpoint: int | None
+) -> None:
+    """List policy entries, how often each gave a verdict, and the rule it comes from."""
+
+    def read(on: Node) -> list[Record]:
+        with open_pinned(on.bpffs, POLICY) as entries, open_pinned(on.bpffs, ENDPOINTS) as endpoints:
+            found = r.policy_records(entries.items(), endpoints.to_dict(), on.names)
+        return [record for record in found if endpoint is None or endpoint in record["endpoints"]]
+
+    header = tuple("IDENTITY" if numeric and h.startswith("LABELS") else h for h in r.POLICY_HEADER)
+    _show(target, node, form, read, _tabled(header, lambda record: r.policy_row(record, numeric=numeric)))
+
+
+@_listing("ct", "Connection tracking.")
+def ct(target: Target, *, node: str | None, form: str | None) -> None:
+    """List connections, those that have expired but were not yet removed too."""
+
+    def read(on: Node) -> list[Record]:
+        with open_pinned(on.bpffs, CT) as entries, open_pinned(on.bpffs, ENDPOINTS) as endpoints:
+            local = list(endpoints.keys())
+            return r.ct_records(entries.to_dict().items(), local, time.monotonic_ns(), on.names)
+
+    _show(target, node, form, read, lambda found: "\n".join(map(r.ct_line, found)))
+
+
+@_listing("ipcache", "Which identity owns which address.")
+def ipcache(target: Target, *, node: str | None, form: str | None) -> None:
+    """List address prefixes, their identities, and the next hop to those behind another node."""
+
+    def read(on: Node) -> list[Record]:
+        with open_pinned(on.bpffs, IPCACHE) as entries:
+            return r.ipcache_records(entries.to_dict().items(), on.names)
+
+    _show(target, node, form, read, _tabled(r.IPCACHE_HEADER, r.ipcache_row))
+
+
+@_listing("endpoint", "The node's own endpoints, by address.")
+def endpoint(target: Target, *, node: str | None, form: str | None) -> None:
+    """List addresses of endpoints and the devices behind them."""
+
+    def read(on: Node) -> list[Record]:
+        with open_pinned(on.bpffs, ENDPOINTS) as entries:
+            return r.endpoint_records(entries.to_dict().items())
+
+    _show(target, node, form, read, _tabled(r.ENDPOINT_HEADER, r.endpoint_row))
+
+
+@_listing("metrics", "Packets and bytes by outcome.")
+def metrics(target: Target, *, node: str | None, form: str | None) -> None:
+    """List outcomes that occurred, drops with their reason."""
+
+    def read(on: Node) -> list[Record]:
+        with open_per_cpu(on.bpffs, METRICS) as entries:
+            return r.metrics_records(entries.items())
+
+    _show(target, node, form, read, _tabled(r.METRICS_HEADER, r.metrics_row))
+
+
+@_listing("lb", "Services and their backends.")
+def lb(target: Target, *, node: str | None, form: str | None) -> None:
+    """List Services and the backends in their slots."""
+
+    def read(on: Node) -> list[Record]:
+        with open_pinned(on.bpffs, LB_SERVICES) as services, open_pinned(on.bpffs, LB_BACKENDS) as backends:
+            return r.lb_records(services.to_dict().items(), backends.to_dict())
+
+    _show(target, node, form, read, _tabled(r.LB_HEADER, r.lb_row))
+
+
+@_listing("events", "The event ring buffer.")
+def events(target: Target, *, node: str | None, form: str | None) -> None:
+    """Show how many events were handed to observers, and how many were lost because the ring was full."""
+
+    def read(on: Node) -> list[Record]:
+        with open_per_cpu(on.bpffs, EVENT_COUNTER) as counters:
+            return [r.events_record(counters.to_dict())]
+
+    def row(record: dict[str, Any]) -> list[Cell]:
+        return [str(record["submitted"]), str(record["lost"])]
+
+    _show(target, node, form, read, _tabled(r.EVENTS_HEADER, row))

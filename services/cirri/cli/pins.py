@@ -1,0 +1,123 @@
+"""The nodes' pinned maps, and the names that their datapath services left beside them.
+
+Nothing here asks a service or the bus, so it works when all of them are gone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cirri.cli.context import Target
+from cirri.errors import CirriError
+from cirri.labels import RESERVED_LABELS
+
+T = TypeVar("T")
+RULES, IDENTITIES = "rules.json", "identities.json"
+"""In each node's run directory, written by cirri.datapath."""
+
+
+class NoNode(CirriError):
+    """The cluster has no node of that name here."""
+
+    def __init__(self, node: str, known: Sequence[str]) -> None:
+        self.node, self.known = node, tuple(known)
+        self.hint = f"Nodes with maps on this machine: {', '.join(known) or 'none'}"
+        super().__init__(f'no node "{node}"')
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What numbers in the maps stand for; numbers without a name are shown as they are."""
+
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Provenance by cookie, in decimal."""
+    identities: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Labels by identity, in decimal."""
+
+    @classmethod
+    def read(cls, directory: Path) -> Names:
+        """As far as the files in *directory* can be read."""
+        return cls(_mapping(directory / RULES), _mapping(directory / IDENTITIES))
+
+    def labels(self, identity: int) -> list[str]:
+        """Labels of *identity*, sorted; empty if they are not known."""
+        if known := self.identities.get(str(identity)):
+            return sorted(known)
+        return sorted(RESERVED_LABELS.get(identity, frozenset()))
+
+    def rule(self, cookie: int) -> dict[str, Any] | None:
+        """Where the rule with *cookie* comes from; None: of no rule."""
+        if not cookie:
+            return None
+        return {"cookie": cookie, **self.rules.get(str(cookie), {})}
+
+
+def rule_text(rule: Mapping[str, Any] | None) -> str:
+    """Provenance in one cell: ``CiliumNetworkPolicy default/rule1 spec.ingress[0] (sw.yaml:1)``."""
+    if not rule:
+        return "-"
+    if "kind" not in rule:
+        return str(rule["cookie"])
+    name = f"{rule['namespace']}/{rule['name']}" if rule.get("namespace") else str(rule.get("name", ""))
+    source = f"({rule['source']})" if rule.get("source") else ""
+    return " ".join(word for word in (rule["kind"], name, rule.get("section"), source) if word)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node's maps."""
+
+    name: str
+    bpffs: Path
+    names: Names
+
+
+def nodes(target: Target, only: str | None) -> list[Node]:
+    """The nodes of the cluster whose maps are on this machine, or *only* one of them.
+
+    Raises:
+        NoNode: there is none of that name.
+    """
+    context = target.context()
+    if only is not None and only not in context.bpffs:
+        raise NoNode(only, sorted(context.bpffs))
+    run_dir = Path(context.run_dir) if context.run_dir else target.run_dir / context.name
+    return [
+        Node(name, Path(path), Names.read(run_dir / name))
+        for name, path in sorted(context.bpffs.items())
+        if only in (None, name)
+    ]
+
+
+def from_each(chosen: Sequence[Node], read: Callable[[Node], list[T]]) -> tuple[list[T], int]:
+    """What *read* finds on every node, and how many could not be read: their errors go to stderr.
+
+    Raises:
+        CirriError: not one could be read.
+    """
+    found: list[T] = []
+    errors: list[tuple[Node, CirriError]] = []
+    for node in chosen:
+        try:
+            found += read(node)
+        except CirriError as error:
+            errors.append((node, error))
+    if errors and len(errors) == len(chosen):
+        raise errors[0][1]
+    for node, problem in errors:
+        click.echo(f"{node.name}: {problem}", err=True)
+    return found, len(errors)
+
+
+def _mapping(path: Path) -> Mapping[str, Any]:
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}  # names are a convenience: numbers are shown instead
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,306 @@
+"""What stands in the kernel's maps, as records with the names people use.  Pure.
+
+One function per map: (content, names) to a list of plain mappings, which are what ``-o json``
+prints, and one that makes a table's row of a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+from cirri.cli.output import Cell
+from cirri.cli.pins import Names, rule_text
+from cirri.layout import (
+    POLICY_PREFIX_PEER,
+    CtFlag,
+    CtKey,
+    CtValue,
+    EndpointFlag,
+    EndpointValue,
+    IpcacheKey,
+    IpcacheValue,
+    LbBackend,
+    LbBackendKey,
+    LbService,
+    LbServiceKey,
+    MetricsValue,
+    PolicyDirection,
+    PolicyKey,
+    PolicyValue,
+    address_of,
+    drop_text,
+    metrics_of,
+)
+from cirri.layout.mirror import NO_ADDRESS
+
+Record = dict[str, Any]
+
+PROTOCOLS = {1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 112: "VRRP", 132: "SCTP"}
+ICMP = (1, 58)
+
+
+def protocol_text(protocol: int) -> str:
+    """Name of an IANA protocol number."""
+    return PROTOCOLS.get(protocol, str(protocol))
+
+
+def end_text(address: str, port: int | None) -> str:
+    """``10.0.0.1:80`` or ``[fd00::1]:80``."""
+    if port is None:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+# policy ----------------------------------------------------------------------
+
+POLICY_HEADER = (
+    *("ENDPOINT", "POLICY", "DIRECTION", "LABELS (source:key[=value])", "PORT/PROTO", "PROXY PORT"),
+    *("AUTH TYPE", "BYTES", "PACKETS", "PREFIX", "RULE"),
+)
+
+
+def policy_records(
+    entries: Iterable[tuple[PolicyKey, PolicyValue]], endpoints: Mapping[bytes, EndpointValue], names: Names
+) -> list[Record]:
+    """Entries in order of policy, direction, peer, port; *endpoints* says whom each policy holds for."""
+    users: dict[int, set[int]] = {}
+    for endpoint in endpoints.values():
+        users.setdefault(endpoint.policy_id, set()).add(endpoint.id)
+
+    def place(entry: tuple[PolicyKey, PolicyValue]) -> tuple[int, ...]:
+        key = entry[0]
+        return key.policy_id, key.direction, key.identity, key.protocol, key.port, key.prefix_len
+
+    return [
+        {
+            "policy": key.policy_id,
+            "endpoints": sorted(users.get(key.policy_id, ())),
+            "direction": PolicyDirection(key.direction).name.lower(),
+            "identity": key.identity,
+            "labels": names.labels(key.identity),
+            "protocol": protocol_text(key.protocol) if key.protocol else "ANY",
+            "port": _ports(key),
+            "prefix": key.prefix_len - POLICY_PREFIX_PEER,
+            "verdict": "deny" if value.deny else "allow",
+            "proxyPort": value.proxy_port,
+            "bytes": value.bytes,
+            "packets": value.packets,
+            "rule": names.rule(value.rule),
+        }
+        for key, value in sorted(entries, key=place)
+    ]
+
+
+def policy_row(record: Record, *, numeric: bool) -> list[Cell]:
+    """One entry; labels stand below each other."""
+    peer: Cell = str(record["identity"]) if numeric or record["identity"] else "ANY"
+    if not numeric and record["labels"]:
+        peer = record["labels"]
+    ports = "ANY" if record["protocol"] == "ANY" else f"{record['port'] or 'ANY'}/{record['protocol']}"
+    return [
+        ",".join(map(str, record["endpoints"])) or "-",
+        record["verdict"].capitalize(),
+        record["direction"].capitalize(),
+        peer,
+        ports,
+        str(record["proxyPort"] or "NONE"),
+        "disabled",
+        str(record["bytes"]),
+        str(record["packets"]),
+        str(record["prefix"]),
+        rule_text(record["rule"]),
+    ]
+
+
+def _ports(key: PolicyKey) -> str:
+    """``80``, ``8080-8095``, or nothing for all ports."""
+    first, last = key.ports
+    if not key.port_bits:
+        return ""
+    return str(first) if first == last else f"{first}-{last}"
+
+
+# conntrack -------------------------------------------------------------------
+
+
+def ct_records(
+    entries: Iterable[tuple[CtKey, CtValue]], local: Iterable[bytes], now_ns: int, names: Names
+) -> list[Record]:
+    """Connections; *local* are the addresses of the node's endpoints, *now_ns* is CLOCK_MONOTONIC."""
+    here = frozenset(local)
+    records = []
+    for key, value in entries:
+        (source, source_port), (destination, destination_port) = key.ends(value.flags)
+        records.append(
+            {
+                "protocol": protocol_text(key.protocol),
+                "direction": "out" if source in here else "in",
+                "source": str(address_of(source)),
+                "sourcePort": source_port,
+                "destination": str(address_of(destination)),
+                "destinationPort": destination_port,
+                "expiresInSeconds": round((value.expires - now_ns) / 1e9, 1),
+                "packets": value.forward_packets,
+                "bytes": value.forward_bytes,
+                "replyPackets": value.reply_packets,
+                "replyBytes": value.reply_bytes,
+                "flags": _flags(value.flags, CtFlag),
+                "sourceIdentity": value.source_identity,
+                "destinationIdentity": value.destination_identity,
+                "epoch": value.epoch,
+                "egressRule": names.rule(value.egress_rule),
+                "ingressRule": names.rule(value.ingress_rule),
+            }
+        )
+    return sorted(records, key=lambda r: (r["protocol"], r["source"], r["sourcePort"], r["destination"]))
+
+
+def ct_line(record: Record) -> str:
+    """One connection, as ``cilium-dbg bpf ct list`` writes it."""
+    source = end_text(record["source"], record["sourcePort"])
+    destination = end_text(record["destination"], record["destinationPort"])
+    return (
+        f"{record['protocol']} {record['direction'].upper()} {source} -> {destination} "
+        f"expires={record['expiresInSeconds']:.0f}s Packets={record['packets']} Bytes={record['bytes']} "
+        f"ReplyPackets={record['replyPackets']} ReplyBytes={record['replyBytes']} "
+        f"Flags=[ {' '.join(record['flags'])} ] SourceSecurityID={record['sourceIdentity']} "
+        f"DestinationSecurityID={record['destinationIdentity']} Epoch={record['epoch']}"
+    )
+
+
+def _flags(flags: int, kind: type[CtFlag | EndpointFlag]) -> list[str]:
+    """``SEEN_REPLY`` becomes ``SeenReply``."""
+    return [each.name.title().replace("_", "") for each in kind if flags & each and each.name]
+
+
+# ipcache ---------------------------------------------------------------------
+
+IPCACHE_HEADER = ("IP PREFIX/ADDRESS", "IDENTITY", "LABELS (source:key[=value])", "NODE")
+
+
+def ipcache_records(entries: Iterable[tuple[IpcacheKey, IpcacheValue]], names: Names) -> list[Record]:
+    """Prefixes in numeric order, IPv4 first."""
+    found = ((key.network, value) for key, value in entries)
+    return [
+        {
+            "prefix": str(network),
+            "identity": value.identity,
+            "labels": names.labels(value.identity),
+            "nextHop": "" if value.node == NO_ADDRESS else str(address_of(value.node)),
+        }
+        for network, value in sorted(found, key=lambda e: _place(e[0]))
+    ]
+
+
+def ipcache_row(record: Record) -> list[Cell]:
+    """One prefix."""
+    return [record["prefix"], str(record["identity"]), record["labels"] or "-", record["nextHop"] or "-"]
+
+
+def _place(network: IPv4Network | IPv6Network) -> tuple[int, ...]:
+    return network.version, int(network.network_address), network.prefixlen
+
+
+# endpoints -------------------------------------------------------------------
+
+ENDPOINT_HEADER = ("IP ADDRESS", "LOCAL ENDPOINT INFO")
+
+
+def endpoint_records(entries: Iterable[tuple[bytes, EndpointValue]]) -> list[Record]:
+    """By endpoint number, then address."""
+    order = sorted(entries, key=lambda e: (e[1].id, e[0]))
+    return [
+        {
+            "address": str(address_of(address)),
+            "id": value.id,
+            "identity": value.identity,
+            "policy": value.policy_id,
+            "flags": _flags(value.flags, EndpointFlag),
+            "ifindex": value.ifindex,
+            "mac": value.mac.hex(":"),
+            "nodeMac": value.node_mac.hex(":"),
+        }
+        for address, value in order
+    ]
+
+
+def endpoint_row(record: Record) -> list[Cell]:
+    """One address."""
+    flags = ",".join(record["flags"]) or "<none>"
+    info = (
+        f"id={record['id']} sec_id={record['identity']} flags={flags} ifindex={record['ifindex']} "
+        f"mac={record['mac']} nodemac={record['nodeMac']} policy={record['policy']}"
+    )
+    return [record["address"], info]
+
+
+# metrics and events ----------------------------------------------------------
+
+METRICS_HEADER = ("REASON", "DIRECTION", "PACKETS", "BYTES")
+EVENTS_HEADER = ("SUBMITTED", "LOST")
+
+
+def metrics_records(entries: Iterable[tuple[int, Sequence[MetricsValue]]]) -> list[Record]:
+    """What happened at least once, all CPUs together."""
+    records = []
+    for index, values in entries:
+        total = MetricsValue.sum(values)
+        reason, direction = metrics_of(index)
+        if total.packets:
+            records.append(
+                {
+                    "reason": reason,
+                    "text": drop_text(reason) if reason else "Success",
+                    "direction": {1: "INGRESS", 2: "EGRESS"}.get(direction, "-"),
+                    "packets": total.packets,
+                    "bytes": total.bytes,
+                }
+            )
+    return records
+
+
+def metrics_row(record: Record) -> list[Cell]:
+    """One outcome."""
+    return [record["text"], record["direction"], str(record["packets"]), str(record["bytes"])]
+
+
+def events_record(counters: Mapping[int, Sequence[int]]) -> Record:
+    """How many events reached the ring buffer, and how many found it full."""
+    return {"submitted": sum(counters.get(0, ())), "lost": sum(counters.get(1, ()))}
+
+
+# load balancing --------------------------------------------------------------
+
+LB_HEADER = ("SERVICE ADDRESS", "BACKEND ADDRESS (SERVICE ID) (SLOT)")
+
+
+def lb_records(
+    services: Iterable[tuple[LbServiceKey, LbService]], backends: Mapping[LbBackendKey, LbBackend]
+) -> list[Record]:
+    """Frontends with the backends in their slots; a slot that is missing is told."""
+    records = []
+    for key, service in sorted(services, key=lambda e: (e[0].address, e[0].port, e[0].protocol)):
+        slots = []
+        for slot in range(service.count):
+            backend = backends.get(LbBackendKey(service=service.id, slot=slot))
+            slots.append(end_text(str(address_of(backend.address)), backend.port) if backend else None)
+        records.append(
+            {
+                "frontend": end_text(str(address_of(key.address)), key.port),
+                "protocol": protocol_text(key.protocol),
+                "id": service.id,
+                "backends": slots,
+            }
+        )
+    return records
+
+
+def lb_row(record: Record) -> list[Cell]:
+    """One frontend, backends below each other."""
+    slots = [
+        f"{backend or 'missing'}/{record['protocol']} ({record['id']}) ({slot})"
+        for slot, backend in enumerate(record["backends"])
+    ]
+    return [f"{record['frontend']}/{record['protocol']}", slots or "-"]
