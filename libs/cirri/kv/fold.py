@@ -19,6 +19,8 @@ from cirri.kv.wire import Bad, Marker
 
 T = TypeVar("T")
 
+NO_MARKER = Marker(complete=False)
+
 
 class Cell(NamedTuple, Generic[T]):
     """A value and the revision it was written at."""
@@ -43,7 +45,7 @@ class Fold(Generic[T]):
         self.revision = 0
         """Last sequence folded in."""
         self.eras: dict[str, int] = {}
-        """Era of the last valid marker of each owner."""
+        """Newest era that a marker of each owner had."""
         self.open: dict[str, dict[str, Said[T]]] = {}
         """Owners whose marker is awaited, with what the store holds of theirs meanwhile."""
         self.doubted: set[str] = set()
@@ -51,8 +53,9 @@ class Fold(Generic[T]):
         self._created = ""
         self._last_seq = 0
         self._snapshot: dict[str, Said[T]] | None = None
-        self._markers: dict[str, int] = {}
+        self._markers: dict[str, Marker] = {}
         self._top = 0
+        self._marked: set[str] = set()  # owners that write markers at all
 
     def begin(self, created: str, last_seq: int, markers: Mapping[str, Marker] | None = None) -> None:
         """A snapshot starts, of the stream made at *created* that now ends at *last_seq*.
@@ -66,7 +69,7 @@ class Fold(Generic[T]):
             self._created = created
         self._last_seq, self._top = last_seq, 0
         self._snapshot = {}
-        self._markers = {shard: m.era for shard, m in (markers or {}).items() if m.complete}
+        self._markers = dict(markers or {})
 
     def entry(self, key: str, word: T | Bad | None, revision: int) -> frozenset[str]:
         """A message about *key*; returns the keys whose value changed."""
@@ -83,15 +86,13 @@ class Fold(Generic[T]):
         """A message about the marker of *shard*; returns the keys whose value changed."""
         if self._snapshot is not None:
             self._top = max(self._top, revision)
-            if marker.complete:
-                self._markers[shard] = marker.era
-            else:
-                self._markers.pop(shard, None)
+            self._markers[shard] = marker
             return frozenset()
         self.revision = revision
+        self.eras[shard] = max(marker.era, self.eras.get(shard, 0))
         if not marker.complete:
             return frozenset()
-        self.eras[shard] = marker.era
+        self._marked.add(shard)
         self.doubted.discard(shard)
         waiting = self.open.pop(shard, None)
         return frozenset() if waiting is None else frozenset(self._settle(shard, waiting))
@@ -111,17 +112,25 @@ class Fold(Generic[T]):
         doubted, self.open, self.doubted = self.doubted, {}, set()
         changed: set[str] = set()
         for shard, said_of in shards.items():
-            known, era = self.eras.get(shard, 0), self._markers.get(shard, 0)
-            suspect = era < known if era else went_back or shard in doubted
-            if known and (suspect or (era == known and (went_back or shard in doubted))):
+            known, marker = self.eras.get(shard, 0), self._markers.get(shard, NO_MARKER)
+            # A marker newer than all before clears every doubt; an older one raises it.
+            same = marker.era in (0, known)
+            if known and ((went_back or shard in doubted) if same else marker.era < known):
                 self.open[shard] = said_of
                 self.doubted.add(shard)
-            elif era:
-                self.eras[shard] = era
+                continue
+            self.eras[shard] = max(known, marker.era)
+            if marker.complete:
+                self._marked.add(shard)
                 changed |= self._settle(shard, said_of)
             else:
                 self.open[shard] = said_of
-                changed |= {key for key, said in said_of.items() if self._take(key, said)}
+                # A removal may be a past one, of a key that the owner has yet to write again.
+                changed |= {
+                    key
+                    for key, said in said_of.items()
+                    if not (said.word is None and shard in self._marked) and self._take(key, said)
+                }
         self.revision = self._top if went_back else max(self.revision, self._top)
         return frozenset(changed)
 

@@ -1,0 +1,157 @@
+"""Keys, patterns and values are checked before anything is sent; other writers' bytes are read back."""
+
+from typing import NamedTuple
+
+import msgpack
+import pytest
+from cirri.kv import KeyInvalid, ValueTooLarge
+from cirri.kv.wire import (
+    MAX_KEY_BYTES,
+    MAX_VALUE_BYTES,
+    Bad,
+    Marker,
+    check_key,
+    check_pattern,
+    decode,
+    decode_marker,
+    encode,
+    encode_marker,
+    in_shard,
+    marker_key,
+    matches,
+    shard_of,
+)
+from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES, Endpoint, Identity, Resource
+
+BAD_KEYS = [
+    ("", "A-Za-z0-9"),
+    ("fd00::1", "A-Za-z0-9"),
+    ("a b", "A-Za-z0-9"),
+    ("a*", "A-Za-z0-9"),
+    ("ü", "A-Za-z0-9"),
+    ("a\n", "A-Za-z0-9"),
+    (".a", "token is empty"),
+    ("a.", "token is empty"),
+    ("a..b", "token is empty"),
+    ("_complete", "reserved"),
+    ("node1._complete", "reserved"),
+    ("x" * (MAX_KEY_BYTES + 1), f"{MAX_KEY_BYTES} are allowed"),
+]
+
+
+@pytest.mark.parametrize(("key", "says"), BAD_KEYS, ids=lambda v: repr(v)[:20])
+def test_bad_keys_are_refused(key: str, says: str) -> None:
+    with pytest.raises(KeyInvalid, match=says) as caught:
+        check_key(IDENTITIES, key)
+    assert caught.value.bucket == "identities"
+
+
+@pytest.mark.parametrize("key", ["1", "a.b.c", "Pod._.x=2E.-", "a/b", "x" * MAX_KEY_BYTES, "complete"])
+def test_good_keys_pass(key: str) -> None:
+    assert check_key(IDENTITIES, key) == key
+
+
+@pytest.mark.parametrize("pattern", ["", ">.a", "a.*b", "a..b", "a >", "*.>.*"])
+def test_bad_patterns_are_refused(pattern: str) -> None:
+    with pytest.raises(KeyInvalid):
+        check_pattern(IDENTITIES, pattern)
+
+
+class Match(NamedTuple):
+    pattern: str
+    key: str
+    expected: bool
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Match(">", "a", True),
+        Match(">", "a.b", True),
+        Match("a.>", "a.b.c", True),
+        Match("a.>", "a", False),
+        Match("*", "a", True),
+        Match("*", "a.b", False),
+        Match("*.b", "a.b", True),
+        Match("*.b", "a.c", False),
+        Match("a.b", "a.b", True),
+        Match("a.b", "a.b.c", False),
+        Match("a.b.c", "a.b", False),
+    ],
+    ids=lambda c: f"{c.pattern} {c.key}",
+)
+def test_matches(case: Match) -> None:
+    assert matches(case.pattern, case.key) is case.expected
+
+
+def test_value_beyond_a_message_is_refused() -> None:
+    big = Resource(kind="ConfigMap", name="big", manifest={"x": "y" * MAX_VALUE_BYTES})
+    with pytest.raises(ValueTooLarge) as caught:
+        encode(RESOURCES, big)
+    assert caught.value.size > caught.value.limit == MAX_VALUE_BYTES
+
+
+def test_value_is_plain_messagepack() -> None:
+    key, data = encode(IDENTITIES, Identity(id=300, labels=("k8s:app=web",)))
+    assert key == "300"
+    assert msgpack.unpackb(data) == {"id": 300, "labels": ["k8s:app=web"]}
+
+
+def test_unknown_fields_are_ignored_and_missing_ones_have_defaults() -> None:
+    data = msgpack.packb(
+        {
+            "node": "n",
+            "id": 1,
+            "namespace": "d",
+            "pod": "p",
+            "container_id": "c",
+            "interface": "i",
+            "colour": {"of": ["a", "later", "version"]},
+        }
+    )
+    value = decode(ENDPOINTS, "n.1", data)
+    assert value == Endpoint(node="n", id=1, namespace="d", pod="p", container_id="c", interface="i")
+
+
+BAD_VALUES = {
+    "empty": b"",
+    "text": b"hello",
+    "cut short": msgpack.packb({"id": 1, "labels": ["a"]})[:-2],
+    "bytes behind": msgpack.packb({"id": 1, "labels": []}) + b"\x00",
+    "not a map": msgpack.packb([1, 2]),
+    "wrong type": msgpack.packb({"id": "1", "labels": []}),
+    "field missing": msgpack.packb({"id": 1}),
+    "null": msgpack.packb(None),
+    "number": b"\x01",
+    "float id": msgpack.packb({"id": 1.5, "labels": []}),
+    "label not text": msgpack.packb({"id": 1, "labels": [b"\xff"]}),
+    "invalid utf-8": b"\x82\xa2id\x01\xa6labels\x91\xa1\xff",
+    "declares 4 billion items": b"\xdd\xff\xff\xff\xff",
+    "nested beyond reason": b"\x91" * 100_000,
+    "reserved type": b"\xc1",
+    "other key's value": msgpack.packb({"id": 2, "labels": []}),
+    "json": b'{"id": 1, "labels": []}',
+}
+
+
+@pytest.mark.parametrize("data", BAD_VALUES.values(), ids=BAD_VALUES.keys())
+def test_bytes_that_are_no_value(data: bytes) -> None:
+    assert isinstance(decode(IDENTITIES, "1", data), Bad)
+
+
+@pytest.mark.parametrize("data", [None, b"", b"\xc1", msgpack.packb([1]), msgpack.packb({"complete": 3})])
+def test_bytes_that_are_no_marker_complete_nothing(data: bytes | None) -> None:
+    assert not decode_marker(data).complete
+
+
+def test_marker() -> None:
+    assert decode_marker(encode_marker(complete=True, era=7)) == Marker(complete=True, era=7)
+    assert (marker_key(""), marker_key("n")) == ("_complete", "n._complete")
+
+
+def test_shards() -> None:
+    assert (shard_of(ENDPOINTS, "n.1"), shard_of(IDENTITIES, "300")) == ("n", "")
+    assert in_shard("n", "n")
+    assert in_shard("n.1", "n")
+    assert not in_shard("n1.1", "n")
+    assert in_shard("x", "")
