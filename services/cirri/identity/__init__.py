@@ -1,0 +1,23 @@
+"""Give each set of identity-relevant labels one number, for as long as an endpoint has it.
+
+Reads   resources (the label filter in ConfigMap cirri-config), endpoints (who has which labels), and
+        identities, its own bucket, for what another instance may have written
+Writes  identities: by compare-and-set along each label set's own sequence of numbers, so that two
+        instances that race for a set end at the same number
+Needs   nothing of the kernel; one per cluster
+
+A number is released some seconds after its last use.  It survives restarts in the bucket; when
+the bucket is lost, endpoints report the numbers that they have in force and get them again.
+"""
+
+from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES
+from cirri.runtime import Service
+
+SERVICE = Service(
+    "identity",
+    "Every label set in use has exactly one number.",
+    "cluster",
+    reads=(RESOURCES, ENDPOINTS, IDENTITIES),
+    writes=(IDENTITIES,),
+    serves=("status",),
+)

@@ -1,0 +1,90 @@
+"""Which number belongs to which label set, as far as is known.  Pure."""
+
+from __future__ import annotations
+
+from cirri.labels import SPACE, Space, probes
+from cirri.model import Identity
+
+LabelSet = tuple[str, ...]
+
+
+class Book:
+    """Numbers by label set and the other way round.
+
+    Whoever looks for a set's number tries the set's numbers in order and stops at a free one.  So a
+    number must not become free while a set has its own number further on: it is retired instead.
+    """
+
+    def __init__(self, space: Space = SPACE) -> None:
+        self.space = space
+        self._labels: dict[int, LabelSet] = {}
+        self._numbers: dict[LabelSet, list[int]] = {}
+        self._passed: dict[int, set[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def learn(self, identity: Identity) -> None:
+        """*identity* is in the bucket."""
+        if self._labels.get(identity.id) == identity.labels:
+            return
+        self.forget(identity.id)
+        self._labels[identity.id] = identity.labels
+        if not identity.labels:
+            return
+        order = self.order(identity.labels)
+        known = self._numbers.setdefault(identity.labels, [])
+        known.append(identity.id)
+        known.sort(key=lambda number: order.index(number) if number in order else len(order))
+        for number in self.before(identity.id, identity.labels):
+            self._passed.setdefault(number, set()).add(identity.id)
+
+    def forget(self, number: int) -> None:
+        """*number* is not in the bucket."""
+        labels = self._labels.pop(number, None)
+        if not labels:
+            return
+        known = self._numbers[labels]
+        known.remove(number)
+        if not known:
+            del self._numbers[labels]
+        for each in self.before(number, labels):
+            passed = self._passed[each]
+            passed.discard(number)
+            if not passed:
+                del self._passed[each]
+
+    def labels(self, number: int) -> LabelSet | None:
+        """Whose *number* is: () retired, None free."""
+        return self._labels.get(number)
+
+    def number(self, labels: LabelSet) -> int | None:
+        """The number of *labels*; the first of its sequence if it has several."""
+        known = self._numbers.get(labels)
+        return known[0] if known else None
+
+    def surplus(self, number: int) -> bool:
+        """Whether *number* is a second one of its label set."""
+        labels = self._labels.get(number)
+        return bool(labels) and self.number(labels or ()) != number
+
+    def passed(self, number: int) -> bool:
+        """Whether a set that has another number would stop at *number* if it were free."""
+        return number in self._passed
+
+    def all(self) -> list[int]:
+        """Every number that is not free."""
+        return list(self._labels)
+
+    def order(self, labels: LabelSet) -> list[int]:
+        """The numbers that *labels* may have, in the order in which they are tried."""
+        return list(probes(labels, self.space))
+
+    def before(self, number: int, labels: LabelSet) -> list[int]:
+        """Numbers that *labels* tries before *number*; none if it never tries that one."""
+        found: list[int] = []
+        for each in probes(labels, self.space):
+            if each == number:
+                return found
+            found.append(each)
+        return []

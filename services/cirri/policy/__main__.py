@@ -1,0 +1,89 @@
+"""``cirri-policy``: read this file to see what the service is made of."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec import json
+
+from cirri.engine import KINDS
+from cirri.kv import BusError, Table
+from cirri.kv.news import News
+from cirri.model import IDENTITIES, POLICIES, RESOURCES, SELECTORS, Resource, resource_key
+from cirri.model.config import CONFIG, config_data
+from cirri.policy import SERVICE
+from cirri.policy.compilation import Compilation
+from cirri.policy.publication import Publication
+from cirri.runtime import Runtime, run
+
+LOOK_S = 0.5
+"""How often the marker is compared with the buckets when nothing happens: a bucket that was made
+anew counts its revisions from 1."""
+
+
+async def serve(rt: Runtime) -> None:
+    """Compile until cancelled."""
+    resources: dict[str, Table[Resource]] = {
+        kind: rt.table(RESOURCES, resource_key(kind, "*")) for kind in KINDS
+    }
+    resources["config"] = config = rt.table(RESOURCES, CONFIG)
+    identities = rt.table(IDENTITIES)
+    selectors, policies = rt.publisher(SELECTORS), rt.publisher(POLICIES)
+    compilation = Compilation(rt.settings.cluster, rt.log.warning)
+    publication = Publication(selectors, policies)
+
+    async def status(_: bytes) -> bytes:
+        return json.encode({"revision": revision(resources), **compilation.report()})
+
+    def compile_news(news: dict[str, set[str]]) -> None:
+        compilation.configure(config_data(config))
+        for kind in KINDS:
+            for key in news[kind]:
+                compilation.resource(key, resources[kind].get(key))
+        for key in news["identities"]:
+            compilation.identity(int(key), identities.get(key))
+
+    await rt.handle("status", status)
+    await asyncio.gather(selectors.start(), policies.start())
+    inputs = News({**resources, "identities": identities})
+    news = await inputs.next()
+    whole, marked = False, (0, 0)
+    while True:
+        reached = revision(resources)
+        if whole and not any(news.values()) and marked == (reached, selectors.revision):
+            news = await inputs.next(LOOK_S)
+            continue
+        compile_news(news)
+        delta = compilation.compiler.flush()
+        try:
+            if whole:
+                # Each kind is followed by itself: another may be behind the revision to be marked.
+                await asyncio.gather(publication.write(delta), *(t.caught_up() for t in resources.values()))
+                compile_news(inputs.take())
+                await publication.write(compilation.compiler.flush())
+                marked = await publication.mark(reached)
+            else:
+                await asyncio.gather(*(table.caught_up() for table in resources.values()))
+                compile_news(inputs.take())
+                compilation.compiler.flush()
+                await publication.whole(compilation.compiler, reached)
+                whole = True
+        except BusError as error:
+            whole = False
+            rt.log.warning("bus refuses", error=str(error))
+        rt.ready("configuration", not compilation.config_error, compilation.config_error)
+        news = await inputs.next(LOOK_S)
+
+
+def revision(resources: dict[str, Table[Resource]]) -> int:
+    """The last revision of bucket ``resources`` that has been read."""
+    return max(table.revision for table in resources.values())
+
+
+def main() -> None:
+    """Entry point."""
+    run(SERVICE, serve)
+
+
+if __name__ == "__main__":
+    main()
