@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,6 @@ REPOSITORY = HERE.parents[1]
 BUILD = HERE / "build"
 PREFIX = "cirri-bench-"
 """Every namespace, pin directory and cgroup of a run begins with it."""
-LOCK = Path("/run/cirri-bench.lock")
 START_TIMEOUT_S = 10.0
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -201,14 +200,12 @@ def forwarding(netns: str) -> None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Holds the machine-wide lock of the benchmarks, and removes what a killed run left."""
-    with LOCK.open("w") as lock:
+    """Keeps other runs of the benchmarks out, and removes what a killed run left."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BenchError(
-                "another run of the benchmarks is under way: two at once disturb each other"
-            ) from None
+            lock.bind("\0cirri-bench")
+        except OSError:
+            raise BenchError("another run of the benchmarks is under way; two disturb each other") from None
         sweep()
         os.sched_setaffinity(0, {OTHER})
         try:
@@ -216,7 +213,6 @@ def alone() -> Iterator[None]:
         finally:
             os.sched_setaffinity(0, set(CPUS))
             sweep()
-            LOCK.unlink(missing_ok=True)
 
 
 def sweep() -> None:

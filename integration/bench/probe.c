@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+/* probe: when does every node enforce a new policy?  Asked of the real programs with real packets.
+ *
+ *   probe HZ CPU < orders
+ *
+ * Each packet is run through a node's own from_network program (BPF_PROG_TEST_RUN), with a source
+ * port of its own, so that connection tracking has no answer ready.  Orders, one a line:
+ *
+ *   target PROGRAM-ID SOURCE-IPV4 DESTINATION-IPV4     (no answer)
+ *   go NEW-PORT OLD-PORT TIMEOUT-MS SEED
+ *
+ * The new policy allows UDP to NEW-PORT, the old one UDP to OLD-PORT, neither both.  `go` answers
+ * "armed", then probes HZ times a second in turn one target of each program (drawn by SEED), until
+ * all of those follow the new policy; then it asks every target, again and again until none is left
+ * behind.  It answers one JSON line: the moment (CLOCK_MONOTONIC, ns) for each program and for all
+ * targets, how many packets it sent, and how many pairs of packets agreed with neither policy.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_TARGETS 4096
+#define MAX_PROGRAMS 64
+#define REDIRECT 7
+#define SHOT 2
+
+#define DIE(...) do { fprintf(stderr, "probe: " __VA_ARGS__); fprintf(stderr, "\n"); exit(1); } while (0)
+
+struct packet {
+	struct ethhdr eth;
+	struct iphdr ip;
+	struct udphdr udp;
+	char payload[18];
+} __attribute__((packed));
+
+static struct { unsigned int id; int fd, first, count; } programs[MAX_PROGRAMS];
+static struct { int program; uint32_t source, destination; } targets[MAX_TARGETS];
+static int program_count, target_count;
+static unsigned long sent;
+static uint16_t source_port;
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static uint16_t header_checksum(const struct packet *packet)
+{
+	uint16_t words[sizeof(packet->ip) / 2];
+	uint32_t sum = 0;
+	memcpy(words, (const char *)packet + sizeof(packet->eth), sizeof(words));
+	for (unsigned int i = 0; i < sizeof(words) / 2; i++)
+		sum += words[i];
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+/* Whether the program lets a packet to this port pass. */
+static int allowed(int target, int port)
+{
+	struct packet packet = {
+		.eth = {.h_dest = {2, 0, 0, 0, 0, 1}, .h_source = {2, 0, 0, 0, 0, 2}, .h_proto = htons(ETH_P_IP)},
+		.ip = {.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP,
+		       .tot_len = htons(sizeof(packet) - sizeof(packet.eth)),
+		       .saddr = targets[target].source, .daddr = targets[target].destination},
+		.udp = {.dest = htons(port), .len = htons(sizeof(packet.udp) + sizeof(packet.payload))},
+	};
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = &packet, .data_size_in = sizeof(packet), .repeat = 1);
+
+	if (++source_port < 1024)
+		source_port = 1024;
+	packet.udp.source = htons(source_port);
+	packet.ip.check = header_checksum(&packet);
+	sent++;
+	if (bpf_prog_test_run_opts(programs[targets[target].program].fd, &opts))
+		DIE("test run: %s", strerror(errno));
+	if (opts.retval != REDIRECT && opts.retval != SHOT)
+		DIE("target %d: the program returned %d, neither delivered nor dropped", target, opts.retval);
+	return opts.retval == REDIRECT;
+}
+
+/* Whether the new policy holds.  Two packets; the order alternates, since the switch may fall
+ * between them: the second packet of a pair must not be older than the first. */
+static int follows_new(int target, int new_port, int old_port, unsigned long *violations)
+{
+	static unsigned int turn;
+	if (++turn & 1) {
+		int opened = allowed(target, new_port), closed = !allowed(target, old_port);
+		*violations += opened && !closed;
+		return opened && closed;
+	}
+	int closed = !allowed(target, old_port), opened = allowed(target, new_port);
+	*violations += closed && !opened;
+	return closed && opened;
+}
+
+static void add_target(unsigned int id, const char *source, const char *destination)
+{
+	int p = program_count - 1;
+	if (p < 0 || programs[p].id != id) {
+		if (++p == MAX_PROGRAMS)
+			DIE("at most %d programs", MAX_PROGRAMS);
+		programs[p].id = id;
+		programs[p].fd = bpf_prog_get_fd_by_id(id);
+		if (programs[p].fd < 0)
+			DIE("program %u: %s", id, strerror(errno));
+		programs[p].first = target_count;
+		program_count++;
+	}
+	if (target_count == MAX_TARGETS)
+		DIE("at most %d targets", MAX_TARGETS);
+	targets[target_count].program = p;
+	if (inet_pton(AF_INET, source, &targets[target_count].source) != 1 ||
+	    inet_pton(AF_INET, destination, &targets[target_count].destination) != 1)
+		DIE("%s, %s: no IPv4 addresses", source, destination);
+	programs[p].count++;
+	target_count++;
+}
+
+static void go(int hz, int new_port, int old_port, int timeout_ms, unsigned int seed)
+{
+	static uint64_t moments[MAX_PROGRAMS];
+	static char pending[MAX_TARGETS];
+	unsigned long violations = 0;
+	uint64_t start = now_ns(), limit = start + timeout_ms * 1000000ULL, tick = start;
+	int waiting = program_count, left = target_count;
+
+	sent = 0;
+	memset(moments, 0, sizeof(moments));
+	memset(pending, 1, sizeof(pending));
+	srand(seed);
+	printf("armed\n");
+	fflush(stdout);
+	int drawn[MAX_PROGRAMS];
+	for (int p = 0; p < program_count; p++)
+		drawn[p] = programs[p].first + rand() % programs[p].count;
+	for (int p = 0; waiting; p = (p + 1) % program_count) {
+		if (moments[p])
+			continue;
+		tick += 2 * 1000000000ULL / hz; /* a pair of packets */
+		struct timespec until = {.tv_sec = tick / 1000000000ULL, .tv_nsec = tick % 1000000000ULL};
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+		if (follows_new(drawn[p], new_port, old_port, &violations)) {
+			moments[p] = now_ns();
+			waiting--;
+		}
+		if (now_ns() > limit)
+			break;
+	}
+	uint64_t sweep = now_ns();
+	while (left && now_ns() < limit) {
+		for (int t = 0; t < target_count; t++) {
+			if (pending[t] && follows_new(t, new_port, old_port, &violations)) {
+				pending[t] = 0;
+				left--;
+			}
+		}
+	}
+	printf("{\"start\": %lu, \"moments\": [", start);
+	for (int p = 0; p < program_count; p++)
+		printf("%s%lu", p ? ", " : "", moments[p]);
+	printf("], \"sweep\": %lu, \"all\": %lu, \"left\": %d, \"sent\": %lu, \"violations\": %lu}\n",
+	       sweep, now_ns(), left, sent, violations);
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	char line[1024], source[64], destination[64];
+	int new_port, old_port, timeout_ms;
+	unsigned int id, seed;
+
+	if (argc != 3)
+		return 2;
+	if (atoi(argv[2]) >= 0) {
+		cpu_set_t set;
+		CPU_ZERO(&set);
+		CPU_SET(atoi(argv[2]), &set);
+		sched_setaffinity(0, sizeof(set), &set);
+	}
+	prctl(PR_SET_TIMERSLACK, 1);
+	while (fgets(line, sizeof(line), stdin)) {
+		if (sscanf(line, "target %u %63s %63s", &id, source, destination) == 3)
+			add_target(id, source, destination);
+		else if (sscanf(line, "go %d %d %d %u", &new_port, &old_port, &timeout_ms, &seed) == 4)
+			go(atoi(argv[1]), new_port, old_port, timeout_ms, seed);
+		else
+			DIE("no order: %s", line);
+	}
+	return 0;
+}
