@@ -28,11 +28,12 @@ class NatsServer:
 
     *config* is the text of a nats.conf; without one the server takes anybody.  The port and the
     store are given on the command line, so that a text made for another place can be tested.
+    *host* is the address it listens on.
     """
 
-    def __init__(self, config: str = "") -> None:
-        self.port = free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
+    def __init__(self, config: str = "", host: str = "127.0.0.1") -> None:
+        self.host, self.port = host, free_port()
+        self.url = f"nats://{host}:{self.port}"
         self.home = Path(tempfile.mkdtemp(prefix="cirri-test-nats-"))
         self.store = self.home / "store"
         self.log = self.home / "log"
@@ -42,7 +43,7 @@ class NatsServer:
 
     def start(self) -> None:
         """Run it and return when it takes connections.  Raises: ServerFailed."""
-        args = ["nats-server", "-js", "-a", "127.0.0.1", "-p", str(self.port)]
+        args = ["nats-server", "-js", "-a", self.host, "-p", str(self.port)]
         args += ["-sd", str(self.store), "-c", str(self._config)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(args, stdout=log, stderr=log)
@@ -51,7 +52,7 @@ class NatsServer:
             if self._process.poll() is not None:
                 break
             try:
-                with socket.create_connection(("127.0.0.1", self.port), 0.2) as peer:
+                with socket.create_connection((self.host, self.port), 0.2) as peer:
                     if peer.recv(4) == b"INFO":
                         return
             except OSError:

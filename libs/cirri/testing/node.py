@@ -1,0 +1,454 @@
+"""One node: its real datapath service in a network namespace, a real bus, and pods made through CNI.
+
+::
+
+     root namespace                    cirri-test-X (the node)          cirri-test-X-NAME (a pod)
+     nats-server, the test's bus  ───  eth0 (uplink)   lxc… ─────────── eth0
+     172.31.A.1                        172.31.A.2                       10.52.A.n
+
+The central services are played by :class:`Cluster`: the real compiler, publishing what they would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cirri.engine import Compiler
+from cirri.kv import Bus, Table
+from cirri.labels import LabelFilter, canonical, pod_labels, probes
+from cirri.model import (
+    ENDPOINTS,
+    IDENTITIES,
+    NODES,
+    POD_CIDRS,
+    POLICIES,
+    RESOURCES,
+    SELECTORS,
+    Compiled,
+    Endpoint,
+    Identity,
+    NodeStatus,
+    PodCIDRs,
+    PolicyEntry,
+    Resource,
+    resource_key,
+)
+from cirri.testing.leftovers import cgroup2
+from cirri.testing.natsserver import NatsServer
+from cirri.testing.wait import eventually
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+PLUGIN = REPOSITORY / "services/cirri/cni/build/cirri-cni"
+NODE = "node1"
+CLONE_NEWNET = 0x40000000
+
+
+class Cluster:
+    """The central services, as far as a node sees them: they write these buckets, and nobody else."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.compiler = Compiler()
+        self.resources: dict[str, Resource] = {}
+        self.identities: dict[frozenset[str], Identity] = {}
+        self.cidrs = PodCIDRs(node=NODE)
+        self._resources, self._identities = bus.publisher(RESOURCES), bus.publisher(IDENTITIES)
+        self._selectors, self._policies = bus.publisher(SELECTORS), bus.publisher(POLICIES)
+        self._cidrs = bus.publisher(POD_CIDRS)
+
+    async def start(self, cidrs: Iterable[str]) -> None:
+        """Make the buckets, complete and nearly empty."""
+        self.cidrs = PodCIDRs(node=NODE, cidrs=tuple(cidrs))
+        namespace = Resource(kind="Namespace", name="default", manifest={"metadata": {"name": "default"}})
+        self.resources[resource_key("Namespace", "", "default", "")] = namespace
+        for publisher in (
+            self._resources,
+            self._identities,
+            self._selectors,
+            self._policies,
+            self._cidrs,
+            self.bus.publisher(ENDPOINTS, "nobody"),
+            self.bus.publisher(NODES, "nobody"),
+        ):
+            await publisher.start()
+        await self._resources.replace(self.resources.values())
+        await self._identities.replace([])
+        await self._cidrs.replace([self.cidrs])
+        await self.compile()
+        await self._selectors.complete()
+        await self._policies.complete()
+
+    async def put(self, resource: Resource) -> int:
+        """Apply any object; policies are compiled and published."""
+        revision = await self._resources.put(resource)
+        key = resource_key(resource.kind, resource.namespace, resource.name, resource.node)
+        self.resources[key] = resource
+        if resource.kind.endswith("NetworkPolicy"):
+            self.compiler.update_resource(resource)
+            await self.compile(revision)
+        return revision
+
+    async def delete(self, resource: Resource) -> int:
+        """Delete it."""
+        key = resource_key(resource.kind, resource.namespace, resource.name, resource.node)
+        revision = await self._resources.delete(key)
+        self.resources.pop(key, None)
+        if resource.kind.endswith("NetworkPolicy"):
+            self.compiler.delete_resource(key)
+            await self.compile(revision)
+        return revision
+
+    async def identify(self, labels: Iterable[str]) -> int:
+        """The identity of a label set, allocated if need be, with its policy."""
+        relevant = LabelFilter.parse([]).relevant(labels)
+        if (known := self.identities.get(relevant)) is None:
+            known = Identity(id=next(probes(relevant)), labels=canonical(relevant))
+            self.identities[relevant] = known
+            await self._identities.put(known)
+            self.compiler.add_identity(known.id, relevant)
+            await self.compile()
+        return known.id
+
+    async def compile(self, revision: int = 0) -> None:
+        """Publish what news there is: selectors, then rules, then the marker."""
+        delta = self.compiler.flush()
+        selectors = 0
+        for one in delta.selectors.values():
+            selectors = max(selectors, await self._selectors.put(one))
+        for policy in delta.policies.values():
+            await self._policies.put(PolicyEntry(subject=policy))
+        for identity in delta.removed_policies:
+            await self._policies.delete(str(identity))
+        for key in delta.removed_selectors:
+            await self._selectors.delete(key)
+        if revision:
+            await self._policies.put(PolicyEntry(compiled=Compiled(resources=revision, selectors=selectors)))
+
+
+@dataclass(slots=True)
+class Pod:
+    """A pod on the node."""
+
+    name: str
+    netns: str
+    resource: Resource
+    ipv4: str = ""
+    ipv6: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the plugin said."""
+
+    code: int
+    output: dict[str, Any]
+
+
+class Node:
+    """The node under test."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name, self.number = name, number
+        self.home = Path(tempfile.mkdtemp(prefix="cirri-test-node-"))
+        self.run_dir, self.state_dir = self.home / "run", self.home / "state"
+        self.run_dir.mkdir()
+        self.bpffs = Path("/sys/fs/bpf") / name
+        group = cgroup2()
+        assert group is not None
+        self.cgroup = group / name
+        self.host = f"172.31.{number}.1"
+        self.address = f"172.31.{number}.2"
+        self.cidrs = (f"10.52.{number}.0/24", f"fd00:10:52:{number:x}::/120")
+        self.nats = NatsServer(host=self.host)
+        self.pods: dict[str, Pod] = {}
+        self.log = self.home / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.bus: Bus
+        self.cluster: Cluster
+        self.endpoints: Table[Endpoint]
+        self.statuses: Table[NodeStatus]
+
+    # the machine ---------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Namespace, uplink, cgroup, nats-server."""
+        if not os.path.ismount("/sys/fs/bpf"):
+            run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
+        self.cgroup.mkdir()
+        run("ip", "netns", "add", self.name)
+        link = f"cirri-test{self.number}"
+        run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        run("ip", "address", "add", f"{self.host}/24", "dev", link)
+        run("ip", "link", "set", link, "up")
+        for words in (
+            f"address add {self.address}/24 dev eth0",
+            "link set lo up",
+            "link set eth0 up",
+            f"route add default via {self.host}",
+        ):
+            run("ip", "-n", self.name, *words.split())
+        self.nats.start()
+
+    def remove(self) -> None:
+        """All of it."""
+        self.kill()
+        self.nats.close()
+        for pod in list(self.pods.values()):
+            subprocess.run(["ip", "netns", "delete", pod.netns], check=False)
+        subprocess.run(["ip", "netns", "delete", self.name], check=False)
+        subprocess.run(["ip", "link", "delete", f"cirri-test{self.number}"], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.bpffs, ignore_errors=True)
+        with suppress(OSError):
+            self.cgroup.rmdir()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    # the service -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run the datapath service."""
+        environment = {
+            **os.environ,
+            "CIRRI_NODE": NODE,
+            "CIRRI_NATS_URL": self.nats.url,
+            "CIRRI_STATE_DIR": str(self.state_dir),
+            "CIRRI_RUN_DIR": str(self.run_dir),
+            "CIRRI_BPFFS": str(self.bpffs),
+            "CIRRI_CGROUP": str(self.cgroup),
+        }
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["nsenter", f"--net=/run/netns/{self.name}", sys.executable, "-m", "cirri.datapath"],
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """With SIGKILL."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGKILL)
+            process.wait(10)
+
+    def terminate(self) -> int:
+        """With SIGTERM; its exit code."""
+        process, self._process = self._process, None
+        assert process is not None
+        process.send_signal(signal.SIGTERM)
+        return process.wait(10)
+
+    @property
+    def status(self) -> NodeStatus:
+        """What it says of itself."""
+        return self.statuses.get(NODE) or NodeStatus(node=NODE)
+
+    async def enforced(self, revision: int, *, within_s: float = 5.0) -> None:
+        """Return when the node says that every policy up to *revision* is in force."""
+        await eventually(
+            lambda: self.status.policy_revision >= revision, within_s=within_s, what=f"policy {revision}: {self.status}"
+        )
+
+    # CNI -------------------------------------------------------------------------------
+
+    async def cni(
+        self, command: str, name: str = "", *, config: dict[str, Any] | str | None = None, **env: str
+    ) -> Outcome:
+        """Call the real plugin, as a container runtime does, for the pod *name*."""
+        fields = {"cniVersion": "1.1.0", "name": "cirri", "type": "cirri-cni", "socket": str(self.run_dir / "cni.sock")}
+        text = config if isinstance(config, str) else json.dumps({**fields, **(config or {})})
+        environment = {"CNI_COMMAND": command, "CNI_PATH": "/opt/cni/bin"}
+        if name:
+            environment |= {
+                "CNI_CONTAINERID": f"{self.name}-{name}",
+                "CNI_NETNS": f"/run/netns/{self.name}-{name}",
+                "CNI_IFNAME": "eth0",
+                "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}",
+            }
+        environment |= env
+        process = await asyncio.create_subprocess_exec(
+            PLUGIN,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={k: v for k, v in environment.items() if v},
+        )
+        output, _ = await process.communicate(text.encode())
+        return Outcome(process.returncode or 0, json.loads(output) if output.strip() else {})
+
+    async def pod(self, name: str, *, known: bool = True, **labels: str) -> Pod:
+        """A namespace, the Pod object and (unless *known* is False) its identity; no ADD yet."""
+        netns = f"{self.name}-{name}"
+        run("ip", "netns", "add", netns)
+        run("ip", "-n", netns, "link", "set", "lo", "up")
+        manifest = {"metadata": {"name": name, "namespace": "default", "labels": labels}}
+        resource = Resource(kind="Pod", namespace="default", name=name, node=NODE, manifest=manifest)
+        pod = self.pods[name] = Pod(name, netns, resource)
+        if known:
+            await self.announce(pod)
+        return pod
+
+    async def announce(self, pod: Pod) -> None:
+        """Publish the Pod object and allocate its identity."""
+        await self.cluster.put(pod.resource)
+        namespace = self.cluster.resources[resource_key("Namespace", "", "default", "")]
+        await self.cluster.identify(pod_labels(pod.resource, namespace, "default"))
+
+    async def add(self, name: str, **labels: str) -> Pod:
+        """A running pod."""
+        pod = await self.pod(name, **labels)
+        await self.plug(pod)
+        return pod
+
+    async def plug(self, pod: Pod) -> None:
+        """ADD it.  Raises: AssertionError if that is refused."""
+        outcome = await self.cni("ADD", pod.name)
+        assert outcome.code == 0, outcome.output
+        pod.result = outcome.output
+        addresses = [ip["address"].partition("/")[0] for ip in outcome.output["ips"]]
+        pod.ipv4, pod.ipv6 = addresses[0], addresses[-1]
+
+    async def delete(self, pod: Pod) -> None:
+        """DEL it and remove its namespace."""
+        outcome = await self.cni("DEL", pod.name)
+        assert outcome.code == 0, outcome.output
+        run("ip", "netns", "delete", pod.netns)
+        del self.pods[pod.name]
+        await self.cluster.delete(pod.resource)
+
+
+@asynccontextmanager
+async def node(*, service: bool = True, cidrs: tuple[str, ...] | None = None) -> AsyncIterator[Node]:
+    """A node whose datapath answers; everything of it is removed at the end."""
+    number = random.randrange(2, 250)
+    here = Node(f"cirri-test-{os.getpid() % 100000}-{number}", number)
+    try:
+        here.build()
+        here.bus = await Bus.connect(here.nats.url, name="test")
+        here.cluster = Cluster(here.bus)
+        await here.cluster.start(here.cidrs if cidrs is None else cidrs)
+        async with here.bus.table(ENDPOINTS) as here.endpoints, here.bus.table(NODES) as here.statuses:
+            if service:
+                here.start()
+                await answering(here)
+            yield here
+    except BaseException:
+        if here.log.exists():
+            sys.stderr.write(here.log.read_text()[-6000:])
+        raise
+    finally:
+        if hasattr(here, "bus"):
+            await here.bus.drain()
+        here.remove()
+
+
+async def answering(here: Node, *, within_s: float = 10.0) -> None:
+    """Return when the node can take pods."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_s
+    while (outcome := await here.cni("STATUS")).code != 0:
+        assert loop.time() < deadline, outcome.output
+        await asyncio.sleep(0.01)
+
+
+def run(*words: str) -> None:
+    """Run a program that must succeed."""
+    subprocess.run(words, check=True)
+
+
+def socket_in(netns: str, kind: socket.SocketKind, family: int = socket.AF_INET) -> socket.socket:
+    """A socket of the namespace *netns*, whatever namespace the caller is in."""
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        fd = os.open(f"/run/netns/{netns}", os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) == 0:
+                made.append(socket.socket(family, kind))
+        finally:
+            os.close(fd)
+
+    visitor = threading.Thread(target=make)
+    visitor.start()
+    visitor.join()
+    made[0].settimeout(1.0)
+    return made[0]
+
+
+class Echo:
+    """A TCP and a UDP echo server in a namespace, on one port; counts what reached it."""
+
+    def __init__(self, netns: str, port: int, family: int = socket.AF_INET) -> None:
+        self.connections = self.datagrams = 0
+        any_address = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
+        self._tcp, self._udp = (
+            socket_in(netns, kind, family) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+        )
+        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for one in (self._tcp, self._udp):
+            one.settimeout(None)
+            one.bind((any_address, port))
+        self._tcp.listen(64)
+        for serve in (self._accept, self._answer):
+            threading.Thread(target=serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop."""
+        for one in (self._tcp, self._udp):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def __enter__(self) -> Echo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                peer, _ = self._tcp.accept()
+                self.connections += 1
+                threading.Thread(target=self._echo, args=(peer,), daemon=True).start()
+
+    @staticmethod
+    def _echo(peer: socket.socket) -> None:
+        with suppress(OSError), peer:
+            while data := peer.recv(65536):
+                peer.sendall(data)
+
+    def _answer(self) -> None:
+        with suppress(OSError):
+            while True:
+                data, peer = self._udp.recvfrom(2048)
+                self.datagrams += 1
+                self._udp.sendto(data, peer)
+
+
+def connects(source: str, address: str, port: int, *, timeout_s: float = 0.5) -> bool:
+    """Whether a TCP connection from namespace *source* works, data included."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket_in(source, socket.SOCK_STREAM, family) as client:
+        client.settimeout(timeout_s)
+        try:
+            client.connect((address, port))
+            client.sendall(b"ping")
+            return client.recv(4) == b"ping"
+        except OSError:
+            return False
