@@ -175,6 +175,7 @@ class Node:
         self.cgroup = group / name
         self.host = f"172.31.{number}.1"
         self.address = f"172.31.{number}.2"
+        self.address6 = f"fd00:172:31:{number:x}::2"
         self.cidrs = (f"10.52.{number}.0/24", f"fd00:10:52:{number:x}::/120")
         self.nats = NatsServer(host=self.host)
         self.pods: dict[str, Pod] = {}
@@ -196,9 +197,11 @@ class Node:
         link = f"cirri-test{self.number}"
         run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         run("ip", "address", "add", f"{self.host}/24", "dev", link)
+        run("ip", "address", "add", f"fd00:172:31:{self.number:x}::1/64", "dev", link, "nodad")
         run("ip", "link", "set", link, "up")
         for words in (
             f"address add {self.address}/24 dev eth0",
+            f"address add {self.address6}/64 dev eth0 nodad",
             "link set lo up",
             "link set eth0 up",
             f"route add default via {self.host}",
@@ -213,7 +216,9 @@ class Node:
         for pod in list(self.pods.values()):
             subprocess.run(["ip", "netns", "delete", pod.netns], check=False)
         subprocess.run(["ip", "netns", "delete", self.name], check=False)
-        subprocess.run(["ip", "link", "delete", f"cirri-test{self.number}"], check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            ["ip", "link", "delete", f"cirri-test{self.number}"], check=False, stderr=subprocess.DEVNULL
+        )
         shutil.rmtree(self.bpffs, ignore_errors=True)
         with suppress(OSError):
             self.cgroup.rmdir()
@@ -262,7 +267,9 @@ class Node:
     async def enforced(self, revision: int, *, within_s: float = 5.0) -> None:
         """Return when the node says that every policy up to *revision* is in force."""
         await eventually(
-            lambda: self.status.policy_revision >= revision, within_s=within_s, what=f"policy {revision}: {self.status}"
+            lambda: self.status.policy_revision >= revision,
+            within_s=within_s,
+            what=f"policy {revision}: {self.status}",
         )
 
     # CNI -------------------------------------------------------------------------------
@@ -271,7 +278,12 @@ class Node:
         self, command: str, name: str = "", *, config: dict[str, Any] | str | None = None, **env: str
     ) -> Outcome:
         """Call the real plugin, as a container runtime does, for the pod *name*."""
-        fields = {"cniVersion": "1.1.0", "name": "cirri", "type": "cirri-cni", "socket": str(self.run_dir / "cni.sock")}
+        fields = {
+            "cniVersion": "1.1.0",
+            "name": "cirri",
+            "type": "cirri-cni",
+            "socket": str(self.run_dir / "cni.sock"),
+        }
         text = config if isinstance(config, str) else json.dumps({**fields, **(config or {})})
         environment = {"CNI_COMMAND": command, "CNI_PATH": "/opt/cni/bin"}
         if name:
@@ -437,6 +449,8 @@ class Echo:
         with suppress(OSError):
             while True:
                 data, peer = self._udp.recvfrom(2048)
+                if not peer:
+                    return  # shut down
                 self.datagrams += 1
                 self._udp.sendto(data, peer)
 
