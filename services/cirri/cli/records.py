@@ -95,7 +95,7 @@ def policy_records(
 
 def policy_row(record: Record, *, numeric: bool) -> list[Cell]:
     """One entry; labels stand below each other."""
-    peer: Cell = str(record["identity"]) if numeric or record["identity"] else "ANY"
+    peer: Cell = str(record["identity"] or "ANY")
     if not numeric and record["labels"]:
         peer = record["labels"]
     ports = "ANY" if record["protocol"] == "ANY" else f"{record['port'] or 'ANY'}/{record['protocol']}"

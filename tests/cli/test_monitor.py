@@ -1,0 +1,201 @@
+"""``cirri monitor``: real ring buffers, events as the programs write them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from cirri.cli.monitor import describe, line
+from cirri.cli.pins import Names
+from cirri.layout import DropReason, EventRecord, EventType, PolicyDirection, PolicyMatch, address16
+from cirri.maps import RingBuffer, test_run
+
+SYN, ACK = 2, 16
+NAMES = Names(
+    {"7": {"kind": "CiliumNetworkPolicy", "namespace": "default", "name": "rule1", "section": "spec"}},
+    {"300": ["k8s:class=xwing"]},
+)
+
+
+def event(kind: EventType, **fields: Any) -> EventRecord:
+    base = {
+        "timestamp": 5_000_000_000,
+        "source": address16("10.52.0.1"),
+        "destination": address16("10.52.1.2"),
+        "source_port": 40000,
+        "destination_port": 80,
+        "source_identity": 300,
+        "destination_identity": 301,
+        "protocol": 6,
+        "endpoint": 77,
+        "tcp_flags": SYN,
+    }
+    return EventRecord(type=kind, **{**base, **fields})
+
+
+class Case(NamedTuple):
+    """An event and the line it makes."""
+
+    id: str
+    record: EventRecord
+    expected: str
+    verbose: bool = False
+
+
+CASES = [
+    Case(
+        "drop",
+        event(EventType.DROP, reason=DropReason.POLICY, direction=PolicyDirection.INGRESS),
+        "xx drop (Policy denied) endpoint 77, identity 300->301: 10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN",
+    ),
+    Case(
+        "allowed in",
+        event(EventType.POLICY_VERDICT, direction=PolicyDirection.INGRESS, match=PolicyMatch.IDENTITY_PORT),
+        "Policy verdict log: local EP ID 77, remote ID 300, proto TCP, ingress, action allow, match L3-L4, "
+        "10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN",
+    ),
+    Case(
+        "denied out",
+        event(
+            EventType.POLICY_VERDICT,
+            direction=PolicyDirection.EGRESS,
+            reason=DropReason.POLICY_DENY,
+            match=PolicyMatch.NONE,
+        ),
+        "Policy verdict log: local EP ID 77, remote ID 301, proto TCP, egress, action deny, match none, "
+        "10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN",
+    ),
+    Case(
+        "new, IPv6, UDP",
+        event(
+            EventType.CONNECTION_NEW,
+            source=address16("fd00::1"),
+            destination=address16("fd00::2"),
+            protocol=17,
+            tcp_flags=0,
+        ),
+        "-> identity 300->301 state new: [fd00::1]:40000 -> [fd00::2]:80 udp",
+    ),
+    Case(
+        "closed",
+        event(EventType.CONNECTION_CLOSED, packets=12, bytes=3400, tcp_flags=SYN | ACK),
+        "-- identity 300->301 state closed: 10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN,ACK "
+        "12 packets 3400 bytes",
+    ),
+    Case(
+        "ping",
+        event(EventType.CONNECTION_NEW, protocol=1, source_port=99, destination_port=8, tcp_flags=0),
+        "-> identity 300->301 state new: 10.52.0.1 -> 10.52.1.2 icmp type 8 id 99",
+    ),
+    Case(
+        "verbose",
+        event(EventType.CONNECTION_NEW, rule=7),
+        "1970-01-01T00:01:05.000000Z -> identity 300->301 state new: 10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN "
+        "rule CiliumNetworkPolicy default/rule1 spec",
+        verbose=True,
+    ),
+    Case(
+        "of a later version",
+        EventRecord(type=200, protocol=250, match=99, direction=3),
+        "-> identity 0->0 state type 200: [::]:0 -> [::]:0 250",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_line(case: Case) -> None:
+    described = describe(case.record, NAMES, 60_000_000_000)
+
+    assert line(described, verbose=case.verbose) == case.expected
+    json.dumps(described)
+
+
+def send(cluster: Any, node: str, *records: EventRecord) -> list[int]:
+    program = cluster.programs[node]["tc/event"]
+    return [test_run(program, bytes(14) + record.pack()).action for record in records]
+
+
+@contextmanager
+def monitor(cluster: Any, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, listening."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "cirri.cli", "--context", cluster.context, "monitor", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Listening for events on node")
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def shown(process: subprocess.Popen[str], count: int) -> list[str]:
+    assert process.stdout is not None
+    return [process.stdout.readline().rstrip() for _ in range(count)]
+
+
+def test_events_of_all_nodes_are_followed(cluster: Any) -> None:
+    with monitor(cluster) as process:
+        send(cluster, "node1", event(EventType.CONNECTION_NEW))
+        first = shown(process, 1)
+        send(cluster, "node2", event(EventType.DROP, reason=134), event(EventType.CONNECTION_CLOSED))
+        rest = shown(process, 2)
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(10) == 0
+
+    assert first[0].startswith("[node1] -> identity 300->301 state new: ")
+    assert rest[0].startswith("[node2] xx drop (Invalid packet) endpoint 77")
+    assert rest[1].startswith("[node2] -- identity 300->301 state closed: ")
+
+
+def test_events_can_be_chosen(cluster: Any) -> None:
+    arguments = ["--node", "node1", "-o", "json", "-t", "drop", "-t", "new", "--related-to", "77"]
+    with monitor(cluster, *arguments) as process:
+        send(
+            cluster,
+            "node1",
+            event(EventType.CONNECTION_CLOSED),
+            event(EventType.DROP, endpoint=78, reason=133),
+            event(EventType.DROP, reason=133),
+            event(EventType.CONNECTION_NEW),
+        )
+        events = [json.loads(text) for text in shown(process, 2)]
+
+    assert [(e["node"], e["type"]) for e in events] == [("node1", "drop"), ("node1", "new")]
+    assert (events[0]["reason"], events[0]["reasonText"]) == (133, "Policy denied")
+    assert events[0]["tcpFlags"] == ["SYN"]
+    assert events[0]["sourcePort"] == 40000
+
+
+def test_losses_are_told(cluster: Any) -> None:
+    with monitor(cluster, "--node", "node1", "-t", "drop") as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        packet = bytes(14) + event(EventType.CONNECTION_NEW).pack()
+        # More than the ring's 1 MiB takes, whatever the kernel's own overhead.
+        test_run(cluster.programs["node1"]["tc/event"], packet, repeat=12_000)
+        lost = cluster.json("bpf", "events", "list", "--node", "node1")[0]["lost"]
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.stderr is not None
+        said = process.stderr.readline()
+
+    assert lost > 0
+    assert said == f"node1: {lost} events lost: the ring buffer was full\n"
+
+
+def test_a_ring_has_one_reader(cluster: Any) -> None:
+    with RingBuffer(cluster.bpffs["node1"] / "cirri_events"):
+        result = cluster.run("monitor", "--node", "node1")
+
+    assert result.exit_code == 1
+    assert "another process reads" in result.stderr
