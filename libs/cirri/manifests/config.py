@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import NamedTuple
 
+from cirri.addresses.config import InvalidPools, Pools, cluster_pools
+from cirri.labels import InvalidLabelFilter, LabelFilter
 from cirri.manifests.problems import Path, listed, suggestion
 from cirri.manifests.words import prefix_of
 from cirri.model import Resource
@@ -71,8 +73,18 @@ def _ranges(text: str) -> str:
     return ""
 
 
+def _label_filter(text: str) -> str:
+    try:
+        LabelFilter.parse(text.split())
+    except InvalidLabelFilter as error:
+        return f'"{error.prefix}" is not a prefix: {error.why}'
+    return ""
+
+
 KEYS: Mapping[str, Key] = {
-    "labels": Key("", "label prefixes that make an identity, separated by blanks; ! in front excludes"),
+    "labels": Key(
+        "", "label prefixes that make an identity, separated by blanks; ! in front excludes", _label_filter
+    ),
     "cluster-name": Key("default", "name of this cluster"),
     "enable-policy": Key(
         "default", "when endpoints are under default deny", _one_of("default", "always", "never")
@@ -93,9 +105,21 @@ def config_faults(resource: Resource) -> Iterator[tuple[Path, str]]:
     """What is wrong with *resource*, if it is the configuration."""
     if (resource.kind, resource.namespace, resource.name) != ("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME):
         return
-    for name, value in resource.manifest.get("data", {}).items():
-        if name in KEYS and (complaint := KEYS[name].complaint(value)):
+    data = resource.manifest.get("data", {})
+    complaints = {name: KEYS[name].complaint(value) for name, value in data.items() if name in KEYS}
+    for name, complaint in complaints.items():
+        if complaint:
             yield ("data", name), complaint
+    if not any(complaints.values()):
+        yield from pool_faults(data)
+
+
+def pool_faults(data: Mapping[str, str], before: Pools | None = None) -> Iterator[tuple[Path, str]]:
+    """What is wrong with the pools of *data* together, or as a change of those *before*."""
+    try:
+        cluster_pools(data, before=before)
+    except InvalidPools as error:
+        yield ("data", error.key), error.why
 
 
 def service_ranges(config: Resource | None) -> tuple[Network, ...]:

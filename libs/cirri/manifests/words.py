@@ -105,10 +105,10 @@ def prefix_of(text: str, *, bare: bool = True) -> IPv4Network | IPv6Network | st
     if not text:
         return "an address is missing: the string is empty"
     address, slash, length = text.partition("/")
-    if not slash and not bare:
+    if not slash and not bare and not address_complaint(text):
         return f'"{text}" has no prefix length; write {text}/{128 if ":" in text else 32} for one address'
     try:
-        if (slash and not _PREFIX_LENGTH.fullmatch(length)) or "%" in address:
+        if (slash and not _PREFIX_LENGTH.fullmatch(length)) or (not slash and not bare) or "%" in address:
             raise ValueError
         network = ip_network(text, strict=False)
     except ValueError:

@@ -28,6 +28,8 @@ MAX_NODES = 500_000
 _PREFIX = "tag:yaml.org,2002:"
 _SCALARS = {_PREFIX + name for name in ("null", "bool", "int", "float", "str", "timestamp")}
 
+_COLLECTIONS = {None, "!", _PREFIX + "map", _PREFIX + "seq"}
+
 
 class Parsed(NamedTuple):
     """One document."""
@@ -112,6 +114,8 @@ class _Composer:
             self._anchors[anchor] = None
         if isinstance(event, yaml.ScalarEvent):
             node = _Node(line, self._scalar(event, line))
+        elif event.tag not in _COLLECTIONS:
+            raise _unknown_tag(event.tag, line)
         elif isinstance(event, yaml.SequenceStartEvent):
             items = []
             while not isinstance(following := self._loader.get_event(), yaml.SequenceEndEvent):
@@ -154,7 +158,7 @@ class _Composer:
         if tag == _PREFIX + "merge":
             tag = _PREFIX + "str"
         if tag not in _SCALARS:
-            raise YamlError(line, f"tag {tag.replace(_PREFIX, '!!')} is not allowed in a manifest")
+            raise _unknown_tag(tag, line)
         numeric = tag in (_PREFIX + "int", _PREFIX + "float")
         if tag in (_PREFIX + "str", _PREFIX + "timestamp") or (numeric and ":" in event.value):
             return event.value
@@ -169,14 +173,14 @@ class _Composer:
         return value
 
 
+def _unknown_tag(tag: str, line: int) -> YamlError:
+    return YamlError(line, f"tag {tag.replace(_PREFIX, '!!')} is not allowed in a manifest")
+
+
 def _shown(key: Any) -> str:
-    return (
-        {True: "true", False: "false", None: "null"}.get(key, str(key)) if _hashable(key) else "a collection"
-    )
-
-
-def _hashable(key: Any) -> bool:
-    return key is None or isinstance(key, (bool, int, float))
+    if isinstance(key, (list, dict)):
+        return "a collection"
+    return "null" if key is None else str(key).lower()
 
 
 def _plain(node: _Node, line: int, path: Path, lines: dict[Path, int]) -> Any:

@@ -115,8 +115,8 @@ async def acknowledged(bus: Bus, results: Sequence[Result], timeout_s: float) ->
         bus.table(RESOURCES, resource_key("Deployment", "*", "*", "*")) as deployments,
     ):
         while True:
-            late = {"the bus": "does not answer"}
-            if all(table.ready.is_set() for table in (statuses, nodes, pods, deployments)):
+            late = {"bucket resources": "cannot be read"}
+            if all(table.ready.is_set() for table in (nodes, pods, deployments)):
                 objects = {
                     (r.kind, r.namespace, r.name): r
                     for r in ([*pods.values(), *deployments.values()] if wanted else [])

@@ -8,15 +8,17 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from cirri.addresses.config import InvalidPools, Pools, cluster_pools
 from cirri.kubernetes.clusterip import AddressRefused, requested, taken, with_addresses
 from cirri.kubernetes.state import NAME_LABEL, Change, Key, Refused, State, key_of, problem, with_parts
-from cirri.manifests import Problem
-from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE, Network, service_ranges
+from cirri.manifests import Problem, path_text
+from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE, Network, pool_faults, service_ranges
 from cirri.model import Resource
 
 MAX_BYTES = 900_000
 """Of one object as stored; the bus takes a message of 1 MiB."""
 
+_CONFIG = Key("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME)
 _SET_BY_US = ("uid", "creationTimestamp", "generation")
 
 
@@ -59,9 +61,19 @@ def _faults(new: Resource, old: Resource | None, namespaces: set[str]) -> Iterat
         yield problem(new, "metadata.namespace", f'namespace "{new.namespace}" does not exist')
     if old is not None and old.node and new.node and new.node != old.node:
         yield problem(new, "spec.nodeName", f'cannot change from "{old.node}"; delete the Pod first')
+    if old is not None and key_of(new) == _CONFIG:
+        for path, says in pool_faults(new.manifest.get("data", {}), _pools(old)):
+            yield problem(new, path_text(path), says)
     size = len(msgspec.msgpack.encode(new.manifest))
     if size > MAX_BYTES:
         yield problem(new, "", f"has {size} bytes; allowed: at most {MAX_BYTES}")
+
+
+def _pools(config: Resource) -> Pools | None:
+    try:
+        return cluster_pools(config.manifest.get("data", {}))
+    except InvalidPools:  # stored by a version with other rules
+        return None
 
 
 def _merged(new: Resource, old: Resource | None) -> Resource:
@@ -88,8 +100,7 @@ def _merged(new: Resource, old: Resource | None) -> Resource:
 
 def _addressed(objects: Sequence[Resource], state: State) -> list[Resource]:
     """*objects* with every Service's addresses; the ones that manifests name are served first."""
-    config_key = Key("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME)
-    config = next((new for new in objects if key_of(new) == config_key), state.get(config_key))
+    config = next((new for new in objects if key_of(new) == _CONFIG), state.get(_CONFIG))
     ranges = service_ranges(config)
     used = taken(state)
     done: dict[Key, Resource] = {}
