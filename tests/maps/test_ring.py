@@ -47,13 +47,13 @@ def test_records_come_in_order(kinds: Programs, bpffs: Path) -> None:
 def test_the_ring_wraps(kinds: Programs, bpffs: Path) -> None:
     seen: list[int] = []
     with RingBuffer(bpffs / "cirri_ring") as ring:
-        for mark in range(2 * SIZE // PER_RUN):
+        for mark in range(5 * SIZE // PER_RUN):
             emit(kinds, mark)
             if mark % 100 == 99:
                 seen += marks(ring.read())
         seen += marks(ring.read())
 
-    assert seen == list(range(2 * SIZE // PER_RUN))
+    assert seen == list(range(5 * SIZE // PER_RUN))
 
 
 def test_a_full_ring_refuses_and_goes_on_when_read(kinds: Programs, bpffs: Path) -> None:
