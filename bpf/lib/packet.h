@@ -144,6 +144,12 @@ static __always_inline int parse_icmp(struct packet *packet, const struct l4_hea
 	return 0;
 }
 
+static __always_inline bool l4_is_known(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP ||
+	       protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
+}
+
 /* Ports, ICMP type and TCP flags of *length* bytes of L4 (header and payload) at packet->l4_offset. */
 static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *packet, __u32 length)
 {
@@ -155,14 +161,14 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *packet
 	if (packet->flags & PACKET_LATER_FRAGMENT)
 		return 0;
 	if (length < L4_BASE)
-		return DROP_CT_INVALID_HEADER;
+		return l4_is_known(packet->protocol) ? DROP_CT_INVALID_HEADER : DROP_UNKNOWN_L4;
 	if ((void *)(l4 + 1) > end) {
 		__builtin_memset(&copy, 0, sizeof(copy));
 		if (packet->protocol == IPPROTO_TCP) {
 			if (bpf_skb_load_bytes(skb, offset, &copy, 14))
 				return DROP_CT_INVALID_HEADER;
 		} else if (bpf_skb_load_bytes(skb, offset, &copy, L4_BASE)) {
-			return DROP_CT_INVALID_HEADER;
+			return DROP_CT_INVALID_HEADER;	/* length says that they are there */
 		}
 		l4 = &copy;
 	}

@@ -1,0 +1,311 @@
+"""The real programs in the real kernel, with a small world in their maps, fed with single packets.
+
+::
+
+      pod A ──┐             ┌── pod R   (on the other node, NEXT_HOP)
+      pod B ──┤ this node ──┤
+              └── stack     └── the world
+
+``World.run`` gives a packet to a program under BPF_PROG_TEST_RUN and returns all that came of it:
+the verdict, the packet, and what changed in the maps.  Packets are bytes; tests build them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from msgspec.structs import replace
+
+from cirri.layout import (
+    CT,
+    ENDPOINTS,
+    EVENT_COUNTER,
+    EVENTS,
+    FRAGMENTS,
+    IPCACHE,
+    METRICS,
+    POLICY,
+    RUNTIME,
+    DropReason,
+    EndpointValue,
+    EventCounter,
+    EventRecord,
+    EventType,
+    IpcacheKey,
+    IpcacheValue,
+    MetricsValue,
+    PolicyDirection,
+    PolicyKey,
+    PolicyValue,
+    RuntimeConfig,
+    address16,
+    metrics_of,
+)
+from cirri.maps import Objects, RingBuffer, SkBuff, open_pinned, test_run
+
+ROOT = Path(__file__).parents[3]
+BUILD = ROOT / "bpf" / "build"
+
+TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
+EPOCH = 5
+UPLINK = 77
+SIZES = {"cirri_ct": 512, "cirri_fragments": 64, "cirri_policy": 1024, "cirri_ipcache": 1024}
+"""Small maps: the kernel allocates them whole, and every test has its own."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod of this node."""
+
+    name: str
+    address4: str
+    address6: str
+    identity: int
+    policy_id: int
+    id: int
+    mac: str
+    node_mac: str
+
+
+A = Pod("A", "10.52.0.2", "fd00:10:52::2", 1001, 11, 2001, "0a:00:00:00:00:0a", "0e:00:00:00:00:0a")
+B = Pod("B", "10.52.0.3", "fd00:10:52::3", 1002, 12, 2002, "0a:00:00:00:00:0b", "0e:00:00:00:00:0b")
+PODS = {"A": A, "B": B}
+R4, R6, R_IDENTITY = "10.52.1.2", "fd00:10:52::1:2", 1003
+NEXT_HOP4, NEXT_HOP6 = "192.168.3.11", "fd00:192:168:3::11"
+HOST4, HOST6, HOST_IDENTITY = "192.168.3.10", "fd00:192:168:3::10", 1
+WORLD4, WORLD6, WORLD_IDENTITY4, WORLD_IDENTITY6 = "198.51.100.9", "2001:db8:1::9", 9, 10
+CIDR4, CIDR6, CIDR_IDENTITY = "203.0.113.0/24", "2001:db8:2::/48", 0x01000001
+
+
+class Entry(NamedTuple):
+    """An entry of ``cirri_policy`` for a pod."""
+
+    pod: str
+    direction: PolicyDirection
+    peer: int = 0
+    protocol: int = 0
+    port: int = 0
+    bits: int = 0
+    rule: int = 0
+    deny: bool = False
+    priority: int = 0
+
+
+class Result(NamedTuple):
+    """What came of a packet."""
+
+    action: int
+    packet: bytes
+    metrics: dict[tuple[int, int], tuple[int, int]]
+    """(reason, direction) -> (packets, bytes), what was added."""
+    events: list[EventRecord]
+
+
+@dataclass
+class World:
+    """Programs and maps, and the devices behind which A and B are."""
+
+    bpffs: Path
+    ifindex: dict[str, int]
+    rodata: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Load the programs and open their maps."""
+        self.programs = Objects.load(
+            BUILD,
+            self.bpffs,
+            names=["bpf_pod", "bpf_node"],
+            max_entries=SIZES,
+            rodata=self.rodata,
+        )
+        self.ct = open_pinned(self.bpffs, CT, max_entries=SIZES["cirri_ct"])
+        self.endpoints = open_pinned(self.bpffs, ENDPOINTS)
+        self.fragments = open_pinned(self.bpffs, FRAGMENTS, max_entries=SIZES["cirri_fragments"])
+        self.ipcache = open_pinned(self.bpffs, IPCACHE, max_entries=SIZES["cirri_ipcache"])
+        self.policy = open_pinned(self.bpffs, POLICY, max_entries=SIZES["cirri_policy"])
+        self.runtime = open_pinned(self.bpffs, RUNTIME)
+        self._metrics: Any = open_pinned(self.bpffs, METRICS)
+        self._counters: Any = open_pinned(self.bpffs, EVENT_COUNTER)
+        self.ring = RingBuffer(self.bpffs / EVENTS.name)
+        self.reset()
+
+    def close(self) -> None:
+        """Give everything back but the pins."""
+        self.ring.close()
+        for each in (self.ct, self.endpoints, self.fragments, self.ipcache, self.policy, self.runtime):
+            each.close()
+        self._metrics.close()
+        self._counters.close()
+        self.programs.close()
+
+    # the world ---------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Nothing is known of any connection, no policy is in force, A, B, R and the host are there."""
+        for each in (self.ct, self.fragments, self.policy, self.endpoints, self.ipcache):
+            each.clear()
+        self.runtime.put(0, RuntimeConfig(epoch=EPOCH, uplink_ifindex=UPLINK))
+        for pod in PODS.values():
+            self.set_pod(pod.name, policy_id=0, flags=0)
+        self._learn(R4, R_IDENTITY, NEXT_HOP4)
+        self._learn(R6, R_IDENTITY, NEXT_HOP6)
+        self._learn(HOST4, HOST_IDENTITY)
+        self._learn(HOST6, HOST_IDENTITY)
+        self._learn(CIDR4, CIDR_IDENTITY)
+        self._learn(CIDR6, CIDR_IDENTITY)
+        self.ring.read()
+        self._metrics_before = self.metrics()
+
+    def _learn(self, prefix: str, identity: int, node: str = "") -> None:
+        value = IpcacheValue(identity=identity, node=address16(node) if node else bytes(16))
+        self.ipcache.put(IpcacheKey.of(ip_network(prefix)), value)
+
+    def set_pod(self, name: str, *, policy_id: int, flags: int, identity: int = 0) -> None:
+        """Write the endpoint entries of a pod."""
+        pod = PODS[name]
+        value = EndpointValue(
+            ifindex=self.ifindex[name],
+            identity=identity or pod.identity,
+            policy_id=policy_id,
+            id=pod.id,
+            flags=flags,
+            mac=mac(pod.mac),
+            node_mac=mac(pod.node_mac),
+        )
+        for address in (pod.address4, pod.address6):
+            self.endpoints.put(address16(address), value)
+            self._learn(address, value.identity)
+
+    def enforce(self, flags: Mapping[str, int], entries: tuple[Entry, ...] = ()) -> None:
+        """Put *entries* in force, with default deny as *flags* say, by pod."""
+        for entry in entries:
+            key = PolicyKey.of(
+                PODS[entry.pod].policy_id,
+                entry.peer,
+                entry.direction,
+                entry.protocol,
+                entry.port,
+                entry.bits,
+            )
+            value = PolicyValue(rule=entry.rule, deny=entry.deny, priority=entry.priority)
+            self.policy.put(key, value)
+        for name in {*flags, *(entry.pod for entry in entries)}:
+            self.set_pod(name, policy_id=PODS[name].policy_id, flags=flags.get(name, 0))
+
+    def raise_epoch(self) -> None:
+        """Say that something changed."""
+        config = self.runtime[0]
+        self.runtime.put(0, replace(config, epoch=config.epoch + 1))
+
+    def expire(self) -> None:
+        """Let every connection's time be over."""
+        for key, value in self.ct.to_dict().items():
+            self.ct.put(key, replace(value, expires=1))
+
+    # packets -----------------------------------------------------------------
+
+    def run(self, section: str, packet: bytes, ifindex: int) -> Result:
+        """Give *packet* to the program in *section*, as met on device *ifindex*."""
+        run = test_run(self.programs[section], packet, context=SkBuff(ifindex=ifindex))
+        before, now = self._metrics_before, self.metrics()
+        self._metrics_before = now
+        added = {
+            key: (now[key][0] - before.get(key, (0, 0))[0], now[key][1] - before.get(key, (0, 0))[1])
+            for key in now
+            if now[key] != before.get(key)
+        }
+        return Result(run.action, run.packet, added, self.events())
+
+    def metrics(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """(reason, direction) -> (packets, bytes), of all CPUs, if any."""
+        sums = ((metrics_of(index), MetricsValue.sum(values)) for index, values in self._metrics.items())
+        return {key: (total.packets, total.bytes) for key, total in sums if total.packets}
+
+    def events(self) -> list[EventRecord]:
+        """What the programs told since the last look."""
+        return [EventRecord.unpack(raw) for raw in self.ring.read()]
+
+    def counted(self, counter: EventCounter) -> int:
+        """Events submitted or lost so far."""
+        return sum(self._counters[counter])
+
+
+def mac(text: str) -> bytes:
+    """The bytes of a MAC address."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def told(event: EventRecord) -> str:
+    """An event in a few words, for comparison: *new*, *egress allow match=2 rule=7*, *drop POLICY ingress*."""
+    direction = PolicyDirection(event.direction).name.lower() if event.direction else ""
+    reason = DropReason(event.reason).name if event.reason else "allow"
+    match event.type:
+        case EventType.CONNECTION_NEW:
+            return "new"
+        case EventType.CONNECTION_CLOSED:
+            return f"closed packets={event.packets}"
+        case EventType.POLICY_VERDICT:
+            return f"{direction} {reason} match={event.match} rule={event.rule}"
+        case _:
+            return f"drop {reason} {direction}"
+
+
+def routed(packet: bytes, pod: Pod | None) -> bytes:
+    """*packet* as a router passes it on: one hop less, a right checksum, and the MACs of *pod*'s link."""
+    out = bytearray(packet)
+    if pod:
+        out[:12] = mac(pod.mac) + mac(pod.node_mac)
+    if out[12:14] == b"\x86\xdd":
+        out[21] -= 1
+        return bytes(out)
+    out[22] -= 1
+    header = 14 + (out[14] & 15) * 4
+    out[24:26] = bytes(2)
+    out[24:26] = checksum(bytes(out[14:header])).to_bytes(2, "big")
+    return bytes(out)
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071), computed in the plainest way."""
+    total = sum(int.from_bytes(data[i : i + 2].ljust(2, b"\0"), "big") for i in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+@contextmanager
+def devices() -> Iterator[dict[str, int]]:
+    """Two devices of this network namespace: test runs accept the index of a real one only."""
+    stem = f"cirri-test-{uuid4().hex[:3]}"
+    names = {"A": f"{stem}a", "B": f"{stem}b"}
+    subprocess.run(
+        ["ip", "link", "add", names["A"], "type", "veth", "peer", "name", names["B"]], check=True, timeout=10
+    )
+    try:
+        yield {pod: socket.if_nametoindex(name) for pod, name in names.items()}
+    finally:
+        subprocess.run(["ip", "link", "del", names["A"]], check=False, timeout=10)
+
+
+@contextmanager
+def world(rodata: Mapping[str, int] | None = None) -> Iterator[World]:
+    """A world of its own; nothing of it stays."""
+    bpffs = Path(f"/sys/fs/bpf/cirri-test-{uuid4().hex[:12]}")
+    with devices() as ifindex:
+        try:
+            made = World(bpffs, ifindex, rodata or {})
+            try:
+                yield made
+            finally:
+                made.close()
+        finally:
+            shutil.rmtree(bpffs, ignore_errors=True)
