@@ -58,7 +58,7 @@ class ManifestError(CirriError):
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`` (did you mean "x"?)`` when one of *known* is close to *word*, else nothing."""
     by_folded = {k.casefold(): k for k in known}
-    close = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.66)
     return f' (did you mean "{by_folded[close[0]]}"?)' if close else ""
 
 

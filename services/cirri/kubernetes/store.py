@@ -48,10 +48,10 @@ class Store:
     def __init__(self, root: Path) -> None:
         self._manifests = root / "manifests"
         self._statuses = root / "statuses"
+        self._manifests.mkdir(parents=True, exist_ok=True)
 
     def load(self) -> dict[Key, Resource]:
         """Every stored object.  Raises :class:`StoredManifestUnreadable`."""
-        self._manifests.mkdir(parents=True, exist_ok=True)
         self._finish_batch()
         found = {}
         for path in sorted(self._manifests.glob("*/*/*.json")):
