@@ -15,23 +15,10 @@ from contextlib import suppress
 from cirri.layout import METRICS, DropReason, MetricsValue, metrics_of
 from cirri.maps import open_per_cpu
 from cirri.model import Resource
-from cirri.testing.node import Echo, Node, Pod, connects, node, run, socket_in
+from cirri.testing.node import Node, node, run
+from cirri.testing.objects import allow, service
+from cirri.testing.sockets import Echo, connects, socket_in
 from cirri.testing.wait import eventually
-
-
-def policy(name: str, *, to: str, allow: str = "") -> Resource:
-    """Pods ``app=to`` take traffic from ``app=allow`` on TCP port 80 alone (from nobody if empty)."""
-    rule = {
-        "from": [{"podSelector": {"matchLabels": {"app": allow}}}],
-        "ports": [{"protocol": "TCP", "port": 80}],
-    }
-    spec = {
-        "podSelector": {"matchLabels": {"app": to}},
-        "policyTypes": ["Ingress"],
-        "ingress": [rule] * bool(allow),
-    }
-    manifest = {"metadata": {"name": name, "namespace": "default"}, "spec": spec}
-    return Resource(kind="NetworkPolicy", namespace="default", name=name, manifest=manifest)
 
 
 def dropped(here: Node, reason: DropReason) -> int:
@@ -80,7 +67,7 @@ def test_a_policy_closes_cuts_what_is_open_and_its_removal_opens_again() -> None
                 open_one.sendall(b"before")
                 assert open_one.recv(6) == b"before"
 
-                rule = policy("web", to="web", allow="tie")
+                rule = allow("web", to="web", peer="tie")
                 await here.enforced(await here.cluster.put(rule))
                 assert connects(tie.netns, web.ipv4, 80)
                 assert not connects(x.netns, web.ipv4, 80, timeout_s=0.3)
@@ -103,7 +90,7 @@ def test_a_pod_cannot_speak_with_anothers_address() -> None:
             web, tie = await here.add("web", app="web"), await here.add("tie", app="tie")
             for stolen in ("10.52.0.99", web.ipv4):
                 run("ip", "-n", tie.netns, "address", "add", f"{stolen}/32", "dev", "lo")
-            with Echo(here.name, 80) as echo, socket_in(tie.netns, socket.SOCK_DGRAM) as liar:
+            with Echo(here.name, 80) as echo:
                 before = dropped(here, DropReason.INVALID_SOURCE_IP)
                 for count, stolen in enumerate(("10.52.0.99", web.ipv4), 1):
                     with socket_in(tie.netns, socket.SOCK_DGRAM) as liar:
@@ -115,34 +102,6 @@ def test_a_pod_cannot_speak_with_anothers_address() -> None:
                 assert echo.datagrams == 0
 
     asyncio.run(main())
-
-
-def service(address: str, pods: list[Pod]) -> list[Resource]:
-    """A Service on *address*, ports 80/TCP and 81/UDP, and the slice with its backends."""
-    ports = [{"name": "web", "port": 80, "protocol": "TCP"}, {"name": "dns", "port": 81, "protocol": "UDP"}]
-    backends = [{"addresses": [pod.ipv4], "conditions": {"ready": True}} for pod in pods]
-    return [
-        Resource(
-            kind="Service",
-            namespace="default",
-            name="web",
-            manifest={"metadata": {"name": "web"}, "spec": {"clusterIP": address, "ports": ports}},
-        ),
-        Resource(
-            kind="EndpointSlice",
-            namespace="default",
-            name="web-1",
-            manifest={
-                "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
-                "addressType": "IPv4",
-                "ports": [
-                    {"name": "web", "port": 8080, "protocol": "TCP"},
-                    {"name": "dns", "port": 8081, "protocol": "UDP"},
-                ],
-                "endpoints": backends,
-            },
-        ),
-    ]
 
 
 CLIENT = """
@@ -162,11 +121,12 @@ def test_a_service_answers_on_its_cluster_ip() -> None:
         async with node() as here:
             web, tie = await here.add("web", app="web"), await here.add("tie", app="tie")
             revision = 0
-            for resource in service("10.96.0.10", [web]):
+            for resource in service("10.96.0.10", [web.ipv4]):
                 revision = await here.cluster.put(resource)
             await eventually(lambda: here.status.resources_revision >= revision, what=str(here.status))
             with Echo(web.netns, 8080), Echo(web.netns, 8081):
-                said = subprocess.run(
+                said = await asyncio.to_thread(
+                    subprocess.run,
                     ["nsenter", f"--net=/run/netns/{tie.netns}", sys.executable, "-I", "-S", "-c", CLIENT,
                      str(here.cgroup), "10.96.0.10"],
                     capture_output=True, text=True, timeout=10, check=True,
@@ -180,7 +140,7 @@ def test_new_labels_mean_a_new_identity_and_policy_without_a_gap() -> None:
     async def main() -> None:
         async with node() as here:
             web, tie = await here.add("web", app="web"), await here.add("tie", app="tie")
-            await here.enforced(await here.cluster.put(policy("web", to="web", allow="tie")))
+            await here.enforced(await here.cluster.put(allow("web", to="web", peer="tie")))
             before = here.endpoints["node1.2"].identity
             with Echo(web.netns, 80):
                 assert connects(tie.netns, web.ipv4, 80)

@@ -12,17 +12,14 @@ The central services are played by :class:`Cluster`: the real compiler, publishi
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -56,7 +53,6 @@ from cirri.testing.wait import eventually
 REPOSITORY = Path(__file__).resolve().parents[3]
 PLUGIN = REPOSITORY / "services/cirri/cni/build/cirri-cni"
 NODE = "node1"
-CLONE_NEWNET = 0x40000000
 
 
 class Cluster:
@@ -303,7 +299,7 @@ class Node:
         output, _ = await process.communicate(text.encode())
         return Outcome(process.returncode or 0, json.loads(output) if output.strip() else {})
 
-    async def pod(self, name: str, *, known: bool = True, **labels: str) -> Pod:
+    async def pod(self, name: str, labels: dict[str, str], *, known: bool = True) -> Pod:
         """A namespace, the Pod object and (unless *known* is False) its identity; no ADD yet."""
         netns = f"{self.name}-{name}"
         run("ip", "netns", "add", netns)
@@ -323,7 +319,7 @@ class Node:
 
     async def add(self, name: str, **labels: str) -> Pod:
         """A running pod."""
-        pod = await self.pod(name, **labels)
+        pod = await self.pod(name, labels)
         await self.plug(pod)
         return pod
 
@@ -381,88 +377,3 @@ async def answering(here: Node, *, within_s: float = 10.0) -> None:
 def run(*words: str) -> None:
     """Run a program that must succeed."""
     subprocess.run(words, check=True)
-
-
-def socket_in(netns: str, kind: socket.SocketKind, family: int = socket.AF_INET) -> socket.socket:
-    """A socket of the namespace *netns*, whatever namespace the caller is in."""
-    made: list[socket.socket] = []
-
-    def make() -> None:
-        fd = os.open(f"/run/netns/{netns}", os.O_RDONLY)
-        try:
-            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) == 0:
-                made.append(socket.socket(family, kind))
-        finally:
-            os.close(fd)
-
-    visitor = threading.Thread(target=make)
-    visitor.start()
-    visitor.join()
-    made[0].settimeout(1.0)
-    return made[0]
-
-
-class Echo:
-    """A TCP and a UDP echo server in a namespace, on one port; counts what reached it."""
-
-    def __init__(self, netns: str, port: int, family: int = socket.AF_INET) -> None:
-        self.connections = self.datagrams = 0
-        any_address = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
-        self._tcp, self._udp = (
-            socket_in(netns, kind, family) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
-        )
-        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        for one in (self._tcp, self._udp):
-            one.settimeout(None)
-            one.bind((any_address, port))
-        self._tcp.listen(64)
-        for serve in (self._accept, self._answer):
-            threading.Thread(target=serve, daemon=True).start()
-
-    def close(self) -> None:
-        """Stop."""
-        for one in (self._tcp, self._udp):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def __enter__(self) -> Echo:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                peer, _ = self._tcp.accept()
-                self.connections += 1
-                threading.Thread(target=self._echo, args=(peer,), daemon=True).start()
-
-    @staticmethod
-    def _echo(peer: socket.socket) -> None:
-        with suppress(OSError), peer:
-            while data := peer.recv(65536):
-                peer.sendall(data)
-
-    def _answer(self) -> None:
-        with suppress(OSError):
-            while True:
-                data, peer = self._udp.recvfrom(2048)
-                if not peer:
-                    return  # shut down
-                self.datagrams += 1
-                self._udp.sendto(data, peer)
-
-
-def connects(source: str, address: str, port: int, *, timeout_s: float = 0.5) -> bool:
-    """Whether a TCP connection from namespace *source* works, data included."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket_in(source, socket.SOCK_STREAM, family) as client:
-        client.settimeout(timeout_s)
-        try:
-            client.connect((address, port))
-            client.sendall(b"ping")
-            return client.recv(4) == b"ping"
-        except OSError:
-            return False
