@@ -17,6 +17,32 @@ int timeout(struct __sk_buff *skb)
 	return ct_timeout_any_s;
 }
 
+/* Two ends behind the Ethernet header (addresses, ports, protocol) become their key, in place. */
+SEC("tc/key")
+int make_key(struct __sk_buff *skb)
+{
+	struct {
+		union address source, destination;
+		__be16 source_port, destination_port;
+		__u8 protocol, pad[3];
+	} ends;
+	struct packet packet = {};
+	struct ct_key key;
+	bool high;
+
+	if (bpf_skb_load_bytes(skb, 14, &ends, sizeof(ends)) < 0)
+		return -1;
+	packet.source = ends.source;
+	packet.destination = ends.destination;
+	packet.source_port = ends.source_port;
+	packet.destination_port = ends.destination_port;
+	packet.protocol = ends.protocol;
+	high = ct_key_set(&key, &packet);
+	if (bpf_skb_store_bytes(skb, 14, &key, sizeof(key), 0) < 0)
+		return -1;
+	return high;
+}
+
 /* Puts the struct event behind the Ethernet header of the packet into the ring. */
 SEC("tc/event")
 int pass_event(struct __sk_buff *skb)
