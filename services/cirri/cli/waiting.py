@@ -16,7 +16,7 @@ from cirri.model import NODES, RESOURCES, NodeStatus, Resource, resource_key
 if TYPE_CHECKING:
     from cirri.kv import Bus
 
-_POLICY = POLICY_KINDS | {"Namespace", "Pod"}
+_SERVICE_LABEL = "kubernetes.io/service-name"
 _DATAPATH = frozenset({"Service", "EndpointSlice", "Node"})
 POLL_S = 0.02
 """How often the buckets are looked at when no news comes."""
@@ -34,7 +34,7 @@ def goal_of(results: Iterable[Result]) -> Goal:
     policy = datapath = 0
     for result in results:
         is_config = result.kind == "ConfigMap" and result.name == CONFIG_NAME
-        if result.kind in _POLICY or is_config:
+        if result.kind in POLICY_KINDS or is_config:
             policy = max(policy, result.revision)
         if result.kind in _DATAPATH:
             datapath = max(datapath, result.revision)
@@ -89,6 +89,40 @@ def _ready(status: Mapping[str, object]) -> bool:
     )
 
 
+def unlisted(service: Resource, pods: Iterable[Resource], slices: Iterable[Resource]) -> frozenset[str]:
+    """Addresses of ready pods that *service* selects and that none of its *slices* offers yet."""
+    spec = service.manifest.get("spec", {})
+    selector, families = spec.get("selector"), spec.get("ipFamilies", ["IPv4", "IPv6"])
+    if not selector:
+        return frozenset()
+    wanted = {
+        entry["ip"]
+        for pod in pods
+        if pod.namespace == service.namespace
+        and selector.items() <= pod.manifest["metadata"].get("labels", {}).items()
+        and _ready(pod.manifest.get("status", {}))
+        for entry in pod.manifest["status"].get("podIPs", [])
+        if ("IPv6" if ":" in entry["ip"] else "IPv4") in families
+    }
+    offered = {
+        address
+        for item in slices
+        for endpoint in item.manifest.get("endpoints", [])
+        if endpoint.get("conditions", {}).get("ready", True)
+        for address in endpoint["addresses"]
+    }
+    return frozenset(wanted - offered)
+
+
+def _slices_of(service: Resource, slices: Mapping[str, Resource]) -> dict[str, Resource]:
+    return {
+        key: item
+        for key, item in slices.items()
+        if item.namespace == service.namespace
+        and item.manifest["metadata"].get("labels", {}).get(_SERVICE_LABEL) == service.name
+    }
+
+
 class NotAcknowledged(CirriError):
     """Time is up and something is not in force."""
 
@@ -101,29 +135,41 @@ class NotAcknowledged(CirriError):
 
 
 async def acknowledged(bus: Bus, results: Sequence[Result], timeout_s: float) -> None:
-    """Returns once every node has realized *results* and their pods are ready.
+    """Returns once every node has realized *results*, their pods are ready, and their Services lead
+    to every ready pod.
 
     Raises :class:`NotAcknowledged`.
     """
     goal = goal_of(results)
     wanted = [r for r in results if r.kind in {"Pod", "Deployment"} and r.action != "deleted"]
+    served = {(r.namespace, r.name) for r in results if r.kind == "Service" and r.action != "deleted"}
     deadline = time.monotonic() + timeout_s
     async with (
         bus.table(NODES) as statuses,
         bus.table(RESOURCES, resource_key("Node", "", "*", "*")) as nodes,
         bus.table(RESOURCES, resource_key("Pod", "*", "*", "*")) as pods,
         bus.table(RESOURCES, resource_key("Deployment", "*", "*", "*")) as deployments,
+        bus.table(RESOURCES, resource_key("Service", "*", "*", "*")) as services,
+        bus.table(RESOURCES, resource_key("EndpointSlice", "*", "*", "*")) as slices,
     ):
+        tables = (statuses, nodes, pods, deployments, services, slices)
         while True:
-            late = {"bucket resources": "cannot be read"}
-            if all(table.ready.is_set() for table in (nodes, pods, deployments)):
+            late = {"the bus": "does not answer"}
+            if all(table.ready.is_set() for table in tables):
                 objects = {
                     (r.kind, r.namespace, r.name): r
                     for r in ([*pods.values(), *deployments.values()] if wanted else [])
                 }
+                late = unready(wanted, objects)
+                newest = goal.datapath
+                for service in services.values():
+                    if (service.namespace, service.name) in served:
+                        own = _slices_of(service, slices)
+                        if missing := unlisted(service, pods.values(), own.values()):
+                            late[f"service {service.name}"] = f"does not lead to {', '.join(sorted(missing))}"
+                        newest = max([newest, *map(slices.revision_of, own)])
                 by_node = {status.node: status for status in statuses.values()}
-                late = behind(goal, [node.name for node in nodes.values()], by_node)
-                late |= unready(wanted, objects)
+                late |= behind(Goal(goal.policy, newest), [node.name for node in nodes.values()], by_node)
             if not late:
                 return
             if time.monotonic() >= deadline:
