@@ -1,9 +1,9 @@
 """Netlink as short batches: pure messages, one socket per network namespace, few system calls.
 
-pyroute2 knows the wire format; its import costs 0.15 s and 24 MB, so only :mod:`messages`
-and :mod:`read` touch it and services import those two late.
+pyroute2 knows the wire format; :mod:`wire` takes no more of it than that.
 
 * :mod:`messages`  what is asked of the kernel, as bytes (pure)
+* :mod:`wire`      pyroute2's message classes
 * :mod:`channel`   a socket that sends a batch and collects its acknowledgements
 * :mod:`namespace` network namespaces by path
 * :mod:`pod`       the messages that make up a pod's device, addresses and routes (pure)

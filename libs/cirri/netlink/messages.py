@@ -12,13 +12,8 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-from pyroute2.netlink.rtnl.tcmsg import tcmsg
-
 from cirri.netlink.channel import Request
+from cirri.netlink.wire import ifaddrmsg, ifinfmsg, ndmsg, rtmsg, tcmsg
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

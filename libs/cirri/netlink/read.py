@@ -9,12 +9,9 @@ from itertools import chain
 from socket import AF_INET, AF_INET6
 from typing import Any
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from cirri.netlink import messages as m
 from cirri.netlink.channel import Channel
+from cirri.netlink.wire import ifaddrmsg, ifinfmsg, rtmsg
 
 
 @dataclass(frozen=True, slots=True)
