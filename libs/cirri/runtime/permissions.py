@@ -87,6 +87,7 @@ def of_people(user: str, services: Iterable[Service]) -> Allowed:
     """All that a person's *user* may do."""
     parts = [Allowed(("$SRV.>",), (f"_INBOX_{token(user)}.>",))]
     parts += [reading(bucket) for bucket in BUCKETS]
+    parts.append(Allowed(tuple(f"$JS.API.CONSUMER.LIST.{stream_name(b.name)}" for b in BUCKETS), ()))
     for service in services:
         node = ANY_NODE if service.scope == "node" else ""
         subjects = (

@@ -7,7 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from cirri.model import Endpoint, NodeStatus, PodCIDRs, Resource
+from cirri.model.bucket import text_of
 from cirri.runtime.contract import Service
+
+SLOW = 100
+"""Messages behind from which on a reader is called slow; bursts are shorter."""
 
 
 class Instance(Struct, frozen=True, kw_only=True):
@@ -17,6 +21,15 @@ class Instance(Struct, frozen=True, kw_only=True):
     id: str
     version: str = ""
     metadata: dict[str, str] = {}
+
+
+class Consumer(Struct, frozen=True, kw_only=True):
+    """A reader of a bucket, as JetStream lists it."""
+
+    name: str
+    """The connection's name as a token, ``_`` and something random."""
+    num_pending: int = 0
+    """Messages that wait for it."""
 
 
 class Component(Struct, frozen=True, kw_only=True):
@@ -102,6 +115,15 @@ def _where(instance: Instance) -> str:
 def _stands_by(instance: Instance) -> bool:
     """A cluster service that waits for its turn does nothing, as it should."""
     return instance.metadata.get("leader") == "no"
+
+
+def slow_readers(bucket: str, consumers: Iterable[Consumer]) -> list[str]:
+    """Sentences about readers of *bucket* that have fallen behind."""
+    return [
+        f"{text_of(c.name.partition('_')[0])} is {c.num_pending} messages of bucket {bucket} behind"
+        for c in consumers
+        if c.num_pending >= SLOW
+    ]
 
 
 def node_reports(

@@ -13,10 +13,10 @@ import msgspec
 
 from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
-from cirri.cli.health import Instance, Report, components, managed, node_reports
+from cirri.cli.health import Consumer, Instance, Report, components, managed, node_reports, slow_readers
 from cirri.cli.output import emit, output, table
 from cirri.errors import CirriError
-from cirri.model import ENDPOINTS, IDENTITIES, NODES, POD_CIDRS, POLICIES, RESOURCES, resource_key
+from cirri.model import BUCKETS, ENDPOINTS, IDENTITIES, NODES, POD_CIDRS, POLICIES, RESOURCES, resource_key
 
 if TYPE_CHECKING:
     from cirri.kv import Bus, Entry, Message
@@ -103,6 +103,7 @@ async def examine(bus: Bus) -> Report:
         pods=wanted,
         managed=ready,
         identities=sum(1 for i in identities if i.labels),
+        warnings=tuple(await _slow_readers(bus)),
         problems=tuple(problems),
     )
 
@@ -133,6 +134,26 @@ async def _revision(bus: Bus) -> int:
         return (await stream.info(bus.link, RESOURCES.name)).state.last_seq
     except BucketMissing:
         return 0
+
+
+class _Consumers(msgspec.Struct):
+    consumers: list[Consumer] | None = None
+
+
+async def _slow_readers(bus: Bus) -> list[str]:
+    """Who has fallen behind; a page of consumers (256) of each bucket is looked at."""
+    from cirri.kv import BusError
+    from cirri.kv.wire import stream_name
+
+    found: list[str] = []
+    for bucket in BUCKETS:
+        try:
+            answer = await bus.request(f"$JS.API.CONSUMER.LIST.{stream_name(bucket.name)}", b"", PING_S)
+        except BusError:
+            continue
+        listed = msgspec.json.decode(answer, type=_Consumers)
+        found += slow_readers(bucket.name, listed.consumers or [])
+    return found
 
 
 async def _ping(bus: Bus) -> list[Instance]:
