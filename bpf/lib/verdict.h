@@ -79,8 +79,8 @@ GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
 	if (!chosen && (endpoint->flags & (direction == POLICY_EGRESS ? ENDPOINT_ENFORCE_EGRESS
 								      : ENDPOINT_ENFORCE_INGRESS)))
 		error = DROP_POLICY;
-	/* That a known connection may stay is no news. */
-	if (error || (endpoint->policy_id && !(packet->flags & PACKET_AGAIN)))
+	/* That no rule speaks of it where none has to, or that a known connection may stay, is no news. */
+	if (error || (chosen && !(packet->flags & PACKET_AGAIN)))
 		report(skb, packet, verdict, EVENT_POLICY_VERDICT, -error);
 	return error;
 }
