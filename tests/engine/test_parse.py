@@ -1,0 +1,322 @@
+"""Empty, absent and void; what is refused, with which sentence; what is not enforced yet."""
+
+from typing import Any
+
+import pytest
+
+from cirri.engine import InvalidPolicy, faults, rules, unsupported
+from cirri.engine.rule import Section
+from cirri.testing.policies import policies
+
+SUBJECT = "endpointSelector: {matchLabels: {app: db}}"
+PORT80 = 'toPorts: [{ports: [{port: "80", protocol: TCP}]}]'
+
+
+def spec(section: str) -> Any:
+    return policies(f"spec: {{{SUBJECT}, {section.replace('PORT80', PORT80)}}}")[0]
+
+
+def ingress(section: str) -> Section:
+    return rules(spec(section))[0].ingress
+
+
+# Section 8.1 and 8.2: (written, has a section, number of terms, peers of the first: None is anybody)
+NOTHING = object()
+EMPTY: list[tuple[str, bool, object]] = [
+    ("egress: [{}]", False, NOTHING),
+    ("ingress: [], egress: [{}]", False, NOTHING),
+    ("ingress: null, egress: [{}]", False, NOTHING),
+    ("ingress: [{}]", True, NOTHING),
+    ("ingress: [{fromEndpoints: []}]", True, NOTHING),
+    ("ingress: [{fromEndpoints: null}]", True, NOTHING),
+    ("ingress: [{fromEndpoints: [{}]}]", True, 1),
+    ("ingress: [{fromEntities: [all]}]", True, None),
+    ("ingress: [{fromEntities: [none]}]", True, NOTHING),
+    ("ingress: [{PORT80}]", True, None),
+    ("ingressDeny: [{}]", True, NOTHING),
+    ("ingressDeny: [{fromEntities: [world]}]", True, 1),
+    ("ingress: [{fromEndpoints: [], PORT80}]", True, NOTHING),
+    ("ingress: [{fromEntities: [], PORT80}]", True, NOTHING),
+    ("ingress: [{fromCIDR: [], PORT80}]", True, NOTHING),
+    ("ingress: [{fromCIDRSet: [], PORT80}]", True, NOTHING),
+    ("ingress: [{fromNodes: [], PORT80}]", True, NOTHING),
+    ("ingress: [{fromRequires: [], PORT80}]", True, None),
+    ("ingress: [{fromRequires: []}]", True, NOTHING),
+    ("ingress: [{fromEndpoints: [{}], fromCIDR: []}]", True, NOTHING),
+    # 8.3
+    ("ingress: [{fromEndpoints: [{}], toPorts: []}]", True, 1),
+    ("ingress: [{fromEndpoints: [{}], toPorts: [{}]}]", True, NOTHING),
+    ("ingress: [{fromEndpoints: [{}], toPorts: [{ports: []}]}]", True, NOTHING),
+    ("ingress: [{fromEndpoints: [{}], icmps: []}]", True, 1),
+    ("ingress: [{fromEndpoints: [{}], icmps: [{}]}]", True, NOTHING),
+    ("ingress: [{icmps: [{fields: []}]}]", True, NOTHING),
+]
+
+
+@pytest.mark.parametrize(("section", "present", "peers"), EMPTY, ids=[case[0] for case in EMPTY])
+def test_empty(section: str, present: bool, peers: object) -> None:
+    found = ingress(section)
+    assert found.present == present
+    if peers is NOTHING:
+        assert found.terms == ()
+    elif peers is None:
+        assert [term.peers for term in found.terms] == [None]
+    else:
+        assert [len(term.peers or ()) for term in found.terms] == [peers]
+
+
+@pytest.mark.parametrize(
+    ("section", "present", "expected"),
+    [
+        ("egress: [{toServices: [], PORT80}]", True, 0),
+        ("egress: [{toFQDNs: [], PORT80}]", True, 0),
+        ("egress: [{toEndpoints: [{}]}]", True, 1),
+    ],
+)
+def test_empty_egress_peers_select_nothing(section: str, present: bool, expected: int) -> None:
+    found = rules(spec(section))[0].egress
+    assert (found.present, len(found.terms)) == (present, expected)
+
+
+@pytest.mark.parametrize(
+    ("port", "expected"),
+    [
+        ('{port: "0", protocol: ANY}', [(6, 0, 0), (17, 0, 0), (132, 0, 0)]),
+        ('{port: "0"}', [(6, 0, 0), (17, 0, 0), (132, 0, 0)]),
+        ('{port: "0", endPort: 90, protocol: TCP}', [(6, 0, 90)]),
+        ('{port: "0", endPort: 65535, protocol: TCP}', [(6, 0, 0)]),
+        ('{port: "80", protocol: tcp}', [(6, 80, 0)]),
+        ('{port: "80", endPort: 80, protocol: TCP}', [(6, 80, 0)]),
+        ('{port: "80", endPort: 79, protocol: TCP}', [(6, 80, 0)]),
+        ('{port: "80", endPort: 82, protocol: UDP}', [(17, 80, 82)]),
+        ('{port: "65535", protocol: SCTP}', [(132, 65535, 0)]),
+    ],
+)
+def test_ports(port: str, expected: list[tuple[int, int, int]]) -> None:
+    (term,) = ingress(f"ingress: [{{toPorts: [{{ports: [{port}]}}]}}]").terms
+    assert list(map(tuple, term.ports or ())) == expected
+
+
+@pytest.mark.parametrize("rules_", ["{http: []}", "{dns: []}", "{kafka: []}", "{}"])
+def test_an_empty_list_of_requests_is_a_plain_allow(rules_: str) -> None:
+    plain = 'ingress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: RULES}]}]'
+    resource = spec(plain.replace("RULES", rules_))
+    assert len(rules(resource)[0].ingress.terms) == 1
+    assert unsupported(resource) == []
+
+
+IN = "spec.ingress[0]"
+SELECTOR = f"{IN}.fromEndpoints[0]"
+PORT = f"{IN}.toPorts[0].ports[0]"
+
+
+def each(text: str, path: str, *values: str) -> list[tuple[str, str, str]]:
+    """A case for each of *values* in the place of VALUE."""
+    return [(text.replace("VALUE", value), path, "") for value in values]
+
+
+KNP = "kind: NetworkPolicy\nspec: {podSelector: {}, ingress: [VALUE]}"
+SPEC: list[tuple[str, str, str]] = [
+    ("{endpointSelector: {}}", "spec", "needs a rule in one of"),
+    ("{endpointSelector: {}, ingress: []}", "spec", "needs a rule in one of"),
+    ("{ingress: [{}]}", "spec.endpointSelector", "is required"),
+    ("{endpointSelector: {}, nodeSelector: {}, ingress: [{}]}", "spec.nodeSelector", "cannot be combined"),
+    ("{nodeSelector: {}, ingress: [{}]}", "spec.nodeSelector", "only a CiliumClusterwideNetworkPolicy"),
+    ("{endpointSelector: {}, ingres: [{}], egress: [{}]}", "spec.ingres", "unknown field"),
+    ("{endpointSelector: {matchLabel: {}}, egress: [{}]}", "spec.endpointSelector.matchLabel", "unknown"),
+    ("{endpointSelector: {}, ingress: {a: b}}", "spec.ingress", "must be a list"),
+    ("{endpointSelector: {}, ingress: [a]}", IN, "a rule is an object"),
+    (
+        "{endpointSelector: {}, ingress: [{}], enableDefaultDeny: {ingress: 1}}",
+        "spec.enableDefaultDeny",
+        "true or false",
+    ),
+    (
+        "{endpointSelector: {}, egressDeny: [{toFQDNs: [{}]}]}",
+        "spec.egressDeny[0].toFQDNs",
+        "unknown field; allowed are icmps, toCIDR",
+    ),
+    (
+        "{endpointSelector: {}, ingressDeny: [{toPorts: [{ports: [], rules: {}}]}]}",
+        "spec.ingressDeny[0].toPorts[0].rules",
+        "unknown field; allowed are ports",
+    ),
+]
+RULE: list[tuple[str, str, str]] = [
+    ("fromEndpoint: [{}]", f"{IN}.fromEndpoint", "unknown field; allowed are authentication, fromCIDR"),
+    ("toFQDNs: []", f"{IN}.toFQDNs", "unknown field"),
+    ("fromEndpoints: {a: b}", f"{IN}.fromEndpoints", "must be a list"),
+    ("fromEndpoints: [{}], fromEntities: [all]", IN, "fromEndpoints and fromEntities cannot be combined"),
+    ("fromCIDR: [10.0.0.0/8], fromCIDRSet: [{}]", IN, "fromCIDR and fromCIDRSet cannot be combined"),
+    ("fromEntities: [World]", f"{IN}.fromEntities[0]", "'World' is not one of all, none, cluster, world"),
+    (
+        "fromEndpoints: [{matchLabels: {app: 1}}]",
+        f"{SELECTOR}.matchLabels.app",
+        "a label value is a string, not 1: quote it",
+    ),
+    (
+        "fromEndpoints: [{matchLabels: {app: a b}}]",
+        f"{SELECTOR}.matchLabels.app",
+        "'a b' is not a label value",
+    ),
+    ("fromEndpoints: [{matchLabels: {-app: a}}]", f"{SELECTOR}.matchLabels.-app", "is not a label key"),
+    ("fromEndpoints: [{matchLabels: {a/b/c: a}}]", f"{SELECTOR}.matchLabels.a/b/c", "is not a label key"),
+    (
+        "fromEndpoints: [{matchExpressions: [{key: a, operator: in, values: [b]}]}]",
+        f"{SELECTOR}.matchExpressions[0].operator",
+        "'in' is not one of In, NotIn, Exists, DoesNotExist",
+    ),
+    (
+        "fromEndpoints: [{matchExpressions: [{key: a, operator: In}]}]",
+        f"{SELECTOR}.matchExpressions[0].values",
+        "operator In needs at least one value",
+    ),
+    (
+        "fromEndpoints: [{matchExpressions: [{key: a, operator: Exists, values: [b]}]}]",
+        f"{SELECTOR}.matchExpressions[0].values",
+        "operator Exists takes no values",
+    ),
+    ("toPorts: [{ports: [{port: 80}]}]", f"{PORT}.port", "must be a string with a number"),
+    ("toPorts: [{ports: [{protocol: TCP}]}]", f"{PORT}.port", "must be a string with a number"),
+    ("toPorts: [{port: '80'}]", f"{IN}.toPorts[0].port", "unknown field; allowed are"),
+    ("toPorts: [{ports: [{port: '80', protocol: HTTP}]}]", f"{PORT}.protocol", "'HTTP' is not one of TCP,"),
+    ("toPorts: [{ports: [{port: '80', endPort: 70000}]}]", f"{PORT}.endPort", "70000 is not a number from 0"),
+    (
+        f"toPorts: [{{ports: [{', '.join(['{port: A}'] * 41)}]}}]",
+        f"{IN}.toPorts[0].ports",
+        "41 ports; at most",
+    ),
+    ("PORT80, icmps: [{fields: [{type: 8}]}]", IN, "toPorts and icmps cannot be combined"),
+    ("PORT80, icmps: [{field: []}]", f"{IN}.icmps[0]", "is an object with the one field fields"),
+    *each(
+        "toPorts: [{ports: [{port: 'VALUE'}]}]",
+        f"{PORT}.port",
+        *("70000", "-1", "80-90", "8080tcp!", "0120", "a--b", "", "abcdefghijklmnop"),
+    ),
+    *each(
+        "icmps: [{fields: [{type: VALUE}]}]",
+        f"{IN}.icmps[0].fields[0].type",
+        *("256", "-1", "null", "true", "PacketTooBig", "1.5"),
+    ),
+    ("icmps: [{fields: [{type: 8, family: IPv5}]}]", f"{IN}.icmps[0].fields[0].family", "not one of IPv4"),
+]
+INVALID: list[tuple[str, str, str]] = [
+    ("kind: CiliumNetworkPolicy", "spec", "neither spec nor specs"),
+    *((f"spec: {text}", path, sentence) for text, path, sentence in SPEC),
+    *((f"spec: {{{SUBJECT}, ingress: [{{{text}}}]}}", path, sentence) for text, path, sentence in RULE),
+    ("specs: [{endpointSelector: {}, ingress: [{}]}, {}]", "specs[1]", "needs a rule"),
+    ("kind: NetworkPolicy", "spec", "is required"),
+    (
+        KNP.replace("VALUE", "{from: [{}]}"),
+        f"{IN}.from[0]",
+        "needs podSelector, namespaceSelector or ipBlock",
+    ),
+    (KNP.replace("VALUE", "{form: []}"), f"{IN}.form", "unknown field; allowed are from, ports"),
+    (KNP.replace("VALUE", "{from: [{podSelector: {}, ipBlock: {}}]}"), f"{IN}.from[0]", "cannot be combined"),
+    *each(
+        KNP.replace("VALUE", "{ports: [{port: VALUE}]}"), f"{IN}.ports[0].port", "0", "65536", "a--b", "true"
+    ),
+    *each(
+        KNP.replace("VALUE", "{ports: [VALUE]}"),
+        f"{IN}.ports[0].endPort",
+        *(
+            "{port: 80, endPort: 79}",
+            "{endPort: 79}",
+            "{port: http, endPort: 79}",
+            "{port: 1, endPort: 65536}",
+        ),
+    ),
+    *each(
+        KNP.replace("VALUE", "{ports: [{protocol: VALUE}]}"), f"{IN}.ports[0].protocol", "ANY", "tcp", "ICMP"
+    ),
+    (
+        "kind: NetworkPolicy\nspec: {podSelector: {}, policyTypes: [in]}",
+        "spec.policyTypes",
+        "is not a list of",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "sentence"), INVALID, ids=[case[0][:60] for case in INVALID])
+def test_refused(text: str, path: str, sentence: str) -> None:
+    (resource,) = policies(text.replace("PORT80", PORT80))
+    found = faults(resource)
+    assert any(one.path == path and sentence in one.sentence for one in found), found
+    with pytest.raises(InvalidPolicy) as caught:
+        rules(resource)
+    assert caught.value.faults == found
+
+
+LATER: list[tuple[str, str]] = [
+    ("ingress: [{fromCIDR: [10.0.0.0/8]}]", "spec.ingress[0].fromCIDR"),
+    ("ingress: [{fromCIDRSet: [{cidr: 10.0.0.0/8}]}]", "spec.ingress[0].fromCIDRSet"),
+    ("ingress: [{fromNodes: [{}]}]", "spec.ingress[0].fromNodes"),
+    ("ingress: [{fromRequires: [{}]}]", "spec.ingress[0].fromRequires"),
+    ("ingress: [{fromGroups: [{}]}]", "spec.ingress[0].fromGroups"),
+    ("egress: [{toServices: [{k8sService: {serviceName: a}}]}]", "spec.egress[0].toServices"),
+    ("egress: [{toFQDNs: [{matchName: a.b}]}]", "spec.egress[0].toFQDNs"),
+    ("ingress: [{fromEndpoints: [{}], authentication: {mode: required}}]", "spec.ingress[0].authentication"),
+    ("ingress: [{toPorts: [{ports: [{port: http}]}]}]", "spec.ingress[0].toPorts[0].ports[0].port"),
+    (
+        'ingress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{}]}}]}]',
+        "spec.ingress[0].toPorts[0].rules.http",
+    ),
+    (
+        'egress: [{toPorts: [{ports: [{port: "443", protocol: TCP}], serverNames: [a.b]}]}]',
+        "spec.egress[0].toPorts[0].serverNames",
+    ),
+    (
+        'egress: [{toPorts: [{ports: [{port: "443", protocol: TCP}], terminatingTLS: {secret: {}}}]}]',
+        "spec.egress[0].toPorts[0].terminatingTLS",
+    ),
+    (
+        'egress: [{toPorts: [{ports: [{port: "443", protocol: TCP}], listener: {name: x}}]}]',
+        "spec.egress[0].toPorts[0].listener",
+    ),
+]
+
+
+@pytest.mark.parametrize(("section", "path"), LATER, ids=[path for _, path in LATER])
+def test_what_is_not_enforced_allows_nobody(section: str, path: str) -> None:
+    resource = spec(section)
+    assert [one.path for one in unsupported(resource)] == [path]
+    (rule,) = rules(resource)
+    assert rule.ingress.terms + rule.egress.terms == ()
+    assert rule.ingress.present or rule.egress.present
+
+
+def test_node_policies_are_not_enforced() -> None:
+    (resource,) = policies("kind: CiliumClusterwideNetworkPolicy\nspec: {nodeSelector: {}, ingress: [{}]}")
+    assert [one.path for one in unsupported(resource)] == ["spec.nodeSelector"]
+    assert rules(resource) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "ports"),
+    [
+        ("ingressDeny: [{fromCIDR: [10.0.0.0/8]}]", None),
+        ("ingressDeny: [{fromNodes: [{}], PORT80}]", [(6, 80, 0)]),
+        ("ingressDeny: [{toPorts: [{ports: [{port: http, protocol: TCP}]}]}]", [(6, 0, 0)]),
+        ("ingressDeny: [{fromRequires: [{}]}]", None),
+    ],
+)
+def test_a_deny_that_is_not_understood_denies_everybody(section: str, ports: Any) -> None:
+    resource = spec(section)
+    assert unsupported(resource)
+    (term,) = ingress(section).terms
+    assert (term.peers, term.deny) == (None, True)
+    assert (None if term.ports is None else list(map(tuple, term.ports))) == ports
+
+
+def test_a_constraint_takes_the_allows_of_its_section_along() -> None:
+    section = "ingress: [{fromEndpoints: [{}]}, {fromRequires: [{matchLabels: {tier: back}}]}]"
+    assert ingress(section).terms == ()
+
+
+def test_ip_blocks_of_kubernetes_are_not_enforced() -> None:
+    (resource,) = policies(
+        "kind: NetworkPolicy\nspec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}"
+    )
+    assert [one.path for one in unsupported(resource)] == ["spec.ingress[0].from[0].ipBlock"]
+    (term,) = rules(resource)[0].ingress.terms
+    assert term.peers == ()
