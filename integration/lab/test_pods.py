@@ -25,6 +25,7 @@ kind: Service
 metadata: {name: direct, namespace: NS}
 spec:
   clusterIP: None
+  ipFamilyPolicy: PreferDualStack
   selector: {app: web}
   ports: [{name: http, port: 80, targetPort: http}]
 ---
