@@ -1,12 +1,14 @@
 """The process that keeps a lab's processes running: ``python -m cirri.lab.supervisor LAB``.
 
 It sleeps until a child dies and starts it again at once; one that keeps
-dying right after its start is started more and more slowly.  SIGTERM ends the children, then
-itself.  When it is killed, everything else goes on: pods and services are not its hostages.
+dying right after its start is started more and more slowly.  SIGTERM ends the lab: the children,
+the pods, then itself.  When it is killed, everything else goes on: pods and services are not its
+hostages.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import heapq
 import os
@@ -19,7 +21,7 @@ from typing import NoReturn
 
 import msgspec
 
-from cirri.lab.enter import NETNS, cgroup2, set_namespace, start_time
+from cirri.lab.enter import NETNS, cgroup2, members, set_namespace, start_time
 from cirri.lab.files import write
 from cirri.lab.services import Plan, Process
 from cirri.lab.topology import Paths, paths
@@ -165,6 +167,7 @@ class Supervisor:
         for group in (everyone[1:], everyone[:1]):
             for number in (signal.SIGTERM, signal.SIGKILL):
                 self._signal(group, number)
+        self._reap_pods()
         self._where.supervisor.unlink(missing_ok=True)
 
     def _signal(self, group: range, number: signal.Signals) -> None:
@@ -174,6 +177,18 @@ class Supervisor:
                 os.kill(pid, number)
         while time.monotonic() < deadline and any(i in group for i in self._running.values()):
             self._wait(deadline)
+
+    def _reap_pods(self) -> None:
+        """Pods became this process's children when the controller ended: they end with the lab."""
+        deadline = time.monotonic() + STOP_S
+        while time.monotonic() < deadline:
+            left = [pid for pid in members(self._where.cgroup) if pid != os.getpid()]
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not left:
+                return
+            self._wait(time.monotonic() + 0.01)
 
     def _report(self) -> None:
         seen = [c.seen for c in self._children]
@@ -200,6 +215,9 @@ def main() -> None:
     """Keep the lab named on the command line running."""
     where = paths(sys.argv[1], cgroup2())
     plan = msgspec.json.decode(where.plan.read_bytes(), type=Plan)
+    own = where.cgroup / "supervisor"
+    own.mkdir(exist_ok=True)
+    (own / "cgroup.procs").write_text("0")
     Supervisor(plan, where).run()
 
 
