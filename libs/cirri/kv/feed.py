@@ -49,6 +49,7 @@ class Feed:
         self.ended = asyncio.Event()
         self.why = ""
         """Why it ended."""
+        self.on_end: Callable[[], None] | None = None
         self.caught_up = False
         """Whether the snapshot has been delivered."""
         self._delivered = 0
@@ -150,6 +151,8 @@ class Feed:
         if not self.ended.is_set():
             self.why = why
             self.ended.set()
+            if self.on_end is not None:
+                self.on_end()
 
 
 SNAPSHOT_S = 10.0

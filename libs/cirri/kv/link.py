@@ -89,6 +89,8 @@ class Link:
         self.slow = 0
         """Messages that this client dropped because its own queue was full."""
         self.subscriptions: set[Subscription] = set()
+        self.listeners: set[Callable[[], None]] = set()
+        """Called whenever the connection is lost or made."""
         self.tasks = Tasks()
         self._client: Client | None = None
         self._lost = asyncio.Event()
@@ -186,14 +188,26 @@ class Link:
         return message
 
     async def flush(self, timeout_s: float = 2.0) -> None:
-        """Return when the server has seen everything sent so far.  Raises: BusUnavailable."""
-        client = self._client
-        if client is None:
-            raise BusUnavailable(self.url, self.last_error)
+        """Return when the server has seen everything sent so far.
+
+        By a message to ourselves: nats-py's flush sends its PING past commands that still wait in
+        its own buffer.  Raises: BusUnavailable, BusTimeout.
+        """
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle(_: Message | BusError) -> None:
+            if not answer.done():
+                answer.set_result(None)
+
+        inbox = self.expect("", settle)
         try:
-            await client.flush(timeout=timeout_s)
-        except (NatsError, OSError) as error:
-            raise BusUnavailable(self.url, str(error)) from error
+            async with asyncio.timeout(timeout_s):
+                await self.publish(inbox)
+                await answer
+        except TimeoutError:
+            raise BusTimeout("a message to ourselves", timeout_s) from None
+        finally:
+            self.forget(inbox)
 
     async def close(self) -> None:
         """Send what is pending, then disconnect for good."""
@@ -258,6 +272,7 @@ class Link:
         self.refused.clear()
         self.disconnected.clear()
         self.connected.set()
+        self._changed()
 
     async def _drop(self, why: str) -> None:
         client, self._client = self._client, None
@@ -268,8 +283,13 @@ class Link:
         waiting, self._replies = self._replies, {}
         for _, reply in waiting.values():
             reply(BusUnavailable(self.url, why))
+        self._changed()
         if client is not None:
             await _discard(client)
+
+    def _changed(self) -> None:
+        for listener in tuple(self.listeners):
+            listener()
 
     def _failed(self, error: Exception, lost: asyncio.Event) -> None:
         text = str(error) or type(error).__name__

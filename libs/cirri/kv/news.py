@@ -25,6 +25,11 @@ class News:
             reader.event = self._event
             self._tables[name]._readers.add(reader)
 
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to take."""
+        return self._event.is_set()
+
     async def next(self, timeout_s: float | None = None) -> dict[str, set[str]]:
         """Changed keys by table; none at all if *timeout_s* passed before there were any."""
         if self._first:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from time import time_ns
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
-from cirri.kv import stream
+from cirri.kv import stream, verbs
 from cirri.kv.errors import BusError, BusRefused, BusTimeout, BusUnavailable, NotOwner, NotPermitted
 from cirri.kv.feed import snapshot
+from cirri.kv.ledger import Ledger, Stored
 from cirri.kv.link import Link, Message
 from cirri.kv.wire import (
     Bad,
@@ -45,27 +46,19 @@ RESEND_S = 2.0
 CHECK_S = 10.0
 """How often an idle publisher looks whether the store still holds what it wrote."""
 
-TOMBSTONES = 1000
-"""Deleted keys whose last message is kept in the store."""
+TOMBSTONES, SWEEP = 1000, 100
+"""Deleted keys whose last message is kept in the store, and how many are removed at a time."""
+
+NO_STREAM = 503
+"""Code of the answer that there is no stream for a subject (any more)."""
 
 RETRY_S = (0.02, 0.5)
-
-
-class _Stored(NamedTuple):
-    data: bytes
-    revision: int
-
-
-class _Sent(NamedTuple):
-    data: bytes | None
-    inbox: str
-    at: float
 
 
 class _View(Mapping[str, T], Generic[T]):
     """What is in the store, decoded when it is looked at."""
 
-    def __init__(self, bucket: Bucket[T], stored: dict[str, _Stored]) -> None:
+    def __init__(self, bucket: Bucket[T], stored: dict[str, Stored]) -> None:
         self._bucket, self._stored = bucket, stored
 
     def __getitem__(self, key: str) -> T:
@@ -104,40 +97,34 @@ class Publisher(Generic[T]):
         self.rebuilds = 0
         """How often the store had lost something that was written again."""
         self._link, self._gate, self._log = link, gate or (lambda: True), log
-        self._stored: dict[str, _Stored] = {}
-        self._wanted: dict[str, bytes | None] = {}  # None: to be deleted
-        self._dirty: dict[str, None] = {}  # ordered
-        self._sent: dict[str, _Sent] = {}
+        self._ledger = Ledger()
+        self._sent: dict[str, tuple[str, float]] = {}  # key: reply subject, when
         self._waiting: dict[str, list[asyncio.Future[int]]] = {}
-        self._whole = False  # replace() was called: keys not wanted are to go
         self._announced = False  # the state is known to be whole, so a marker belongs in the store
         self._marker = Marker(complete=False)
         self._marker_due = False
         self._marker_waits: list[asyncio.Future[int]] = []
-        self._owed: set[str] = set()  # keys that must be in before the marker
         self._created = ""
-        self._high = 0  # highest revision of ours
         self._era = 0
-        self._tombstones: dict[str, int] = {}
-        self._live = False
+        self._live = False  # what the ledger says of the store can be relied on
         self._verify_due = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def stored(self) -> Mapping[str, T]:
-        """What the store holds, as last read or acknowledged; values that cannot be read are not in it."""
-        return _View(self.bucket, self._stored)
+        """What the store holds, as last read or acknowledged, without values that cannot be read."""
+        return _View(self.bucket, self._ledger.stored)
 
     @property
     def revision(self) -> int:
         """Highest revision of this writer."""
-        return self._high
+        return self._ledger.high
 
     @property
     def pending(self) -> int:
-        """Keys whose wanted state is not in the store yet."""
-        return len(self._dirty)
+        """Writes that are wanted and not in the store yet."""
+        return len(self._ledger.dirty) + self._marker_due
 
     def begin(self) -> None:
         """Start to write in the background; needs no connection yet."""
@@ -151,6 +138,7 @@ class Publisher(Generic[T]):
 
     async def close(self) -> None:
         """Write no more."""
+        self._link.listeners.discard(self._wake.set)
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -163,28 +151,14 @@ class Publisher(Generic[T]):
         written when the bus is back); NotPermitted, BusRefused (kept, tried again later).
         """
         key, data = encode(self.bucket, value)
-        self._check_owner(key)
-        self._wanted[key] = data
-        have = self._stored.get(key)
-        if have is not None and have.data == data and key not in self._sent:
-            self._dirty.pop(key, None)
-            self._arrived(key, have.revision)
-            return have.revision
-        return await self._written(key, timeout_s)
+        return await self._write(key, data, timeout_s)
 
     async def delete(self, key: str, *, timeout_s: float = TIMEOUT_S) -> int:
         """Remove *key*; returns the revision of the removal, 0 if there was nothing to remove.
 
         Raises: as put().
         """
-        check_key(self.bucket, key)
-        self._check_owner(key)
-        if self.started.is_set() and key not in self._stored and key not in self._sent:
-            self._wanted.pop(key, None)
-            self._dirty.pop(key, None)
-            return 0
-        self._wanted[key] = None
-        return await self._written(key, timeout_s)
+        return await self._write(check_key(self.bucket, key), None, timeout_s)
 
     async def create(self, value: T) -> int:
         """Store *value* if its key has none; returns its revision.
@@ -193,24 +167,14 @@ class Publisher(Generic[T]):
         """
         key, data = encode(self.bucket, value)
         self._check_owner(key)
-        from cirri.kv.verbs import create
-
-        revision = await create(self._link, self.bucket, key, data)
+        revision = await verbs.create(self._link, self.bucket, key, data)
         self.note(key, data, revision)
         return revision
 
     def note(self, key: str, data: bytes | None, revision: int) -> None:
         """*key* was written past this publisher, by the same owner: it is wanted like that."""
-        if not in_shard(key, self.shard):
-            return
-        self._high = max(self._high, revision)
-        self._dirty.pop(key, None)
-        if data is None:
-            self._stored.pop(key, None)
-            self._wanted.pop(key, None)
-        else:
-            self._stored[key] = _Stored(data, revision)
-            self._wanted[key] = data
+        if in_shard(key, self.shard):
+            self._ledger.take_over(key, data, revision)
 
     async def replace(self, values: Iterable[T], *, timeout_s: float = TIMEOUT_S) -> int:
         """Make *values* the whole state, with the fewest writes, then mark it complete.
@@ -220,67 +184,64 @@ class Publisher(Generic[T]):
         fresh = dict(encode(self.bucket, value) for value in values)
         for key in fresh:
             self._check_owner(key)
-        gone = (self._wanted.keys() | self._stored.keys()) - fresh.keys()
-        self._wanted = {**fresh, **dict.fromkeys(gone)}
-        first, self._whole = not self._whole, True
-        for key in self._wanted:
-            self._mark(key)
-        return await self._declare(first or not self._marker.complete, timeout_s)
+        # A new owner marks what it finds as its own, even if it is all right: see cirri.kv.fold.
+        marker = not self._ledger.whole or not self._marker.complete
+        self._ledger.want_all(fresh)
+        return await self._declare(marker, timeout_s)
 
     async def complete(self, *, timeout_s: float = TIMEOUT_S) -> int:
-        """Say that what was put so far, with what was stored before, is the whole state."""
+        """Say that what was put so far, with what was stored before, is the whole state.
+
+        Returns and raises as replace().
+        """
         return await self._declare(not self._marker.complete, timeout_s)
+
+    async def settled(self) -> None:
+        """Return when everything wanted now is in the store."""
+        if waits := [self._wait(key) for key in self._ledger.dirty]:
+            self._wake.set()
+            await asyncio.wait(waits)
 
     async def _declare(self, marker: bool, timeout_s: float) -> int:
         self._announced = True
-        waits = [self._wait(key) for key in self._dirty]
+        self.begin()
+        waits = [self._wait(key) for key in self._ledger.dirty]
         if marker:
-            self._owe_marker()
+            self._ledger.owe()
+            self._marker_due = True
             wait: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             self._marker_waits.append(wait)
             waits.append(wait)
         self._wake.set()
-        done, before = 0, -1
+        before = 0
         while waits:
-            _, left = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.ALL_COMPLETED)
-            done = len(waits) - len(left)
+            _, left = await asyncio.wait(waits, timeout=timeout_s)
             if not left:
                 break
-            if done == before:
+            if len(waits) - len(left) == before:
                 for late in left:
                     late.cancel()
                 raise BusTimeout(f"{len(left)} writes to bucket {self.bucket.name}", timeout_s, kept=True)
-            before = done
+            before = len(waits) - len(left)
         for finished in waits:
             finished.result()
-        return self._high
-
-    async def settled(self) -> None:
-        """Return when everything wanted now is in the store."""
-        if waits := [self._wait(key) for key in self._dirty]:
-            self._wake.set()
-            await asyncio.wait(waits)
+        return self._ledger.high
 
     def _check_owner(self, key: str) -> None:
         if not in_shard(key, self.shard):
             raise NotOwner(self.bucket.name, key, self.shard)
-
-    def _mark(self, key: str) -> None:
-        """Note whether *key* has to be written."""
-        have, want = self._stored.get(key), self._wanted.get(key)
-        if key in self._sent or not self.started.is_set() or (have.data if have else None) != want:
-            self._dirty[key] = None
-        else:
-            self._dirty.pop(key, None)
-            self._arrived(key, have.revision if have else 0)
 
     def _wait(self, key: str) -> asyncio.Future[int]:
         wait: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(wait)
         return wait
 
-    async def _written(self, key: str, timeout_s: float) -> int:
-        self._dirty[key] = None
+    async def _write(self, key: str, data: bytes | None, timeout_s: float) -> int:
+        self._check_owner(key)
+        revision = self._ledger.want(key, data)
+        if revision is not None:
+            self._settle(key, revision)
+            return revision
         wait = self._wait(key)
         self.begin()
         if self._live and key not in self._sent and len(self._sent) < WINDOW and self._gate():
@@ -294,56 +255,50 @@ class Publisher(Generic[T]):
             raise BusTimeout(f"{self.bucket.name}/{key}", timeout_s, kept=True) from None
 
     async def _send(self, key: str) -> None:
-        data = self._wanted.get(key)
+        data = self._ledger.send(key)
         subject = subject_of(self.bucket.name, key)
-        inbox = self._link.expect(subject, partial(self._answered, key, data))
-        self._sent[key] = _Sent(data, inbox, asyncio.get_running_loop().time())
+        inbox = self._link.expect(subject, partial(self._answered, key))
+        self._sent[key] = (inbox, asyncio.get_running_loop().time())
         headers = {stream.OPERATION: "DEL"} if data is None else None
         try:
             await self._link.publish(subject, data or b"", reply=inbox, headers=headers)
         except BusUnavailable:
-            self._link.forget(inbox)
-            self._sent.pop(key, None)
-            self._live = False
-            self._wake.set()
+            self._unsent(key)
+            self._doubt()
 
-    def _answered(self, key: str, data: bytes | None, result: Message | BusError) -> None:
-        self._sent.pop(key, None)
-        if isinstance(result, BusError):
-            self._live = False
-            if isinstance(result, NotPermitted):
-                self._fail(key, result)
-            self._wake.set()
-            return
+    def _unsent(self, key: str) -> None:
+        """Stop waiting for the answer about *key*; it will be written again."""
+        inbox, _ = self._sent.pop(key, ("", 0.0))
+        self._link.forget(inbox)
+        self._ledger.unsent(key)
+
+    def _doubt(self) -> None:
+        """Read the store again before the next write."""
+        self._live, self._verify_due = False, True
+        self._wake.set()
+
+    def _answered(self, key: str, result: Message | BusError) -> None:
         try:
-            ack = stream.ack_of(key, result)
+            ack = result if isinstance(result, BusError) else stream.ack_of(key, result)
         except BusRefused as error:
-            ack = stream.Ack(error=stream.ApiError(code=error.code, description=error.text))
-        if ack.error is not None:
-            self._live, self._verify_due = False, True
-            if ack.error.code != 503:
+            ack = error
+        if isinstance(ack, BusError) or ack.error is not None:
+            self._unsent(key)
+            self._doubt()
+            if isinstance(ack, (NotPermitted, BusRefused)):
+                self._fail(key, ack)
+            elif not isinstance(ack, BusError) and ack.error is not None and ack.error.code != NO_STREAM:
                 what = f"{self.bucket.name}/{key}"
                 self._fail(key, BusRefused(what, ack.error.err_code or ack.error.code, ack.error.description))
-            self._wake.set()
             return
+        self._sent.pop(key, None)
         self.writes += 1
-        self._high = max(self._high, ack.seq)
-        if data is None:
-            self._stored.pop(key, None)
-            self._tombstones[key] = ack.seq
-            if self._wanted.get(key) is None:
-                self._wanted.pop(key, None)
-        else:
-            self._stored[key] = _Stored(data, ack.seq)
-            self._tombstones.pop(key, None)
-        if self._wanted.get(key) == data:
-            self._dirty.pop(key, None)
-            self._arrived(key, ack.seq)
-        if self._dirty or self._marker_due:
+        if self._ledger.arrived(key, ack.seq):
+            self._settle(key, ack.seq)
+        if self._ledger.dirty or self._marker_due:
             self._wake.set()
 
-    def _arrived(self, key: str, revision: int) -> None:
-        self._owed.discard(key)
+    def _settle(self, key: str, revision: int) -> None:
         for wait in self._waiting.pop(key, ()):
             if not wait.done():
                 wait.set_result(revision)
@@ -354,115 +309,107 @@ class Publisher(Generic[T]):
                 wait.set_exception(error)
         self._say("write refused", key=key, error=str(error))
 
-    def _owe_marker(self) -> None:
-        self._marker_due = True
-        self._owed = set(self._dirty)
-
     async def _pump(self) -> None:
         loop = asyncio.get_running_loop()
         pause, longest = RETRY_S
+        self._link.listeners.add(self._wake.set)
         while True:
-            self._live = False
             await self._link.connected.wait()
-            began = loop.time()
+            began, generation = loop.time(), self._link.generation
             try:
                 if self._gate():
                     await self._verify()
-                    await self._converge()
+                    await self._converge(generation)
             except BusError as error:
                 self._say("bucket cannot be written", error=str(error))
+            finally:
+                self._live = False
             # A server that refuses at once is asked less and less often.
             pause = RETRY_S[0] if loop.time() - began > 1.0 else min(pause * 2, longest)
             await asyncio.sleep(pause if self._gate() else RETRY_S[0])
 
-    async def _converge(self) -> None:
-        """Write until the connection or the trust in the store is lost."""
+    async def _converge(self, generation: int) -> None:
+        """Write until the connection, the leadership or the trust in the store is lost."""
         loop = asyncio.get_running_loop()
         checked = loop.time()
         self._live = True
-        while self._live and self._link.connected.is_set() and self._gate():
+        link = self._link
+        while self._live and link.generation == generation and link.connected.is_set() and self._gate():
             self._wake.clear()
-            for key in tuple(self._dirty):
-                if len(self._sent) >= WINDOW or not self._live:
-                    break
-                if key not in self._sent:
+            for key in self._ledger.due(WINDOW - len(self._sent)):
+                # While one is sent, its turn may have come by another way.
+                if self._live and key in self._ledger.dirty and key not in self._sent:
                     await self._send(key)
-            if self._marker_due and not self._owed and self._live:
+            if self._marker_due and not self._ledger.owed and self._live:
                 await self._write_marker(complete=True)
-            if not self._dirty and not self.shard and len(self._tombstones) > TOMBSTONES:
+            if not self._ledger.dirty and not self.shard and len(self._ledger.tombstones) > TOMBSTONES:
                 await self._sweep()
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
                     await self._wake.wait()
             now = loop.time()
-            for key, sent in tuple(self._sent.items()):
-                if now - sent.at > RESEND_S:
-                    self._link.forget(sent.inbox)
-                    self._sent.pop(key, None)
+            for key in [k for k, (_, sent_at) in self._sent.items() if now - sent_at > RESEND_S]:
+                self._unsent(key)
             if now - checked > CHECK_S and not self._sent:
                 checked = now
                 if not await self._intact():
+                    self._verify_due = True
                     return
 
     async def _intact(self) -> bool:
         """Whether the store still ends with what this writer wrote last."""
         about = await stream.info(self._link, self.bucket.name)
-        if about.created != self._created or about.state.last_seq < self._high:
+        if about.created != self._created or about.state.last_seq < self._ledger.high:
             return False
         newest = 0
         for pattern in self._patterns():
             found = await stream.last(self._link, self.bucket.name, pattern)
             newest = max(newest, found.revision if found else 0)
-        return newest == self._high
+        return newest == self._ledger.high
 
     def _patterns(self) -> tuple[str, ...]:
         return (self.shard, f"{self.shard}.>") if self.shard else (">",)
 
     async def _verify(self) -> None:
         """Compare the store with what was written, and note what has to be written again."""
-        name = self.bucket.name
+        name, ledger = self.bucket.name, self._ledger
         about = await stream.ensure(self._link, self.bucket)
-        if self.started.is_set() and not self._verify_due and not self._sent and await self._intact():
+        for key in tuple(self._sent):
+            self._unsent(key)
+            self._verify_due = True
+        if self.started.is_set() and not self._verify_due and await self._intact():
             return
-        if about.state.last_seq < self._high and not about.state.messages and not self.shard:
-            await stream.raise_sequence(self._link, name, self._high + 1)
-        found: dict[str, _Stored] = {}
+        if about.state.last_seq < ledger.high and not about.state.messages and not self.shard:
+            await stream.raise_sequence(self._link, name, ledger.high + 1)
+        found: dict[str, Stored] = {}
+        tombstones: dict[str, int] = {}
         marker, newest = Marker(complete=False), 0
-        self._tombstones.clear()
         for pattern in self._patterns():
             for key, raw in (await snapshot(self._link, name, pattern)).items():
                 newest = max(newest, raw.revision)
                 if is_marker(key):
                     marker = decode_marker(raw.data)
                 elif raw.data is None:
-                    self._tombstones[key] = raw.revision
+                    tombstones[key] = raw.revision
                 else:
-                    found[key] = _Stored(raw.data, raw.revision)
-        lost = any(key not in found or found[key].data != had.data for key, had in self._stored.items())
+                    found[key] = Stored(raw.data, raw.revision)
+        lost = ledger.observe(found, tombstones, newest)
         lost |= self._marker.complete and marker.era != self._marker.era
         if not self.started.is_set():
             self._announced |= marker.complete
-        self._created, self._high = about.created, newest
-        self._stored.clear()
-        self._stored.update(found)
-        self._marker, self._era = marker, max(self._era, marker.era)
-        for key, stored in found.items():
-            self._wanted.setdefault(key, None if self._whole else stored.data)
+        self._created, self._marker, self._era = about.created, marker, max(self._era, marker.era)
         self.started.set()
         self._verify_due = False
-        self._dirty.clear()
-        for key in tuple(self._wanted):
-            self._mark(key)
-            if self._wanted[key] is None and key not in self._dirty:
-                del self._wanted[key]
+        for key in [k for k in self._waiting if k not in ledger.dirty]:
+            self._settle(key, ledger.stored[key].revision if key in ledger.stored else 0)
         if lost:
             self.rebuilds += 1
-            self._say("the store lost state, writing it again", keys=len(self._dirty))
+            self._say("the store lost state, writing it again", keys=len(ledger.dirty))
             if marker.complete:
                 await self._write_marker(complete=False)
         if self._announced and (lost or not marker.complete):
             self._marker_due = True
-        self._owed = set(self._dirty)
+            ledger.owe()
 
     async def _write_marker(self, *, complete: bool) -> None:
         self._era = max(self._era + 1, time_ns() // 1_000_000)
@@ -474,7 +421,7 @@ class Publisher(Generic[T]):
             raise BusRefused(subject, ack.error.err_code or ack.error.code, ack.error.description)
         self.writes += 1
         self._marker = Marker(complete=complete, era=self._era)
-        self._high = max(self._high, ack.seq)
+        self._ledger.high = max(self._ledger.high, ack.seq)
         if complete:
             self._marker_due = False
             waits, self._marker_waits = self._marker_waits, []
@@ -485,18 +432,23 @@ class Publisher(Generic[T]):
     async def _sweep(self) -> None:
         """Remove the oldest tombstones; readers that were away take a snapshot anyway.
 
-        Only where one service writes the whole bucket: the right to purge cannot be limited to a shard.
+        Only where one service writes the whole bucket: the right to remove cannot be limited to a shard.
         """
-        loop = asyncio.get_running_loop()
-        for key in sorted(self._tombstones, key=self._tombstones.__getitem__)[:100]:
-            revision = self._tombstones.pop(key)
-            if key in self._wanted or key in self._sent or revision == self._high:
+        ledger, work = self._ledger, []
+        for key in sorted(ledger.tombstones, key=ledger.tombstones.__getitem__)[:SWEEP]:
+            revision = ledger.tombstones.pop(key)
+            if key in ledger.wanted or key in self._sent or revision == ledger.high:
                 continue
-            self._sent[key] = _Sent(None, "", loop.time())  # nobody writes the key meanwhile
-            try:
-                await stream.forget_key(self._link, self.bucket.name, key)
-            finally:
-                self._sent.pop(key, None)
+            # Nobody may write the key meanwhile: the removal would take that, too.
+            self._sent[key] = ("", asyncio.get_running_loop().time())
+            ledger.sent[key] = None
+            work.append(key)
+        try:
+            name = self.bucket.name
+            await asyncio.gather(*(stream.forget_key(self._link, name, key) for key in work))
+        finally:
+            for key in work:
+                self._unsent(key)
 
     def _say(self, event: str, **facts: Any) -> None:
         if self._log is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeVar
 
 import msgspec
 
-from cirri.kv.errors import BucketMissing, BusRefused, ServiceAway
+from cirri.kv.errors import BucketMissing, BusRefused, BusUnavailable, ServiceAway
 from cirri.kv.link import Link, Message, status_of
-from cirri.kv.wire import MAX_VALUE_BYTES, Raw, stream_name, subject_of
+from cirri.kv.wire import MAX_MESSAGE_BYTES, Raw, stream_name, subject_of
 from cirri.model.bucket import Bucket
 
 R = TypeVar("R")
@@ -108,10 +109,10 @@ async def ensure(link: Link, bucket: Bucket[Any]) -> StreamInfo:
             "max_msgs": -1,
             "max_bytes": -1,
             "max_age": 0,
-            "max_msg_size": MAX_VALUE_BYTES,
+            "max_msg_size": MAX_MESSAGE_BYTES,
             "max_msgs_per_subject": bucket.history,
             "duplicate_window": 120_000_000_000,
-            "deny_delete": True,
+            "deny_delete": False,
             "allow_rollup_hdrs": True,
         }
         body = msgspec.json.encode(config)
@@ -133,9 +134,25 @@ async def raise_sequence(link: Link, bucket: str, first: int) -> None:
 
 
 async def forget_key(link: Link, bucket: str, key: str) -> None:
-    """Remove every message of *key*: what is left of a key that was deleted long ago."""
-    body = msgspec.json.encode({"filter": subject_of(bucket, key)})
-    await _call(link, f"STREAM.PURGE.{stream_name(bucket)}", body, _Done, bucket)
+    """Remove every message of *key*, oldest first: what is left of a key that was deleted long ago.
+
+    Not by STREAM.PURGE: nats-server 2.9.10 moves the consumers of other keys when a purge has a
+    filter, and their readers miss messages without a gap in the numbers.
+    """
+    name, seq = stream_name(bucket), 1
+    while True:
+        body = msgspec.json.encode({"seq": seq, "next_by_subj": subject_of(bucket, key)})
+        try:
+            reply = await _call(link, f"STREAM.MSG.GET.{name}", body, _MessageReply, bucket)
+        except BusRefused as error:
+            if error.code == MESSAGE_MISSING:
+                return
+            raise
+        if reply.message is None:
+            return
+        seq = reply.message.seq
+        body = msgspec.json.encode({"seq": seq, "no_erase": True})
+        await _call(link, f"STREAM.MSG.DELETE.{name}", body, _Done, bucket)
 
 
 async def last(link: Link, bucket: str, pattern: str) -> Raw | None:
@@ -171,10 +188,18 @@ async def drop_consumer(link: Link, bucket: str, name: str) -> None:
 
 
 async def _call(link: Link, verb: str, body: bytes, kind: type[R], bucket: str) -> R:
-    try:
-        message = await link.ask(f"$JS.API.{verb}", body, timeout_s=API_S)
-    except ServiceAway:
-        raise BusRefused(verb, 503, "JetStream is not ready") from None
+    # All of these may be asked twice, so a lost connection is no reason to give up.
+    deadline = asyncio.get_running_loop().time() + API_S
+    while True:
+        left = deadline - asyncio.get_running_loop().time()
+        try:
+            message = await link.ask(f"$JS.API.{verb}", body, timeout_s=max(left, 0.001))
+            break
+        except BusUnavailable:
+            if left <= 0:
+                raise
+        except ServiceAway:
+            raise BusRefused(verb, 503, "JetStream is not ready") from None
     try:
         reply = msgspec.json.decode(message.data, type=kind)
     except msgspec.MsgspecError as error:

@@ -33,6 +33,9 @@ RETRY_S = (0.02, 0.25)
 
 MARKER_POLL_S = 1.0
 
+CHECK_S, GRACE_S = 15.0, 1.0
+"""How often a quiet table asks whether the store holds anything newer than it has."""
+
 
 class _Changes:
     """Keys that one reader has not been told about yet."""
@@ -78,6 +81,7 @@ class Table(Mapping[str, T], Generic[T]):
         self._generation = 0
         self._folded = asyncio.Event()
         self._again = asyncio.Event()
+        self._nudge = asyncio.Event()
         self._complete_once: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         first = self.pattern.split(".")[0]
@@ -191,6 +195,7 @@ class Table(Mapping[str, T], Generic[T]):
     async def _follow(self) -> None:
         watch: Subscription | None = None
         pause, longest = RETRY_S
+        self._link.listeners.add(self._nudge.set)
         try:
             if not self._covers_marker and self._shards:
                 subject = subject_of(self.bucket.name, marker_key(self._shards[0]))
@@ -208,6 +213,7 @@ class Table(Mapping[str, T], Generic[T]):
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, longest)
         finally:
+            self._link.listeners.discard(self._nudge.set)
             self._feed = None
             if watch is not None:
                 await watch.close()
@@ -227,49 +233,46 @@ class Table(Mapping[str, T], Generic[T]):
         feed = Feed(
             self._link, name, self._subscribed, self._take, self._complete, heartbeat_s=self._heartbeat_s
         )
+        feed.on_end = self._nudge.set
         self._feed, self._generation = feed, generation
         try:
             await feed.open()
             while not feed.ended.is_set() and self._link.generation == generation:
-                if not self._link.connected.is_set():
+                self._nudge.clear()
+                if not self._link.connected.is_set() or self._again.is_set():
                     break
-                if await self._interrupted(feed):
-                    break
+                waits_for_marker = bool(self._fold.open) and not self._covers_marker
+                try:
+                    async with asyncio.timeout(MARKER_POLL_S if waits_for_marker else CHECK_S):
+                        await self._nudge.wait()
+                except TimeoutError:
+                    if await self._missed():
+                        break
         finally:
             self.resyncs += 1
-            if self._feed is feed and not feed.ended.is_set():
-                self._feed = None
+            if feed.ended.is_set():
+                self._say("table starts over", why=feed.why)
             await feed.close()
 
-    async def _interrupted(self, feed: Feed) -> bool:
-        """Wait for the feed's end or the connection's; True if a new snapshot is due."""
-        waits = [self._link.disconnected.wait(), feed.ended.wait(), self._again.wait()]
-        tasks = [asyncio.ensure_future(w) for w in waits]
-        try:
-            awaiting = feed.caught_up and self._fold.open and not self._covers_marker
-            await asyncio.wait(
-                tasks,
-                return_when=asyncio.FIRST_COMPLETED,
-                timeout=MARKER_POLL_S if awaiting or not feed.caught_up else None,
-            )
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if feed.ended.is_set():
-            if feed.why != "closed":
-                self._say("table starts over", why=feed.why)
-            return True
-        if self._again.is_set():
-            return True
-        if self._fold.open and feed.caught_up and not self._covers_marker and self._shards:
-            stored = await stream.last(self._link, self.bucket.name, marker_key(self._shards[0]))
+    async def _missed(self) -> bool:
+        """Whether the store says something that this feed should have said, and did not."""
+        name = self.bucket.name
+        if self._fold.open and not self._covers_marker and self._shards:
+            stored = await stream.last(self._link, name, marker_key(self._shards[0]))
             return stored is not None and decode_marker(stored.data).complete
-        return False
+        newest = await stream.last(self._link, name, self._subscribed)
+        if newest is None or newest.revision <= self._fold.revision:
+            return False
+        await asyncio.sleep(GRACE_S)  # it may be on its way
+        if newest.revision <= self._fold.revision:
+            return False
+        self._say("table missed a message", revision=newest.revision, has=self._fold.revision)
+        return True
 
     def _marker_seen(self, message: Message) -> None:
         if self._fold.open and decode_marker(message.data).complete:
             self._again.set()
+            self._nudge.set()
 
     def _take(self, raw: Raw) -> None:
         if is_marker(raw.key):

@@ -17,8 +17,11 @@ T = TypeVar("T")
 MAX_KEY_BYTES = 512
 """Well below the 4096 bytes of a NATS control line, which also holds the reply subject."""
 
-MAX_VALUE_BYTES = 1 << 20
-"""The server's default max_payload."""
+MAX_MESSAGE_BYTES = 1 << 20
+"""The server's default max_payload: value and headers of one message."""
+
+MAX_VALUE_BYTES = MAX_MESSAGE_BYTES - 1024
+"""Leaves room for the headers of a compare-and-set."""
 
 MARKER = "_complete"
 """Last token of the reserved key that says: all of the owner's state is in."""

@@ -62,15 +62,16 @@ def writing(bucket: Bucket[Any], shard: str) -> Allowed:
     stream = stream_name(bucket.name)
     make = (f"$JS.API.STREAM.CREATE.{stream}",)
     if shard:
-        # Purging cannot be limited to a shard, so no shard's owner may.
+        # Purging and removing cannot be limited to a shard, so no shard's owner may.
         return Allowed((f"$KV.{bucket.name}.{shard}", f"$KV.{bucket.name}.{shard}.>", *make), ())
-    whole = (f"$JS.API.STREAM.UPDATE.{stream}", f"$JS.API.STREAM.PURGE.{stream}")
+    verbs = ("STREAM.UPDATE", "STREAM.PURGE", "STREAM.MSG.DELETE")
+    whole = tuple(f"$JS.API.{verb}.{stream}" for verb in verbs)
     return Allowed((f"$KV.{bucket.name}.>", *make, *whole), ())
 
 
 def of_service(service: Service, user: str, node: str | None = None) -> Allowed:
     """All that *service* may do as *user* (on *node*)."""
-    parts = [Allowed((), (f"_INBOX_{token(user)}.>",))]
+    parts = [_inbox(user)]
     parts += [reading(bucket) for bucket in dict.fromkeys((*service.reads, *service.writes))]
     parts += [writing(bucket, _shard(bucket, service, node)) for bucket in service.writes]
     if service.scope == "cluster" and LEASES not in service.writes:
@@ -85,7 +86,7 @@ def of_service(service: Service, user: str, node: str | None = None) -> Allowed:
 
 def of_people(user: str, services: Iterable[Service]) -> Allowed:
     """All that a person's *user* may do."""
-    parts = [Allowed(("$SRV.>",), (f"_INBOX_{token(user)}.>",))]
+    parts = [_inbox(user), Allowed(("$SRV.>",), ())]
     parts += [reading(bucket) for bucket in BUCKETS]
     parts.append(Allowed(tuple(f"$JS.API.CONSUMER.LIST.{stream_name(b.name)}" for b in BUCKETS), ()))
     for service in services:
@@ -128,6 +129,12 @@ def nats_config(
             "",
         )
     )
+
+
+def _inbox(user: str) -> Allowed:
+    """The subjects on which *user* hears answers, and sends itself a message to see it pass."""
+    own = (f"_INBOX_{token(user)}.>",)
+    return Allowed(own, own)
 
 
 def _shard(bucket: Bucket[Any], service: Service, node: str | None) -> str:
