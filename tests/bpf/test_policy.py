@@ -252,5 +252,5 @@ def test_events_lost_are_counted(shared_world: World) -> None:
     lost = world.counted(EventCounter.LOST) - lost
     assert (got, got + lost) == (submitted, sent)
     assert lost > 0
-    world.metrics()
+    world.counted_since()
     assert send(world, "A", packet).events, "the ring takes events again"

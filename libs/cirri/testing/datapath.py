@@ -135,6 +135,7 @@ class World:
         self.runtime = open_pinned(self.bpffs, RUNTIME)
         self._metrics: Any = open_pinned(self.bpffs, METRICS)
         self._counters: Any = open_pinned(self.bpffs, EVENT_COUNTER)
+        self._counts: dict[bytes, bytes] = {}
         self.ring = RingBuffer(self.bpffs / EVENTS.name)
         self.reset()
 
@@ -163,7 +164,7 @@ class World:
         self._learn(CIDR4, CIDR_IDENTITY)
         self._learn(CIDR6, CIDR_IDENTITY)
         self.ring.read()
-        self._metrics_before = self.metrics()
+        self.counted_since()
 
     def _learn(self, prefix: str, identity: int, node: str = "") -> None:
         value = IpcacheValue(identity=identity, node=address16(node) if node else bytes(16))
@@ -216,19 +217,23 @@ class World:
     def run(self, section: str, packet: bytes, ifindex: int) -> Result:
         """Give *packet* to the program in *section*, as met on device *ifindex*."""
         run = test_run(self.programs[section], packet, context=SkBuff(ifindex=ifindex))
-        before, now = self._metrics_before, self.metrics()
-        self._metrics_before = now
-        added = {
-            key: (now[key][0] - before.get(key, (0, 0))[0], now[key][1] - before.get(key, (0, 0))[1])
-            for key in now
-            if now[key] != before.get(key)
-        }
-        return Result(run.action, run.packet, added, self.events())
+        return Result(run.action, run.packet, self.counted_since(), self.events())
 
-    def metrics(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """(reason, direction) -> (packets, bytes), of all CPUs, if any."""
-        sums = ((metrics_of(index), MetricsValue.sum(values)) for index, values in self._metrics.items())
-        return {key: (total.packets, total.bytes) for key, total in sums if total.packets}
+    def counted_since(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """(reason, direction) -> (packets, bytes), of all CPUs, since the last look."""
+        before, self._counts = self._counts, dict(self._metrics.items_raw())
+        value = self._metrics.value
+        added = {}
+        for key, raw in self._counts.items():
+            if raw != before.get(key):
+                now, then = (
+                    MetricsValue.sum(value.unpack(each)) for each in (raw, before.get(key, bytes(len(raw))))
+                )
+                added[metrics_of(self._metrics.key.unpack(key))] = (
+                    now.packets - then.packets,
+                    now.bytes - then.bytes,
+                )
+        return added
 
     def events(self) -> list[EventRecord]:
         """What the programs told since the last look."""
