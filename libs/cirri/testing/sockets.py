@@ -145,3 +145,56 @@ class Stream:
             thread.join()
         self._udp.close()
         self._tcp.close()
+
+
+class Flood:
+    """Datagrams to all of *targets* in turn, as fast as one thread can."""
+
+    def __init__(self, netns: str, targets: list[str], port: int) -> None:
+        self.sent = 0
+        family = socket.AF_INET6 if ":" in targets[0] else socket.AF_INET
+        self._socket = socket_in(netns, socket.SOCK_DGRAM, family)
+        self._targets, self._port = targets, port
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for target in self._targets:
+                with suppress(OSError):
+                    self._socket.sendto(b"early", (target, self._port))
+                    self.sent += 1
+            time.sleep(0)
+
+    def __enter__(self) -> Flood:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+
+
+class Ear:
+    """Hears every datagram to *port* in a namespace, from before it has an address."""
+
+    def __init__(self, netns: str, port: int, version: int = 4) -> None:
+        family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        self._socket = socket_in(netns, socket.SOCK_DGRAM, family)
+        self._socket.bind(("::" if version == 6 else "0.0.0.0", port))  # noqa: S104
+        self._socket.setblocking(False)
+
+    def heard(self) -> int:
+        """How many arrived since the last call."""
+        count = 0
+        with suppress(BlockingIOError):
+            while self._socket.recv(64):
+                count += 1
+        return count
+
+    def __enter__(self) -> Ear:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()

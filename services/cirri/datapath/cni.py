@@ -93,7 +93,7 @@ class CniServer:
             for path in self._queued():
                 try:
                     call = msgspec.json.decode(path.read_bytes(), type=Call)
-                except (OSError, msgspec.DecodeError) as error:
+                except (OSError, msgspec.DecodeError, UnicodeError) as error:
                     self.log.error("queued deletion cannot be read", file=path.name, error=str(error))
                     path.rename(path.with_suffix(".bad"))
                     continue
@@ -122,7 +122,7 @@ class CniServer:
                 return
             try:
                 reply = await self.answer(msgspec.json.decode(await reader.readexactly(size), type=Call))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeError) as error:
                 failure = Undecodable(str(error))
                 reply = Reply(failure.code, failed(VERSIONS[-1], failure))
             data = msgspec.json.encode(reply)

@@ -262,6 +262,7 @@ class Endpoints:
                     self.pool.release(address)
                 self.store.remove(record.id)
                 self._dying.remove(record)
+            self.sync.wake()
             async with self._buried:
                 self._buried.notify_all()
 

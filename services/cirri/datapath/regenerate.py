@@ -46,9 +46,12 @@ class Local:
 
     @property
     def value(self) -> EndpointValue:
-        """What programs know of it whatever its policy."""
+        """What programs know of it whatever its policy.
+
+        Its device is named last, see :meth:`Regenerator.open`.
+        """
         return EndpointValue(
-            ifindex=self.ifindex,
+            ifindex=self.ifindex if self.realized.is_set() else 0,
             id=self.record.id,
             mac=bytes.fromhex(self.record.mac.replace(":", "")),
             node_mac=bytes.fromhex(self.record.node_mac.replace(":", "")),
@@ -79,6 +82,7 @@ class Regenerator:
         self._endpoints: set[int] = set()
         self._identities: set[int] = set()
         self._selectors: set[str] = set()
+        self._opening: list[Local] = []
 
     @property
     def behind(self) -> bool:
@@ -277,10 +281,28 @@ class Regenerator:
             local.record = replace(local.record, identity=new)
         touched |= self.book.realized(local.record)
         local.state, local.error = "ready", self.policies.sets[new].fault
-        local.realized.set()
+        if not local.realized.is_set():
+            self._opening.append(local)
         if old != new:
             self._leave(old)
         return touched
+
+    def open(self) -> None:
+        """Let packets reach the endpoints that the last step made known.  To be called after the epoch
+        was raised.
+
+        A connection to an address that nobody had yet was allowed without a word about its
+        ingress.  Until the epoch is raised its packets would pass with that verdict; so an
+        endpoint is made known without its device, which leads nowhere, and gets it here.
+        """
+        opening, self._opening = self._opening, []
+        for local in opening:
+            if self.locals.get(local.record.id) is local:
+                local.realized.set()
+                for address in local.record.addresses:
+                    value = self.policies.under(local.record.identity, local.value)
+                    self.policies.put_endpoint(address16(address), value)
+                self._changed(local)
 
     def _leave(self, identity: int) -> None:
         """Forget an identity that no local endpoint has any more."""

@@ -108,6 +108,7 @@ class Sync:
         touched |= self.regenerator.step()
         if touched:
             self.kernel.runtime.next_epoch()
+        self.regenerator.open()
         resources, selectors = self._marker
         if selectors <= self._selectors_seen and not self.regenerator.behind:
             self.policy_revision = resources
