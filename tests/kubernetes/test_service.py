@@ -1,0 +1,205 @@
+"""The real service on a real nats-server: bad input changes nothing, and nothing is lost."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cirri.manifests import load
+from cirri.manifests.api import (
+    APPLY,
+    DELETE,
+    ApplyObject,
+    ApplyReply,
+    ApplyRequest,
+    DeleteRequest,
+    ObjectRef,
+)
+from cirri.manifests.yamltext import YamlError, documents
+from cirri.testing.cases import WrongManifest, wrong_manifests
+from cirri.testing.kubernetes import KubernetesService
+
+ROOT = Path(__file__).parents[2]
+WRONG = wrong_manifests(ROOT / "tests/manifests/wrong.txt")
+
+
+def objects(*paths: str) -> tuple[ApplyObject, ...]:
+    return tuple(
+        ApplyObject(manifest=d.manifest, source=d.source) for d in load([str(ROOT / path) for path in paths])
+    )
+
+
+def config(name: str, **data: str) -> ApplyObject:
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    return ApplyObject(manifest=manifest)
+
+
+@pytest.fixture(scope="module")
+def demo(running: KubernetesService) -> KubernetesService:
+    """The demo's objects are there."""
+    examples = objects("deploy/examples/http-sw-app.yaml", "deploy/examples/sw_l3_l4_policy.yaml")
+    assert running.apply(ApplyRequest(objects=examples)).error is None
+    return running
+
+
+def manifests_of(case: WrongManifest) -> list[Any]:
+    try:
+        return [parsed.value for parsed in documents(case.text)]
+    except YamlError:
+        return []
+
+
+SENT = [(case.id, manifests_of(case)) for case in WRONG]
+SENT = [(name, found) for name, found in SENT if found and all(isinstance(m, dict) for m in found)]
+
+
+@pytest.mark.parametrize("manifests", [m for _, m in SENT], ids=[name for name, _ in SENT])
+def test_wrong_manifests_change_nothing(demo: KubernetesService, manifests: list[Any]) -> None:
+    """Refused here too, whoever sends them, beside an object that would be right."""
+    before = demo.bucket(), demo.files()
+
+    reply = demo.apply(ApplyRequest(objects=(config("right"), *(ApplyObject(manifest=m) for m in manifests))))
+
+    assert reply.error
+    assert reply.results == ()
+    assert (demo.bucket(), demo.files()) == before
+
+
+def policy(**spec: Any) -> ApplyObject:
+    manifest = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "later"},
+        "spec": {"endpointSelector": {}, **spec},
+    }
+    return ApplyObject(manifest=manifest)
+
+
+def packed(value: Any) -> bytes:
+    return msgspec.msgpack.encode(value)
+
+
+POD = {"kind": "Pod", "metadata": {"name": "tiefighter"}, "status": {}}
+MESSAGES = [
+    ("not MessagePack", APPLY, b"\xc1", "not an apply request"),
+    ("empty", APPLY, b"", "not an apply request"),
+    ("JSON", APPLY, b'{"objects": []}', "not an apply request"),
+    ("no objects", APPLY, packed({"objects": []}), "an apply request names no objects"),
+    ("a list", APPLY, packed([1]), "not an apply request: Expected `object`, got `array`"),
+    ("unknown field", APPLY, packed({"objects": [], "dryRun": True}), "unknown field `dryRun`"),
+    ("manifest is text", APPLY, packed({"objects": [{"manifest": "x"}]}), "Expected `object`, got `str`"),
+    ("key is a number", APPLY, packed({"objects": [{"manifest": {1: "x"}}]}), "Expected `str`, got `int`"),
+    ("bytes for text", APPLY, packed({"objects": [{"manifest": {"kind": b"a"}}]}), "kind: must be a string"),
+    (
+        "status of what is not there",
+        APPLY,
+        packed({"objects": [{"manifest": {**POD, "metadata": {"name": "x"}}}], "status_only": True}),
+        "metadata.name: no such object (Pod default/x)",
+    ),
+    (
+        "status that is a list",
+        APPLY,
+        packed({"objects": [{"manifest": {**POD, "status": []}}], "status_only": True}),
+        "objects[0].status: must be a mapping",
+    ),
+    (
+        "status of an unknown kind",
+        APPLY,
+        packed({"objects": [{"manifest": {**POD, "kind": "Pot"}}], "status_only": True}),
+        'objects[0].kind: unknown kind "Pot"',
+    ),
+    ("namespace that is missing", APPLY, packed({"objects": [{"manifest": {
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "nowhere"}}}]}),
+     'metadata.namespace: namespace "nowhere" does not exist (ConfigMap nowhere/a)'),
+    ("address that is taken", APPLY, packed({"objects": [
+        {"manifest": {"apiVersion": "v1", "kind": "Service", "metadata": {"name": n},
+                      "spec": {"clusterIP": "10.96.0.20", "ports": [{"port": 1}]}}} for n in "ab"]}),
+     'spec.clusterIP: "10.96.0.20" already belongs to Service default/a (Service default/b)'),
+    ("L7 rules, not enforced yet", APPLY, packed(ApplyRequest(objects=(policy(egress=[
+        {"toFQDNs": [{"matchName": "a.example"}]}]),))), "spec.egress[0].toFQDNs"),
+    ("delete nothing", DELETE, packed({"objects": []}), "a delete request names no objects"),
+    ("delete by number", DELETE, packed({"objects": [{"kind": "Pod", "name": 1}]}), "Expected `str`"),
+    ("delete a system namespace", DELETE, packed({"objects": [{"kind": "Namespace", "name": "kube-system"}]}),
+     "Namespace kube-system: is part of every cluster and cannot be deleted"),
+    ("delete one there and one not", DELETE, packed({"objects": [
+        {"kind": "Pod", "name": "xwing"}, {"kind": "Pod", "name": "ywing"}]}), "Pod ywing: not found"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("subject", "payload", "error"), [m[1:] for m in MESSAGES], ids=[m[0] for m in MESSAGES]
+)
+def test_wrong_messages_change_nothing(
+    demo: KubernetesService, subject: str, payload: bytes, error: str
+) -> None:
+    before = demo.bucket(), demo.files()
+
+    reply = demo.ask(subject, payload)
+
+    assert error in (reply.error or "")
+    assert reply.results == ()
+    assert (demo.bucket(), demo.files()) == before
+
+
+def test_what_is_applied_is_published_and_revisions_tell_when(demo: KubernetesService) -> None:
+    first = demo.apply(ApplyRequest(objects=(config("one", k="1"), config("two", k="1"))))
+    again = demo.apply(ApplyRequest(objects=(config("one", k="1"), config("two", k="2"))))
+
+    assert [r.action for r in first.results] == ["created", "created"]
+    assert [r.action for r in again.results] == ["unchanged", "configured"]
+    assert again.results[0].revision == first.results[0].revision
+    assert again.revision == again.results[1].revision > first.revision
+    bucket = demo.bucket()
+    assert bucket["ConfigMap.default.two._"] == again.revision
+
+    gone = demo.delete(
+        DeleteRequest(
+            objects=(ObjectRef(kind="ConfigMap", name="one"), ObjectRef(kind="ConfigMap", name="two"))
+        )
+    )
+    assert [r.action for r in gone.results] == ["deleted", "deleted"]
+    assert gone.revision > again.revision
+    assert not [key for key in demo.bucket() if key.startswith("ConfigMap")]
+
+
+def test_a_pod_moves_to_the_key_of_its_node(demo: KubernetesService) -> None:
+    pod: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "mover"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    demo.apply(ApplyRequest(objects=(ApplyObject(manifest=pod),)))
+    assert "Pod.default.mover._" in demo.bucket()
+
+    pod["spec"]["nodeName"] = "node1"
+    reply: ApplyReply = demo.apply(ApplyRequest(objects=(ApplyObject(manifest=pod),)))
+
+    assert reply.results[0].action == "configured"
+    assert [key for key in demo.bucket() if "mover" in key] == ["Pod.default.mover.node1"]
+    demo.delete(DeleteRequest(objects=(ObjectRef(kind="Pod", name="mover"),)))
+
+
+def test_killed_and_restarted_it_writes_nothing_new(demo: KubernetesService) -> None:
+    status = {"kind": "Pod", "metadata": {"name": "xwing"}, "status": {"phase": "Running"}}
+    demo.apply(ApplyRequest(objects=(ApplyObject(manifest=status),), status_only=True))
+    before = demo.bucket()
+
+    demo.kill()
+    demo.start()
+
+    assert demo.apply(ApplyRequest(objects=(config("after"),))).results[0].action == "created"
+    after = demo.bucket()
+    assert {k: v for k, v in after.items() if k in before} == before
+    demo.delete(DeleteRequest(objects=(ObjectRef(kind="ConfigMap", name="after"),)))
+
+
+def test_a_lost_store_is_filled_again(demo: KubernetesService) -> None:
+    before = set(demo.bucket())
+    assert "CiliumNetworkPolicy.default.rule1._" in before
+
+    demo.server.restart(keep=False)
+
+    assert demo.apply(ApplyRequest(objects=(config("after"),))).error is None
+    assert set(demo.bucket()) == before | {"ConfigMap.default.after._"}
