@@ -24,6 +24,7 @@ from cirri.lab.enter import cgroup2, ip_batch
 from cirri.lab.files import write
 from cirri.lab.kubelet import Kubelet
 from cirri.lab.objects import Manifest, Ref
+from cirri.lab.services import PLUGIN
 from cirri.lab.status import node_manifest
 from cirri.lab.topology import Paths, Topology, paths
 from cirri.manifests import load
@@ -40,7 +41,6 @@ from cirri.model import NODES, POD_CIDRS, RESOURCES
 from cirri.runtime import Runtime, run
 
 MANIFESTS = Path(__file__).parent / "manifests"
-PLUGIN = Path(__file__).parents[1] / "cni" / "build" / "cirri-cni"
 REQUEST_S = 5.0
 RETRY_S = 0.2
 SUFFIX_LENGTH = 5

@@ -16,9 +16,9 @@ import click
 from cirri.lab.enter import cgroup2
 from cirri.lab.lifecycle import down
 from cirri.lab.script import Act, Ran, Step, acts
+from cirri.lab.services import REPOSITORY
 from cirri.lab.topology import paths
 
-REPOSITORY = Path(__file__).parents[3]
 CIRRI = Path(sys.executable).with_name("cirri")
 NODES = 2
 SHOWN = 24

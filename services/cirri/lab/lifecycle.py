@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +22,17 @@ from cirri.lab.build import build, destroy, remains
 from cirri.lab.contract import contracts
 from cirri.lab.enter import alive, cgroup2, kill_cgroup
 from cirri.lab.files import write
-from cirri.lab.services import CLI_USER, Plan, accounts, context, nats_config_file, processes, user
+from cirri.lab.services import (
+    CLI_USER,
+    PLUGIN,
+    REPOSITORY,
+    Plan,
+    accounts,
+    context,
+    nats_config_file,
+    processes,
+    user,
+)
 from cirri.lab.supervisor import Report
 from cirri.lab.topology import NATS_PORT, Paths, Topology, check_name, paths
 
@@ -29,6 +40,10 @@ READY_S = 30.0
 """How long ``up`` waits before it says what is missing."""
 LOOK_S = 0.02
 """How often it looks; nothing of the lab waits on it."""
+PROGRAMS = ("nats-server", "ip", "nsenter", "unshare", "mount")
+SYSTEM_PATH = ("/usr/sbin", "/sbin")
+"""Where they are for users whose PATH leaves it out."""
+BPF_OBJECTS = [REPOSITORY / "bpf" / "build" / f"bpf_{hook}.o" for hook in ("node", "pod", "sock")]
 Say = Callable[[str], None]
 
 
@@ -39,6 +54,16 @@ class NotRoot(CirriError):
 
     def __init__(self) -> None:
         super().__init__("a lab makes network namespaces and loads kernel programs, which needs root")
+
+
+class NotSetUp(CirriError):
+    """This machine lacks something that a lab is made of."""
+
+    hint = "Run: make setup"
+
+    def __init__(self, missing: list[str]) -> None:
+        super().__init__(f"this machine lacks {', '.join(missing)}")
+        self.missing = missing
 
 
 class NoSuchLab(CirriError):
@@ -123,6 +148,15 @@ def alone(name: str) -> Iterator[None]:
         yield
 
 
+def require_setup() -> None:
+    """Raise :class:`NotSetUp` before anything is made that could not work."""
+    os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", os.defpath), *SYSTEM_PATH))
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    missing += [str(file) for file in (PLUGIN, *BPF_OBJECTS) if not file.exists()]
+    if missing:
+        raise NotSetUp(missing)
+
+
 def up(name: str, nodes: int, say: Say) -> None:
     """Make the lab, or find it up already.  *say* gets a short line for every step."""
     topology, where = Topology(name, nodes), where_is(name)
@@ -132,6 +166,7 @@ def up(name: str, nodes: int, say: Say) -> None:
                 raise AlreadyUp(name, has, nodes)
             say(f"lab {name} is up already")
         else:
+            require_setup()
             if remains(name, where):
                 say("removing what an earlier lab left")
                 _destroy(name, where)

@@ -15,6 +15,8 @@ NATS = "nats-server"
 CONTROLLER = "lab"
 FABRIC = "fabric"
 CLI_USER = "cli"
+REPOSITORY = Path(__file__).parents[3]
+PLUGIN = REPOSITORY / "services" / "cirri" / "cni" / "build" / "cirri-cni"
 
 
 class Process(Struct, frozen=True, kw_only=True):
