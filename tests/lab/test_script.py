@@ -17,7 +17,7 @@ from cirri.lab.script import (
 )
 
 ENDPOINTS = """\
-ENDPOINT   POLICY (ingress)   POLICY (egress)   IDENTITY   LABELS                  IPv6      IPv4        STATUS
+ENDPOINT   POLICY (ingress)   POLICY (egress)   IDENTITY   LABELS                  IPv6      IPv4        STATE
            ENFORCEMENT        ENFORCEMENT
 
 7          {0}            Disabled          47054      k8s:app=deathstar       fd00::3   10.52.1.3   ready
