@@ -163,10 +163,9 @@ def _origin(origin: Origin) -> str:
 
 
 def _from(line: Line, name: str) -> bool:
-    """Whether a section of policy *name* says so."""
-    tail = {name} if "/" in name else {name, name.partition("/")[2]}
+    """Whether a section of policy *name* (``NAME`` or ``NAMESPACE/NAME``) says so."""
     for origin in line.origins:
         words = origin.split()
-        if len(words) > 1 and (words[1] in tail or words[1].partition("/")[2] in tail):
+        if len(words) > 2 and name in (words[1], words[1].rpartition("/")[2]):
             return True
     return False

@@ -1,0 +1,380 @@
+"""The command line against the real service on a real bus; the test plays the nodes."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from click.testing import CliRunner, Result
+from pyroaring import BitMap
+
+from cirri.cli.context import RUN_DIR
+from cirri.cli.root import cli
+from cirri.kv import Bus
+from cirri.model import (
+    ENDPOINTS,
+    IDENTITIES,
+    NODES,
+    POLICIES,
+    SELECTORS,
+    Bucket,
+    Compiled,
+    Direction,
+    Endpoint,
+    Identity,
+    NodeStatus,
+    Origin,
+    PolicyEntry,
+    Rule,
+    SelectorSet,
+    SubjectPolicy,
+)
+from cirri.testing.kubernetes import KubernetesService
+from cirri.testing.natsserver import NatsServer
+
+EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
+DEMO, POLICY = str(EXAMPLES / "http-sw-app.yaml"), str(EXAMPLES / "sw_l3_l4_policy.yaml")
+NODE = "apiVersion: v1\nkind: Node\nmetadata: {name: %s}\n"
+
+
+class Cli:
+    """``cirri`` in a context of its own."""
+
+    def __init__(self, service: KubernetesService) -> None:
+        self.service = service
+        self.name = f"cirri-test-{uuid4().hex[:12]}"
+        self.folder = RUN_DIR / self.name
+        self.folder.mkdir(parents=True)
+        said = {"nats_url": service.server.url, "netns": "", "user": "", "run_dir": str(self.folder)}
+        (self.folder / "context.json").write_text(json.dumps(said))
+
+    def run(self, *arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(cli, ["--context", self.name, *arguments], input=stdin)
+
+    def ok(self, *arguments: str, stdin: str | None = None) -> str:
+        result = self.run(*arguments, stdin=stdin)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def put(self, bucket: Bucket, *values: object) -> None:  # type: ignore[type-arg]
+        """Write as the bucket's owner would."""
+
+        async def work(bus: Bus) -> None:
+            await bus.ensure(bucket)
+            for value in values:
+                await bus.put(bucket, value)
+
+        self.service.on_bus(work)
+
+
+@pytest.fixture(scope="module")
+def cirri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    with NatsServer() as server:
+        service = KubernetesService(server, tmp_path_factory.mktemp("cirri-test-cli"))
+        service.start()
+        made = Cli(service)
+        try:
+            service.bucket()
+            made.ok("apply", "-f", DEMO)
+            made.put(ENDPOINTS, *PODS)
+            made.put(IDENTITIES, *IDENTITY)
+            made.put(NODES, NodeStatus(node="node1", addresses=("192.168.3.11",)))
+            made.put(SELECTORS, EMPIRE)
+            made.put(
+                POLICIES,
+                PolicyEntry(subject=DEATHSTAR),
+                PolicyEntry(compiled=Compiled(resources=9, selectors=1)),
+            )
+            yield made
+        finally:
+            service.kill()
+            shutil.rmtree(made.folder)
+
+
+LABELS = ("k8s:class=deathstar", "k8s:io.kubernetes.pod.namespace=default", "k8s:org=empire")
+IDENTITY = (
+    Identity(id=6822, labels=LABELS),
+    Identity(id=25698, labels=("k8s:class=tiefighter", "k8s:io.kubernetes.pod.namespace=default")),
+    Identity(id=300, labels=()),
+)
+PODS = (
+    Endpoint(
+        node="node1", id=1453, namespace="default", pod="deathstar-b4b8ccfb5-w84sn", container_id="c1",
+        interface="lxc1", ipv4="10.52.1.239", identity=6822, state="ready", ingress_enforced=True,
+    ),
+    Endpoint(
+        node="node2", id=7, namespace="default", pod="tiefighter", container_id="c2", interface="lxc2",
+        ipv4="10.52.2.26", ipv6="fd00:10:52::2:26", identity=25698, state="ready",
+    ),
+)  # fmt: skip
+EMPIRE = SelectorSet(key="abc", text="k8s:org=empire", identities=BitMap([6822, 25698]).serialize())
+DEATHSTAR = SubjectPolicy(
+    identity=6822,
+    ingress=Direction(
+        enforced=True,
+        rules=(
+            Rule(selector="abc", protocol=6, port=80, origins=(5,)),
+            Rule(selector="", deny=True, protocol=17),
+        ),
+    ),
+    origins=(
+        Origin(
+            cookie=5, kind="CiliumNetworkPolicy", namespace="default", name="rule1",
+            section="spec.ingress[0]", source="rule1.yaml:3",
+        ),
+    ),
+)  # fmt: skip
+
+
+def test_apply_says_what_kubectl_says(cirri: Cli) -> None:
+    assert cirri.ok("apply", "-f", POLICY) == "ciliumnetworkpolicy.cilium.io/rule1 created\n"
+    assert cirri.ok("apply", "-f", DEMO, "-f", POLICY).splitlines() == [
+        "service/deathstar unchanged",
+        "deployment.apps/deathstar unchanged",
+        "pod/tiefighter unchanged",
+        "pod/xwing unchanged",
+        "ciliumnetworkpolicy.cilium.io/rule1 unchanged",
+    ]
+    assert cirri.ok("delete", "cnp", "rule1") == 'ciliumnetworkpolicy.cilium.io "rule1" deleted\n'
+
+
+def test_standard_input_and_json(cirri: Cli) -> None:
+    manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
+
+    reply = json.loads(cirri.ok("apply", "-f", "-", "-o", "json", stdin=manifest))
+
+    assert [r["action"] for r in reply["results"]] == ["created"]
+    assert reply["revision"] == reply["results"][0]["revision"] > 0
+    assert cirri.ok("delete", "-f", "-", stdin=manifest) == 'configmap "a" deleted\n'
+
+
+def test_wrong_manifests_are_refused_with_their_place(cirri: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: good}\n---\napiVersion: v1\nkind: Pod\n"
+    )
+
+    result = cirri.run("apply", "-f", str(file))
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: nothing was applied:\n"
+        f"{file}: document 2, line 5: metadata: required, but missing\n"
+        f"{file}: document 2, line 5: spec: required, but missing\n"
+    )
+    assert cirri.run("get", "cm", "good").exit_code == 1
+
+
+def test_what_is_not_enforced_yet_is_refused(cirri: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "fqdn.yaml"
+    file.write_text(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a}\nspec:\n"
+        "  endpointSelector: {}\n  egress:\n  - toFQDNs: [{matchName: a.example}]\n"
+    )
+
+    result = cirri.run("apply", "-f", str(file))
+
+    assert result.exit_code == 1
+    assert f"{file}: document 1, line 7: spec.egress[0].toFQDNs" in result.stderr
+
+
+TABLES = [
+    (
+        "svc",
+        "NAME        TYPE        CLUSTER-IP     EXTERNAL-IP   PORT(S)   AGE\n"
+        "deathstar   ClusterIP   10.96.246.46   <none>        80/TCP    ",
+    ),
+    (
+        "deployments",
+        "NAME        READY   UP-TO-DATE   AVAILABLE   AGE\ndeathstar   0/2     0            0           ",
+    ),
+    (
+        "po/xwing",
+        "NAME    READY   STATUS    IP       NODE     AGE\nxwing   0/1     Pending   <none>   <none>   ",
+    ),
+    (
+        "cep",
+        "NAME                        SECURITY IDENTITY   INGRESS ENFORCEMENT   EGRESS ENFORCEMENT   "
+        "VISIBILITY POLICY   ENDPOINT STATE   IPV4          IPV6\n"
+        "deathstar-b4b8ccfb5-w84sn   6822                true                  <status disabled>    "
+        "<status disabled>   ready            10.52.1.239\n"
+        "tiefighter                  25698               <status disabled>     <status disabled>    "
+        "<status disabled>   ready            10.52.2.26    fd00:10:52::2:26\n",
+    ),
+    ("ciliumid", "NAME    NAMESPACE\n6822    default\n25698   default\n"),
+]
+
+
+@pytest.mark.parametrize(("kind", "expected"), TABLES, ids=[t[0] for t in TABLES])
+def test_get(cirri: Cli, kind: str, expected: str) -> None:
+    assert cirri.ok("get", kind).startswith(expected)
+
+
+def test_get_in_other_forms(cirri: Cli) -> None:
+    one = json.loads(cirri.ok("get", "pod", "xwing", "-o", "json"))
+    assert (one["kind"], one["metadata"]["labels"]["org"]) == ("Pod", "alliance")
+    several = json.loads(cirri.ok("get", "pods,svc", "-A", "-o", "json"))
+    assert [o["kind"] for o in several["items"]] == ["Pod", "Pod", "Service"]
+    endpoint = json.loads(cirri.ok("get", "cep", "tiefighter", "-o", "json"))
+    assert endpoint["status"]["networking"]["addressing"] == [
+        {"ipv4": "10.52.2.26", "ipv6": "fd00:10:52::2:26"}
+    ]
+    assert cirri.ok("get", "ns", "-o", "yaml").startswith(
+        "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n"
+    )
+    assert cirri.ok("get", "pods", "-A").startswith("NAMESPACE   NAME")
+    assert cirri.run("get", "pods", "-n", "x").stderr == "No resources found in x namespace.\n"
+
+
+FAILURES = [
+    (("get", "pod", "ywing"), 1, 'Error: pod "ywing" not found in namespace default'),
+    (("get", "podz"), 2, 'Error: unknown kind "podz" (did you mean "pods"?)'),
+    (("delete", "pod", "ywing"), 1, "Error: nothing was deleted:\nPod default/ywing: not found"),
+    (("delete", "pod"), 2, "Error: which pod? Give its NAME"),
+    (("delete",), 2, "Error: give either KIND and NAME, or -f FILE"),
+    (("delete", "thing", "x"), 2, 'Error: unknown kind "thing"'),
+    (("apply",), 2, "Error: Missing option '-f' / '--filename'."),
+    (
+        ("apply", "-f", "/nowhere.yaml"),
+        1,
+        "Error: nothing was applied:\n/nowhere.yaml: no such file or directory",
+    ),
+    (("identity", "get", "999"), 1, "Error: no identity 999. `cirri identity list` shows all"),
+    (("endpoint", "get", "x"), 1, 'Error: no endpoint "x"'),
+    (("policy", "get", "x"), 1, 'Error: policy "x" not found'),
+    (("statsu",), 2, 'Error: no command "statsu" (did you mean "status"?)'),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), FAILURES, ids=[" ".join(f[0]) for f in FAILURES])
+def test_failures(cirri: Cli, arguments: tuple[str, ...], code: int, message: str) -> None:
+    result = cirri.run(*arguments)
+    assert result.exit_code == code
+    assert message in result.stderr
+
+
+def test_endpoint_list_is_the_table_of_cilium(cirri: Cli) -> None:
+    assert cirri.ok("endpoint", "list", "--node", "node1").splitlines() == [
+        "ENDPOINT   POLICY (ingress)   POLICY (egress)   IDENTITY   LABELS (source:key[=value])"
+        "               IPv6   IPv4          STATUS",
+        "           ENFORCEMENT        ENFORCEMENT",
+        "",
+        "1453       Enabled            Disabled          6822       k8s:class=deathstar"
+        "                              10.52.1.239   ready",
+        "                                                           k8s:io.kubernetes.pod.namespace=default",
+        "                                                           k8s:org=empire",
+    ]
+    (found,) = json.loads(cirri.ok("endpoint", "get", "default/tiefighter"))
+    assert (found["id"], found["node"], found["policyEnabled"]) == (7, "node2", "none")
+
+
+def test_identities_and_addresses(cirri: Cli) -> None:
+    identities = {i["id"]: i["labels"] for i in json.loads(cirri.ok("identity", "list", "-o", "json"))}
+    assert identities[1] == ["reserved:host"]
+    assert identities[6822] == list(LABELS)
+    assert 300 not in identities
+    assert cirri.ok("ip", "list", "--node", "node1").splitlines() == [
+        "IP                     IDENTITY   SOURCE                              NODE",
+        "0.0.0.0/0              9          world",
+        "10.52.1.239/32         6822       default/deathstar-b4b8ccfb5-w84sn   node1",
+        "10.52.2.26/32          25698      default/tiefighter                  node2",
+        "192.168.3.11/32        1          host                                node1",
+        "::/0                   10         world",
+        "fd00:10:52::2:26/128   25698      default/tiefighter                  node2",
+    ]
+
+
+def test_policy_get_names_the_section_of_the_manifest(cirri: Cli) -> None:
+    cirri.ok("apply", "-f", POLICY)
+    assert cirri.ok("policy", "get", "rule1").splitlines() == [
+        "Revision: 9",
+        "",
+        f"Subject 6822: {' '.join(LABELS)}",
+        "DIRECTION   VERDICT   PEER             PORT     ORIGIN",
+        "ingress     allow     k8s:org=empire   80/TCP   "
+        "CiliumNetworkPolicy default/rule1 spec.ingress[0] (rule1.yaml:3)",
+    ]
+    every = json.loads(cirri.ok("policy", "get", "-o", "json"))["rules"]
+    assert [(r["verdict"], r["peer"], r["port"], r["peers"]) for r in every] == [
+        ("allow", "k8s:org=empire", "80/TCP", [6822, 25698]),
+        ("deny", "any", "any/UDP", []),
+        ("deny", "any", "any", []),
+    ]
+    cirri.ok("delete", "cnp", "rule1")
+
+
+def test_config_view(cirri: Cli) -> None:
+    config = (
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cirri-config, namespace: kube-system}\n"
+        "data: {enable-policy: always}\n"
+    )
+    cirri.ok("apply", "-f", "-", stdin=config)
+
+    lines = dict(line.split(maxsplit=1) for line in cirri.ok("config", "view").splitlines() if " " in line)
+
+    assert lines["enable-policy"] == "always"
+    assert lines["cluster-pool-ipv4-cidr"] == "10.52.0.0/16"
+    cirri.ok("delete", "-f", "-", stdin=config)
+
+
+def test_status_counts_what_is_missing(cirri: Cli) -> None:
+    result = cirri.run("status", "-o", "json")
+
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    components = {c["name"]: c for c in report["components"]}
+    assert components["kubernetes"] == {"name": "kubernetes", "running": 1, "wanted": 1, "problems": []}
+    assert components["policy"]["problems"] == ["not running"]
+    assert "policy: not running" in report["problems"]
+    assert (report["pods"], report["identities"], report["policy_revision"]) == (0, 2, 9)
+    assert "Cluster Pods:  0/0 managed by Cirri" in cirri.run("status").stdout
+
+
+def while_running(act: Callable[[], None], command: Callable[[], Result]) -> Result:
+    """The result of *command*, beside which *act* runs."""
+    found: list[Result] = []
+    thread = threading.Thread(target=lambda: found.append(command()))
+    thread.start()
+    act()
+    thread.join(20)
+    return found[0]
+
+
+def test_wait_names_the_nodes_that_are_behind_and_returns_when_they_are_not(cirri: Cli) -> None:
+    cirri.ok("apply", "-f", "-", stdin=NODE % "node1" + "---\n" + NODE % "node2")
+    try:
+        result = cirri.run("apply", "-f", POLICY, "--wait", "--timeout", "0.3")
+        assert result.exit_code == 1
+        assert result.stdout == "ciliumnetworkpolicy.cilium.io/rule1 created\n"
+        revision = json.loads(cirri.ok("apply", "-f", POLICY, "-o", "json"))["revision"]
+        late = f"node1: policies up to 0 of {revision}; node2: has not reported"
+        assert f"not in force everywhere after 0.3 s: {late}" in result.stderr
+
+        def acknowledge() -> None:
+            for node in ("node1", "node2"):
+                cirri.put(NODES, NodeStatus(node=node, policy_revision=revision))
+
+        done = while_running(
+            acknowledge, lambda: cirri.run("apply", "-f", POLICY, "--wait", "--timeout", "15")
+        )
+        assert (done.exit_code, done.stdout) == (0, "ciliumnetworkpolicy.cilium.io/rule1 unchanged\n")
+    finally:
+        cirri.ok("delete", "node", "node1", "node2")
+        cirri.run("delete", "cnp", "rule1")
+
+
+def test_a_bus_that_is_away_is_one_sentence(tmp_path: Path) -> None:
+    name = f"cirri-test-{uuid4().hex[:12]}"
+    folder = RUN_DIR / name
+    folder.mkdir(parents=True)
+    try:
+        (folder / "context.json").write_text('{"nats_url": "nats://127.0.0.1:1"}')
+        result = CliRunner().invoke(cli, ["--context", name, "get", "pods"])
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: ")
+        assert "127.0.0.1:1" in result.stderr
+    finally:
+        shutil.rmtree(folder)

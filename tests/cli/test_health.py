@@ -1,0 +1,92 @@
+"""What ``cirri status`` finds wrong."""
+
+from typing import Any
+
+import pytest
+
+from cirri.cli.health import Consumer, Instance, components, managed, node_reports, slow_readers
+from cirri.model import Endpoint, NodeStatus, PodCIDRs, Resource
+from cirri.runtime import Service
+
+CLUSTER = Service(name="policy", summary="", scope="cluster")
+NODE = Service(name="datapath", summary="", scope="node")
+
+
+def instance(name: str, **metadata: str) -> Instance:
+    return Instance(name=name, id="1", metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("service", "instances", "problems"),
+    [
+        (CLUSTER, [instance("policy", leader="yes", ready="yes")], ()),
+        (CLUSTER, [], ("not running",)),
+        (CLUSTER, [instance("policy", leader="yes", ready="no", why="no bus")], ("not ready: no bus",)),
+        (CLUSTER, [instance("policy", leader="no", ready="no"), instance("policy", leader="yes")], ()),
+        (NODE, [instance("datapath", node="a"), instance("datapath", node="b")], ()),
+        (NODE, [instance("datapath", node="b")], ("not running on a",)),
+        (
+            NODE,
+            [instance("datapath", node="a", ready="no", why="w"), instance("datapath", node="b")],
+            ("not ready on a: w",),
+        ),
+    ],
+)
+def test_components(service: Service, instances: list[Instance], problems: tuple[str, ...]) -> None:
+    (found,) = components([service], instances, ["a", "b"])
+    assert found.problems == problems
+    assert found.ok == (not problems)
+
+
+def endpoint(**fields: Any) -> Endpoint:
+    given = {"node": "n", "id": 1, "namespace": "default", "pod": "p", "container_id": "", "interface": ""}
+    return Endpoint(**{**given, **fields})
+
+
+@pytest.mark.parametrize(
+    ("status", "ranges", "endpoints", "problems"),
+    [
+        (NodeStatus(node="n"), None, [], ()),
+        (None, None, [], ("has not reported",)),
+        (NodeStatus(node="n", errors=("map full",)), None, [], ("map full",)),
+        (
+            NodeStatus(node="n"),
+            PodCIDRs(node="n", error="the pools are exhausted"),
+            [],
+            ("the pools are exhausted",),
+        ),
+        (
+            NodeStatus(node="n", addresses_used=254, addresses_total=254),
+            None,
+            [],
+            ("all 254 pod addresses are in use",),
+        ),
+        (NodeStatus(node="n"), None, [endpoint(error="no policy")], ("endpoint 1 (default/p): no policy",)),
+    ],
+)
+def test_nodes(
+    status: NodeStatus | None, ranges: PodCIDRs | None, endpoints: list[Endpoint], problems: tuple[str, ...]
+) -> None:
+    statuses = {"n": status} if status else {}
+    (found,) = node_reports(["n"], statuses, {"n": ranges} if ranges else {}, endpoints)
+    assert found.problems == problems
+
+
+def test_pods_on_the_hosts_network_are_not_ours() -> None:
+    def pod(name: str, node: str = "n", **spec: Any) -> Resource:
+        return Resource(kind="Pod", namespace="default", name=name, node=node, manifest={"spec": spec})
+
+    pods = [pod("a"), pod("b"), pod("host", hostNetwork=True), pod("unscheduled", "")]
+    endpoints = [endpoint(pod="a", state="ready"), endpoint(pod="b", state="regenerating")]
+
+    assert managed(pods, endpoints) == (1, 2)
+
+
+def test_slow_readers_are_named() -> None:
+    consumers = [
+        Consumer(name="datapath-node1_ab12_0", num_pending=500),
+        Consumer(name="cli_1_1", num_pending=3),
+    ]
+    assert slow_readers("resources", consumers) == [
+        "datapath-node1 is 500 messages of bucket resources behind"
+    ]
