@@ -122,19 +122,29 @@ def rows(f: Family) -> list[Case]:
         Case("SYN again", (Send("A", f.tcp(a, b, "S"), "B", new), there("S"), connections(1))),
         Case(
             "SYN the other way is no reply",
-            (first, back("SA"), there("A"), Send("B", f.tcp(b, a, "S", 80, 40000), DropReason.POLICY, (NONE_OUT,))),
+            (
+                first,
+                back("SA"),
+                there("A"),
+                Send("B", f.tcp(b, a, "S", 80, 40000), DropReason.POLICY, (NONE_OUT,)),
+            ),
             shut,
             (port,),
         ),
         Case("RST alone leaves nothing", (Send("A", f.tcp(a, b, "R"), "B"), connections(0))),
         Case(
             "segment of an unknown connection",
-            (Send("A", f.tcp(a, b, "A"), "B", opened), Send("B", f.tcp(b, a, "A", 81, 1), DropReason.POLICY, (NONE_OUT,))),
+            (
+                Send("A", f.tcp(a, b, "A"), "B", opened),
+                Send("B", f.tcp(b, a, "A", 81, 1), DropReason.POLICY, (NONE_OUT,)),
+            ),
             shut,
             (port,),
         ),
         Case("UDP", (Send("A", query, "B", new), Send("B", answer, "A"), lives(60, CtFlag.SEEN_REPLY))),
-        Case("expired is new", (Send("A", query, "B", new), EXPIRE, Send("A", query, "B", new), connections(1))),
+        Case(
+            "expired is new", (Send("A", query, "B", new), EXPIRE, Send("A", query, "B", new), connections(1))
+        ),
         Case(
             "expired: the answer is nobody's",
             (
@@ -148,13 +158,24 @@ def rows(f: Family) -> list[Case]:
         ),
         Case(
             "rule removed: the next packet is cut",
-            (first, back("SA"), change(shut), Send("A", f.tcp(a, b, "A"), DropReason.POLICY, (NONE_OUT,)), connections(0)),
+            (
+                first,
+                back("SA"),
+                change(shut),
+                Send("A", f.tcp(a, b, "A"), DropReason.POLICY, (NONE_OUT,)),
+                connections(0),
+            ),
             shut,
             (port,),
         ),
         Case(
             "rule removed: an answer is cut",
-            (first, change(shut), Send("B", f.tcp(b, a, "SA", 80, 40000), DropReason.POLICY, (NONE_OUT,)), connections(0)),
+            (
+                first,
+                change(shut),
+                Send("B", f.tcp(b, a, "SA", 80, 40000), DropReason.POLICY, (NONE_OUT,)),
+                connections(0),
+            ),
             shut,
             (port,),
         ),
@@ -251,7 +272,10 @@ def rows(f: Family) -> list[Case]:
         ),
         Case(
             "error about an echo",
-            (Send("A", f.ping(a, b), "B", ("egress allow match=1 rule=1", "new")), Send("B", f.error(b, a, f.ping(a, b)), "A")),
+            (
+                Send("A", f.ping(a, b), "B", ("egress allow match=1 rule=1", "new")),
+                Send("B", f.error(b, a, f.ping(a, b)), "A"),
+            ),
             {"A": DENY_OUT, "B": DENY_OUT},
             (Entry("A", OUT, B.identity, rule=1),),
         ),
@@ -265,7 +289,11 @@ def rows(f: Family) -> list[Case]:
             {"A": DENY_BOTH},
             (Entry("A", OUT, R_IDENTITY, rule=1),),
         ),
-        Case("error about nothing known", (Send("B", unreachable, DropReason.POLICY, (NONE_IN,)),), {"A": DENY_IN}),
+        Case(
+            "error about nothing known",
+            (Send("B", unreachable, DropReason.POLICY, (NONE_IN,)),),
+            {"A": DENY_IN},
+        ),
         Case(
             "error about somebody else's connection",
             (
@@ -318,8 +346,14 @@ def rows(f: Family) -> list[Case]:
         ),
         Case("fragments", (Send("A", small, "B", new), Send("A", rest, "B"), connections(1))),
         Case("fragments of TCP", (Send("A", tcp_small, "B", new), Send("A", tcp_rest, "B"), connections(1))),
-        Case("fragments of an echo", (Send("A", ping_small, "B", new), Send("A", ping_rest, "B"), connections(1))),
-        Case("fragments in disorder", (Send("A", rest, DropReason.FRAGMENT_NOT_FOUND), Send("A", small, "B", new))),
+        Case(
+            "fragments of an echo",
+            (Send("A", ping_small, "B", new), Send("A", ping_rest, "B"), connections(1)),
+        ),
+        Case(
+            "fragments in disorder",
+            (Send("A", rest, DropReason.FRAGMENT_NOT_FOUND), Send("A", small, "B", new)),
+        ),
         Case(
             "fragments: ports of another's datagram",
             (Send("B", small, DropReason.INVALID_SOURCE_IP), Send("A", rest, DropReason.FRAGMENT_NOT_FOUND)),
@@ -337,7 +371,9 @@ def rows(f: Family) -> list[Case]:
             "fragments arriving",
             tuple(
                 Send("net", p, "B", e)
-                for p, e in zip(f.fragments(f.r, b, UDP(sport=5000, dport=53) / Raw(bytes(40))), (new, ()), strict=True)
+                for p, e in zip(
+                    f.fragments(f.r, b, UDP(sport=5000, dport=53) / Raw(bytes(40))), (new, ()), strict=True
+                )
             ),
         ),
         Case(
@@ -352,7 +388,10 @@ def rows(f: Family) -> list[Case]:
         Case("known, last hop", (Send("A", query, "B", new), Send("A", f.udp(a, b, ttl=1), LAST_HOP))),
         Case(
             "from the stack, answered",
-            (Send(">A", f.tcp(f.host, a, "S"), "A", new), Send("A", f.tcp(a, f.host, "SA", 80, 40000), STACK)),
+            (
+                Send(">A", f.tcp(f.host, a, "S"), "A", new),
+                Send("A", f.tcp(a, f.host, "SA", 80, 40000), STACK),
+            ),
         ),
     ]
     return [Case(f"{f.name} {c.id}", c.steps, c.flags, c.entries) for c in cases]
@@ -391,7 +430,9 @@ V4_ONLY = [
     Case(
         "v4 timestamp and its reply",
         (
-            Send("A", IP(src=V4.a, dst=V4.b) / ICMP(type=13, id=9), "B", ("egress allow match=1 rule=1", "new")),
+            Send(
+                "A", IP(src=V4.a, dst=V4.b) / ICMP(type=13, id=9), "B", ("egress allow match=1 rule=1", "new")
+            ),
             Send("B", IP(src=V4.b, dst=V4.a) / ICMP(type=14, id=9), "A"),
             Send("B", IP(src=V4.b, dst=V4.a) / ICMP(type=0, id=9), DropReason.POLICY, (NONE_OUT,)),
         ),
@@ -410,7 +451,11 @@ V4_ONLY = [
     ),
     Case(
         "v4 and v6 are two connections",
-        (Send("A", V4.udp(V4.a, V4.b), "B", ("new",)), Send("A", V6.udp(V6.a, V6.b), "B", ("new",)), connections(2)),
+        (
+            Send("A", V4.udp(V4.a, V4.b), "B", ("new",)),
+            Send("A", V6.udp(V6.a, V6.b), "B", ("new",)),
+            connections(2),
+        ),
     ),
 ]
 CASES = [case for f in FAMILIES for case in rows(f)] + V4_ONLY

@@ -37,7 +37,10 @@ def both(f: Family) -> list[Case]:
     syn = f.tcp(f.a, f.b, "S")
     cases = [
         Case("pod to pod, TCP", (Send("A", syn, "B", NEW), Send("B", f.tcp(f.b, f.a, "SA", 80, 40000), "A"))),
-        Case("pod to pod, UDP", (Send("A", f.udp(f.a, f.b), "B", NEW), Send("B", f.udp(f.b, f.a, 53, 5000), "A"))),
+        Case(
+            "pod to pod, UDP",
+            (Send("A", f.udp(f.a, f.b), "B", NEW), Send("B", f.udp(f.b, f.a, 53, 5000), "A")),
+        ),
         Case("pod to pod, echo", (Send("A", f.ping(f.a, f.b), "B", NEW), Send("B", f.pong(f.b, f.a), "A"))),
         Case("pod to pod, SCTP", (Send("A", f.sctp(f.a, f.b), "B", NEW),)),
         Case("pod to itself", (Send("A", f.tcp(f.a, f.a, "S"), "A", NEW),)),
@@ -50,7 +53,9 @@ def both(f: Family) -> list[Case]:
         Case("from the network, not for a pod", (Send("net", f.tcp(f.world, f.host, "S"), STACK),)),
         Case("from the network, for a pod elsewhere", (Send("net", f.tcp(f.world, f.r, "S"), STACK),)),
         Case("from the stack", (Send(">A", f.tcp(f.host, f.a, "S"), "A", NEW),)),
-        Case("from the stack, for another pod", (Send(">A", f.tcp(f.host, f.b, "S"), DropReason.UNROUTABLE),)),
+        Case(
+            "from the stack, for another pod", (Send(">A", f.tcp(f.host, f.b, "S"), DropReason.UNROUTABLE),)
+        ),
         Case("last hop, local", (Send("A", f.tcp(f.a, f.b, "S", ttl=1), LAST_HOP, NEW),)),
         Case("last hop, away", (Send("A", f.tcp(f.a, f.r, "S", ttl=1), LAST_HOP, NEW),)),
         Case("last hop, arriving", (Send("net", f.tcp(f.r, f.a, "S", ttl=1), LAST_HOP, NEW),)),
@@ -59,22 +64,44 @@ def both(f: Family) -> list[Case]:
             "no uplink yet",
             (Do(no_uplink), Send("A", f.tcp(f.a, f.r, "S"), DropReason.HOST_NOT_READY, NEW)),
         ),
-        Case("spoofed: the other pod's address", (Send("A", f.tcp(f.b, f.a, "S"), DropReason.INVALID_SOURCE_IP),)),
+        Case(
+            "spoofed: the other pod's address",
+            (Send("A", f.tcp(f.b, f.a, "S"), DropReason.INVALID_SOURCE_IP),),
+        ),
         Case("spoofed: the world's address", (Send("A", f.udp(f.world, f.b), DropReason.INVALID_SOURCE_IP),)),
         Case("spoofed: the host's address", (Send("A", f.udp(f.host, f.b), DropReason.INVALID_SOURCE_IP),)),
         Case("spoofed: MAC", (Send("A", own(syn, source=B.mac), DropReason.INVALID_SOURCE_MAC),)),
-        Case("spoofed from the wire: a pod", (Send("net", f.tcp(f.b, f.a, "S"), DropReason.INVALID_SOURCE_IP),)),
+        Case(
+            "spoofed from the wire: a pod", (Send("net", f.tcp(f.b, f.a, "S"), DropReason.INVALID_SOURCE_IP),)
+        ),
         Case("spoofed from the wire: host", (Send("net", f.udp(f.host, f.a), DropReason.INVALID_SOURCE_IP),)),
-        Case("unicast in a broadcast frame", (Send("A", own(syn, destination="ff:" * 5 + "ff"), DropReason.UNROUTABLE),)),
+        Case(
+            "unicast in a broadcast frame",
+            (Send("A", own(syn, destination="ff:" * 5 + "ff"), DropReason.UNROUTABLE),),
+        ),
         Case("VLAN tag", (Send("A", own(Dot1Q(vlan=5) / syn), DropReason.VLAN_FILTERED),)),
-        Case("VLAN tag, 802.1ad", (Send("A", own(Dot1AD(vlan=5) / syn, type=0x88A8), DropReason.VLAN_FILTERED),)),
+        Case(
+            "VLAN tag, 802.1ad",
+            (Send("A", own(Dot1AD(vlan=5) / syn, type=0x88A8), DropReason.VLAN_FILTERED),),
+        ),
         Case("VLAN tag, from the stack", (Send(">A", own(Dot1Q(vlan=5) / syn), DropReason.VLAN_FILTERED),)),
-        Case("VLAN tag on the wire is the stack's", (Send("net", own(Dot1Q(vlan=5) / f.udp(f.r, f.a)), STACK),)),
+        Case(
+            "VLAN tag on the wire is the stack's", (Send("net", own(Dot1Q(vlan=5) / f.udp(f.r, f.a)), STACK),)
+        ),
         Case("GRE", (Send("A", f.ip(f.a, f.b, **f.next(47)) / Raw(bytes(16)), DropReason.UNKNOWN_L4),)),
-        Case("ESP arriving", (Send("net", f.ip(f.r, f.a, **f.next(50)) / Raw(bytes(16)), DropReason.UNKNOWN_L4),)),
+        Case(
+            "ESP arriving",
+            (Send("net", f.ip(f.r, f.a, **f.next(50)) / Raw(bytes(16)), DropReason.UNKNOWN_L4),),
+        ),
         Case(
             "ICMP of the other family",
-            (Send("A", f.ip(f.a, f.b, **f.next(59 - f.icmp)) / Raw(b"\x08" + bytes(15)), DropReason.UNKNOWN_L4),),
+            (
+                Send(
+                    "A",
+                    f.ip(f.a, f.b, **f.next(59 - f.icmp)) / Raw(b"\x08" + bytes(15)),
+                    DropReason.UNKNOWN_L4,
+                ),
+            ),
         ),
         Case("SYN and FIN", (Send("A", f.tcp(f.a, f.b, "SF"), DropReason.CT_INVALID_HEADER),)),
         Case("SYN and RST", (Send("A", f.tcp(f.a, f.b, "SR"), DropReason.CT_INVALID_HEADER),)),
@@ -116,26 +143,47 @@ def destinations(count: int) -> list[object]:
 
 
 ONLY4 = [
-    Case("v4 options", (Send("A", IP(src=V4.a, dst=V4.b, options=[IPOption_RR(), IPOption_NOP()]) / UDP(), "B", NEW),)),
+    Case(
+        "v4 options",
+        (Send("A", IP(src=V4.a, dst=V4.b, options=[IPOption_RR(), IPOption_NOP()]) / UDP(), "B", NEW),),
+    ),
     Case(
         "v4 source route",
-        (Send("A", IP(src=V4.a, dst=V4.b, options=[IPOption_LSRR(routers=[V4.r])]) / UDP(), DropReason.INVALID),),
+        (
+            Send(
+                "A",
+                IP(src=V4.a, dst=V4.b, options=[IPOption_LSRR(routers=[V4.r])]) / UDP(),
+                DropReason.INVALID,
+            ),
+        ),
     ),
     Case(
         "v4 strict source route behind others",
         (
             Send(
                 "A",
-                IP(src=V4.a, dst=V4.b, options=[IPOption_NOP(), IPOption_RR(), IPOption_SSRR(routers=[V4.r])]) / UDP(),
+                IP(src=V4.a, dst=V4.b, options=[IPOption_NOP(), IPOption_RR(), IPOption_SSRR(routers=[V4.r])])
+                / UDP(),
                 DropReason.INVALID,
             ),
         ),
     ),
-    Case("v4 header shorter than a header", (Send("A", own(IP(src=V4.a, dst=V4.b, ihl=4) / UDP()), DropReason.INVALID),)),
-    Case("v4 total length beyond the frame", (Send("A", own(IP(src=V4.a, dst=V4.b, len=99) / UDP()), DropReason.INVALID),)),
-    Case("v4 total length below the header", (Send("A", own(IP(src=V4.a, dst=V4.b, len=19) / UDP()), DropReason.INVALID),)),
+    Case(
+        "v4 header shorter than a header",
+        (Send("A", own(IP(src=V4.a, dst=V4.b, ihl=4) / UDP()), DropReason.INVALID),),
+    ),
+    Case(
+        "v4 total length beyond the frame",
+        (Send("A", own(IP(src=V4.a, dst=V4.b, len=99) / UDP()), DropReason.INVALID),),
+    ),
+    Case(
+        "v4 total length below the header",
+        (Send("A", own(IP(src=V4.a, dst=V4.b, len=19) / UDP()), DropReason.INVALID),),
+    ),
     Case("v4 total length 0", (Send("A", own(IP(src=V4.a, dst=V4.b, len=0) / UDP()), DropReason.INVALID),)),
-    Case("v4 padding behind the packet", (Send("A", own(V4.udp(V4.a, V4.b) / Raw(b"")) + bytes(18), "B", NEW),)),
+    Case(
+        "v4 padding behind the packet", (Send("A", own(V4.udp(V4.a, V4.b) / Raw(b"")) + bytes(18), "B", NEW),)
+    ),
     *unroutable(V4, "224.0.0.1", "239.1.2.3", "255.255.255.255", "240.0.0.1", "127.0.0.1", "0.0.0.0"),
     Case("802.3 frame", (Send("A", own(Raw(bytes(60)), type=60), DropReason.UNKNOWN_L2),)),
     Case("LLDP", (Send("A", own(Raw(bytes(60)), type=0x88CC), DropReason.UNKNOWN_L3),)),
@@ -148,10 +196,16 @@ ONLY6 = [
     Case("v6 routing, no segments left", (Send("A", ip6(IPv6ExtHdrRouting(segleft=0)), "B", NEW),)),
     Case(
         "v6 routing, segments left",
-        (Send("A", ip6(IPv6ExtHdrRouting(addresses=[V6.r], segleft=1)), DropReason.INVALID_EXTENSION_HEADER),),
+        (
+            Send(
+                "A", ip6(IPv6ExtHdrRouting(addresses=[V6.r], segleft=1)), DropReason.INVALID_EXTENSION_HEADER
+            ),
+        ),
     ),
     Case("v6 six extension headers", (Send("A", ip6(*destinations(6)), "B", NEW),)),
-    Case("v6 seven extension headers", (Send("A", ip6(*destinations(7)), DropReason.INVALID_EXTENSION_HEADER),)),
+    Case(
+        "v6 seven extension headers", (Send("A", ip6(*destinations(7)), DropReason.INVALID_EXTENSION_HEADER),)
+    ),
     Case(
         "v6 hop-by-hop not first",
         (Send("A", ip6(IPv6ExtHdrDestOpt(), IPv6ExtHdrHopByHop()), DropReason.INVALID_EXTENSION_HEADER),),
@@ -169,16 +223,31 @@ ONLY6 = [
     Case("v6 fragment of one piece", (Send("A", ip6(IPv6ExtHdrFragment(id=1)), "B", NEW),)),
     Case(
         "v6 fragment with more headers behind",
-        (Send("A", ip6(IPv6ExtHdrFragment(id=1, m=1), IPv6ExtHdrDestOpt()), DropReason.INVALID_EXTENSION_HEADER),),
+        (
+            Send(
+                "A",
+                ip6(IPv6ExtHdrFragment(id=1, m=1), IPv6ExtHdrDestOpt()),
+                DropReason.INVALID_EXTENSION_HEADER,
+            ),
+        ),
     ),
     Case("v6 no next header", (Send("A", own(IPv6(src=V6.a, dst=V6.b, nh=59)), DropReason.UNKNOWN_L4),)),
     Case(
         "v6 source spelled as IPv4",
         (Send("A", own(IPv6(src="::ffff:" + A.address4, dst=V6.b) / UDP()), DropReason.INVALID_SOURCE_IP),),
     ),
-    Case("v6 destination spelled as IPv4", (Send("A", own(IPv6(src=V6.a, dst=MAPPED) / UDP()), DropReason.UNROUTABLE),)),
-    Case("v6 wire, destination spelled as IPv4", (Send("net", IPv6(src=V6.r, dst=MAPPED) / UDP(), DropReason.UNROUTABLE),)),
-    Case("v6 link-local source", (Send("A", own(IPv6(src="fe80::2", dst=V6.b) / UDP()), DropReason.INVALID_SOURCE_IP),)),
+    Case(
+        "v6 destination spelled as IPv4",
+        (Send("A", own(IPv6(src=V6.a, dst=MAPPED) / UDP()), DropReason.UNROUTABLE),),
+    ),
+    Case(
+        "v6 wire, destination spelled as IPv4",
+        (Send("net", IPv6(src=V6.r, dst=MAPPED) / UDP(), DropReason.UNROUTABLE),),
+    ),
+    Case(
+        "v6 link-local source",
+        (Send("A", own(IPv6(src="fe80::2", dst=V6.b) / UDP()), DropReason.INVALID_SOURCE_IP),),
+    ),
     Case(
         "v6 payload length beyond the frame",
         (Send("A", own(IPv6(src=V6.a, dst=V6.b, plen=99) / UDP()), DropReason.INVALID),),

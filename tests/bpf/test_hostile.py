@@ -33,7 +33,8 @@ SHORT = {
 }
 V4_PACKETS = {
     "v4 TCP": IP(src=V4.a, dst=V4.b) / TCP(flags="S"),
-    "v4 TCP with options": IP(src=V4.a, dst=V4.b, options=[IPOption_RR()]) / TCP(flags="S", options=[("MSS", 9)]),
+    "v4 TCP with options": IP(src=V4.a, dst=V4.b, options=[IPOption_RR()])
+    / TCP(flags="S", options=[("MSS", 9)]),
     "v4 UDP": IP(src=V4.a, dst=V4.b) / UDP(),
     "v4 echo": IP(src=V4.a, dst=V4.b) / ICMP(id=3),
     "v4 error": IP(src=V4.a, dst=V4.b) / ICMP(type=3) / IP(src=V4.b, dst=V4.a) / UDP(),

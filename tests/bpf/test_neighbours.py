@@ -69,7 +69,9 @@ def answer(to: str, node_mac: str = A.node_mac) -> bytes:
 IP, MAC = DropReason.INVALID_SOURCE_IP, DropReason.INVALID_SOURCE_MAC
 BAD, UNROUTABLE, FORBIDDEN = DropReason.INVALID, DropReason.UNROUTABLE, DropReason.FORBIDDEN_ICMP6
 unicast = {"dst": A.node_mac}
-report = IPv6(src=LOCAL, dst="ff02::16", hlim=1) / IPv6ExtHdrHopByHop(options=[RouterAlert()]) / ICMPv6MLReport2()
+report = (
+    IPv6(src=LOCAL, dst="ff02::16", hlim=1) / IPv6ExtHdrHopByHop(options=[RouterAlert()]) / ICMPv6MLReport2()
+)
 TABLE: list[tuple[str, str, bytes, object]] = [
     ("ARP for the gateway", "A", arp(), ARP_ANSWER),
     ("ARP for the gateway, padded", "A", arp() + bytes(18), ARP_ANSWER + bytes(18)),
@@ -110,7 +112,12 @@ TABLE: list[tuple[str, str, bytes, object]] = [
     ("NA about the gateway", "A", nd(na(GATEWAY6), destination=V6.host, **unicast), IP),
     ("NA about the host", "A", nd(na(V6.host), destination=V6.host, **unicast), IP),
     ("NA with another's MAC inside", "A", nd(na(option=B.mac), destination=V6.host, **unicast), MAC),
-    ("NA with another's MAC outside", "A", nd(na(option=None), LOCAL, V6.host, dst=A.node_mac, src=B.mac), MAC),
+    (
+        "NA with another's MAC outside",
+        "A",
+        nd(na(option=None), LOCAL, V6.host, dst=A.node_mac, src=B.mac),
+        MAC,
+    ),
     ("NA from nobody", "A", nd(na(), "::", V6.host), IP),
     ("router solicitation", "A", nd(ICMPv6ND_RS(), LOCAL, "ff02::2"), SILENT),
     ("router advertisement", "A", nd(ICMPv6ND_RA(), LOCAL, "ff02::1"), FORBIDDEN),

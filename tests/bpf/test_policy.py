@@ -120,7 +120,10 @@ def rows(f: Family) -> list[Case]:
         ),
         Case(
             "ingress denied",
-            (Send("A", syn, DropReason.POLICY, (none_in,)), Send("A", f.ping(f.a, f.b), DropReason.POLICY, (none_in,))),
+            (
+                Send("A", syn, DropReason.POLICY, (none_in,)),
+                Send("A", f.ping(f.a, f.b), DropReason.POLICY, (none_in,)),
+            ),
             {"B": DENY_IN},
         ),
         Case(
@@ -129,8 +132,14 @@ def rows(f: Family) -> list[Case]:
             {"A": DENY_OUT, "B": DENY_IN},
             (port,),
         ),
-        Case("default deny before any policy", (Send("A", syn, DropReason.POLICY, (none_out,)),), {"A": DENY_OUT}),
-        Case("to itself, exempt", (Send("A", f.tcp(f.a, f.a, "S"), "A", ("new",)),), {"A": DENY_OUT | DENY_IN}),
+        Case(
+            "default deny before any policy",
+            (Send("A", syn, DropReason.POLICY, (none_out,)),),
+            {"A": DENY_OUT},
+        ),
+        Case(
+            "to itself, exempt", (Send("A", f.tcp(f.a, f.a, "S"), "A", ("new",)),), {"A": DENY_OUT | DENY_IN}
+        ),
         Case(
             "to a pod elsewhere: egress here",
             (
@@ -149,7 +158,11 @@ def rows(f: Family) -> list[Case]:
             {"A": DENY_OUT | DENY_IN},
             (Entry("A", IN, R_IDENTITY, rule=1),),
         ),
-        Case("from a pod elsewhere, denied", (Send("net", f.tcp(f.r, f.a, "S"), DropReason.POLICY, (none_in,)),), {"A": DENY_IN}),
+        Case(
+            "from a pod elsewhere, denied",
+            (Send("net", f.tcp(f.r, f.a, "S"), DropReason.POLICY, (none_in,)),),
+            {"A": DENY_IN},
+        ),
         Case(
             "from the host",
             (
@@ -159,7 +172,11 @@ def rows(f: Family) -> list[Case]:
             {"A": DENY_OUT | DENY_IN},
             (Entry("A", IN, 1, rule=1),),
         ),
-        Case("from the host, denied", (Send(">A", f.tcp(f.host, f.a, "S"), DropReason.POLICY, (none_in,)),), {"A": DENY_IN}),
+        Case(
+            "from the host, denied",
+            (Send(">A", f.tcp(f.host, f.a, "S"), DropReason.POLICY, (none_in,)),),
+            {"A": DENY_IN},
+        ),
         Case(
             "the world by its identity",
             (
@@ -246,7 +263,9 @@ def test_events_lost_are_counted(shared_world: World) -> None:
     from cirri.testing.packets import FROM_POD, frame
 
     sent = 12_000  # x 96 bytes do not fit into 1 MiB
-    test_run(world.programs[FROM_POD], frame("A", packet), context=SkBuff(ifindex=world.ifindex["A"]), repeat=sent)
+    test_run(
+        world.programs[FROM_POD], frame("A", packet), context=SkBuff(ifindex=world.ifindex["A"]), repeat=sent
+    )
     got = len(world.events())
     submitted = world.counted(EventCounter.SUBMITTED) - submitted
     lost = world.counted(EventCounter.LOST) - lost
