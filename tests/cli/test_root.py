@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cirri.cli.context import RUN_DIR, BrokenContext, NoContext, Target, enter
+from cirri.cli.context import BrokenContext, NoContext, Target, enter
 from cirri.cli.root import ENTRIES, cli
 
 
@@ -20,7 +20,8 @@ def test_help_loads_next_to_nothing() -> None:
         "from cirri.cli.root import cli\n"
         "try:\n    cli(['--help'])\n"
         "except SystemExit:\n    pass\n"
-        "print([m for m in ('nats', 'msgspec', 'yaml', 'asyncio', 'cirri.model', 'cirri.manifests') if m in sys.modules])"
+        "heavy = {'nats', 'msgspec', 'yaml', 'asyncio', 'cirri.model', 'cirri.manifests'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
@@ -52,9 +53,7 @@ def test_a_context(tmp_path: Path) -> None:
     context = Target("one", tmp_path).context()
 
     assert (context.nats_url, context.user, context.bpffs) == ("nats://x", "cli", {"node1": "/b"})
-    assert "p" not in repr(context).replace("bpffs", "")[
-        repr(context).find("password") :
-    ] or "password" not in repr(context)
+    assert "password" not in repr(context)
     with pytest.raises(
         NoContext, match=r'no cluster "two"; running here: one\..* choose one with --context one'
     ):
@@ -93,4 +92,3 @@ def test_commands_run_in_the_network_of_their_cluster() -> None:
         assert out.stdout == "True\n"
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
-    assert RUN_DIR == Path("/run/cirri")
