@@ -3,7 +3,7 @@ from ipaddress import ip_network
 import pytest
 
 from cirri.addresses import Pool, capacity, free_block
-from cirri.addresses.pools import overlapping
+from cirri.addresses.pools import Network, overlapping
 
 
 def pool(*cidrs: str, mask: int) -> Pool:
@@ -32,7 +32,7 @@ def test_free_block(where: Pool, used: list[str], expected: str | None) -> None:
 
 def test_all_blocks_are_given_before_it_is_exhausted() -> None:
     where = pool("10.0.0.0/20", "10.8.0.0/22", mask=24)
-    used = []
+    used: list[Network] = []
     while (block := free_block(where, used)) is not None:
         used.append(block)
     assert len(set(used)) == capacity(where) == 20

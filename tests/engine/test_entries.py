@@ -49,19 +49,12 @@ def policy(*rules: Rule, enforced: bool = True) -> SubjectPolicy:
     return SubjectPolicy(identity=400, ingress=Direction(enforced=enforced, rules=rules))
 
 
-def allow(selector: str, *ports: int, rule: int = 1) -> Rule:
-    return Rule(
-        selector=selector, origins=(rule,), **dict(zip(("protocol", "port", "end_port"), ports, strict=False))
-    )
+def allow(selector: str, protocol: int = 0, port: int = 0, end_port: int = 0, *, rule: int = 1) -> Rule:
+    return Rule(selector=selector, protocol=protocol, port=port, end_port=end_port, origins=(rule,))
 
 
-def deny(selector: str, *ports: int, rule: int = 9) -> Rule:
-    return Rule(
-        selector=selector,
-        origins=(rule,),
-        deny=True,
-        **dict(zip(("protocol", "port", "end_port"), ports, strict=False)),
-    )
+def deny(selector: str, protocol: int = 0, port: int = 0, *, rule: int = 9) -> Rule:
+    return Rule(selector=selector, protocol=protocol, port=port, deny=True, origins=(rule,))
 
 
 def key(identity: int, *rest: int) -> EntryKey:

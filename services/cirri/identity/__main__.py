@@ -25,7 +25,14 @@ async def serve(rt: Runtime) -> None:
     stored = rt.table(IDENTITIES)
     publisher = rt.publisher(IDENTITIES)
     clock = asyncio.get_running_loop().time
-    keeper = Keeper(rt.bus, publisher, now=clock, log=rt.log.warning)
+    others = News({"identities": stored})
+
+    async def refresh() -> None:
+        await stored.caught_up()
+        for key in others.take()["identities"]:
+            keeper.identity(int(key), stored.get(key))
+
+    keeper = Keeper(rt.bus, publisher, now=clock, refresh=refresh, log=rt.log.warning)
 
     async def status(_: bytes) -> bytes:
         return json.encode(
@@ -41,20 +48,19 @@ async def serve(rt: Runtime) -> None:
     keeper.found(publisher.stored.values())
 
     inputs = News({"config": config, "endpoints": endpoints})
-    others = News({"identities": stored})
     news, complete, look_at = await inputs.next(), False, 0.0
     while True:
         keeper.configure(config_data(config), endpoints)
         for key in news["endpoints"]:
             keeper.endpoint(key, endpoints.get(key))
-        for key in others.take()["identities"]:
-            keeper.identity(int(key), stored.get(key))
         try:
             await keeper.allocate()
             if not complete:
                 await publisher.complete()
                 complete = True
             if clock() >= look_at:
+                if others.pending:
+                    await refresh()
                 await keeper.release(settled=settled(endpoints))
                 look_at = clock() + LOOK_S
         except BusError as error:

@@ -51,7 +51,10 @@ class Allocator:
         self.book.forget(number)
 
     async def keep_closed(self, number: int) -> None:
-        """Retire a free *number* that a set passed while it was being released.  Raises: BusError."""
+        """Retire *number*, if it is free, when a set passed it while it was being released.
+
+        Raises: BusError.
+        """
         if self.book.passed(number) and self.book.labels(number) is None:
             await self._create(_retired(number))
 
@@ -67,14 +70,17 @@ class Allocator:
             await self._create(Identity(id=preferred, labels=labels))
             return
         for index, number in enumerate(order):
-            if (owner := self.book.labels(number)) is None:
+            if self.book.labels(number) is None:
                 if self._demand.held_by_others(number, labels):
                     await self._create(_retired(number))
+                elif await self._changed(order[:index]):
+                    return  # the next attempt sees what is so now
                 else:
                     await self._create(Identity(id=number, labels=labels))
-                owner = self.book.labels(number)
-            if owner == labels:
+            if self.book.labels(number) == labels:
                 await self._close(order[:index])
+                if self.book.surplus(number):
+                    await self.release(number)
                 return
         raise IdentitiesExhausted(labels, len(order))
 
@@ -91,6 +97,19 @@ class Allocator:
             else:
                 self.book.learn(identity)
             return
+
+    async def _changed(self, numbers: list[int]) -> bool:
+        """Whether the bucket says other things about *numbers* than the book; then the book learns them."""
+        changed = False
+        for number in numbers:
+            known = self.book.labels(number)
+            entry = await self._bus.get(IDENTITIES, str(number))
+            if entry is None:
+                self.book.forget(number)
+            else:
+                self.book.learn(entry.value)
+            changed = changed or self.book.labels(number) != known
+        return changed
 
     async def _close(self, before: list[int]) -> None:
         """Retire those of *before* that became free while a number behind them was taken.

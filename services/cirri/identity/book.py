@@ -20,6 +20,7 @@ class Book:
         self._labels: dict[int, LabelSet] = {}
         self._numbers: dict[LabelSet, list[int]] = {}
         self._passed: dict[int, set[int]] = {}
+        self._orphans: set[LabelSet] = set()
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -48,11 +49,17 @@ class Book:
         known.remove(number)
         if not known:
             del self._numbers[labels]
+            self._orphans.add(labels)
         for each in self.before(number, labels):
             passed = self._passed[each]
             passed.discard(number)
             if not passed:
                 del self._passed[each]
+
+    def take_orphans(self) -> set[LabelSet]:
+        """Label sets that lost their number since the last call, whoever released it."""
+        taken, self._orphans = self._orphans, set()
+        return taken
 
     def labels(self, number: int) -> LabelSet | None:
         """Whose *number* is: () retired, None free."""

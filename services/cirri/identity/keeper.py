@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from cirri.identity.allocator import Allocator
@@ -24,7 +24,10 @@ AT_ONCE = 64
 
 
 class Keeper:
-    """Decides from the tables' contents; *now* is a clock in seconds."""
+    """Decides from the tables' contents; *now* is a clock in seconds.
+
+    *refresh* makes sure that everything the bucket holds has been told to :meth:`identity`.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Keeper:
         publisher: Publisher[Identity],
         *,
         now: Callable[[], float],
+        refresh: Callable[[], Awaitable[None]],
         space: Space = SPACE,
         log: Callable[..., Any] = lambda *_, **__: None,
     ) -> None:
@@ -41,7 +45,7 @@ class Keeper:
         self.errors: dict[LabelSet, str] = {}
         """Label sets without a number, and why."""
         self.filter_error = ""
-        self._now, self._log = now, log
+        self._now, self._log, self._refresh = now, log, refresh
         self._user_filter = ""
         self._unused: dict[int, float] = {}
         """Numbers without a use, and when they are to be released."""
@@ -76,16 +80,14 @@ class Keeper:
     def identity(self, number: int, identity: Identity | None) -> None:
         """Take over what the bucket says about *number*, whoever wrote it."""
         if identity is None:
-            labels = self.book.labels(number)
             self.book.forget(number)
-            if labels and self.demand.wants(labels):
-                self._missing.add(labels)
         else:
             self.book.learn(identity)
 
     async def allocate(self) -> None:
         """Give every label set in use a number; those that cannot have one stay for the next call."""
-        self._missing = {labels for labels in self._missing | self.demand.take_fresh() if self._lacks(labels)}
+        fresh = self.demand.take_fresh() | self.book.take_orphans()
+        self._missing = {labels for labels in self._missing | fresh if self._lacks(labels)}
         # Those whose numbers are in force somewhere come first: nobody else may get these.
         missing = sorted(self._missing, key=lambda labels: not self.demand.reported(labels))
         for start in range(0, len(missing), AT_ONCE):
@@ -105,9 +107,16 @@ class Keeper:
         self._unused = {number: self._unused.get(number, now + RELEASE_S) for number in unused}
         if not settled:
             return
-        for number in [number for number, due in self._unused.items() if due <= now]:
-            await self.allocator.release(number)
-            del self._unused[number]
+        if due := [number for number, when in self._unused.items() if when <= now]:
+            # Another instance may have passed one of them a moment ago, or do so at this moment.
+            await self._refresh()
+            due = [number for number in due if not self._in_use(number)]
+            for number in due:
+                await self.allocator.release(number)
+                self._unused.pop(number, None)
+            await self._refresh()
+            for number in due:
+                await self.allocator.keep_closed(number)
 
     async def _allocate(self, labels: LabelSet) -> None:
         try:

@@ -1,0 +1,236 @@
+"""Two allocators at once on a real bus: one label set never gets two numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cirri.identity.keeper import FOUND_S, RELEASE_S, Keeper
+from cirri.kv import Bus
+from cirri.kv.news import News
+from cirri.labels import Space, probes
+from cirri.model import IDENTITIES, Endpoint
+from cirri.testing.natsserver import NatsServer
+
+CROWDED = Space(low=range(256, 280), high=range(1000, 9000), low_probes=4, probes=40)
+"""So few numbers that most sets find their first ones taken."""
+
+
+@pytest.fixture
+def server() -> Iterator[NatsServer]:
+    with NatsServer() as running:
+        yield running
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Instance:
+    """An identity service without its main loop, so that a test can decide who does what when."""
+
+    def __init__(self, bus: Bus, keeper: Keeper, refresh: Callable[[], Awaitable[None]]) -> None:
+        self.bus, self.keeper, self.refresh = bus, keeper, refresh
+
+    @classmethod
+    @asynccontextmanager
+    async def run(cls, server: NatsServer, clock: Clock, space: Space) -> AsyncIterator[Instance]:
+        bus = await Bus.connect(server.url)
+        try:
+            publisher = bus.publisher(IDENTITIES)
+            await publisher.start()
+            await publisher.complete()
+            async with bus.table(IDENTITIES) as table:
+                await table.ready.wait()
+                news = News({"identities": table})
+
+                async def refresh() -> None:
+                    await table.caught_up()
+                    for key in news.take()["identities"]:
+                        keeper.identity(int(key), table.get(key))
+
+                keeper = Keeper(bus, publisher, now=clock, refresh=refresh, space=space)
+                keeper.found(publisher.stored.values())
+                yield cls(bus, keeper, refresh)
+        finally:
+            await bus.drain()
+
+    def want(self, names: list[str]) -> None:
+        """Exactly these sets are in use."""
+        for key in list(self.keeper.demand._of):
+            self.keeper.endpoint(key, None)
+        for number, name in enumerate(names):
+            self.keeper.endpoint(f"n.{number}", endpoint(number, (f"k8s:app={name}",)))
+
+
+def endpoint(number: int, labels: tuple[str, ...], identity: int = 0) -> Endpoint:
+    return Endpoint(
+        node="n", id=number, namespace="s", pod="p", container_id="c", interface="i",
+        labels=labels, identity=identity,
+    )  # fmt: skip
+
+
+async def numbers(bus: Bus) -> dict[tuple[str, ...], list[int]]:
+    found: dict[tuple[str, ...], list[int]] = {}
+    for entry in await bus.entries(IDENTITIES):
+        if entry.value.labels:
+            found.setdefault(entry.value.labels, []).append(entry.value.id)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_racing_for_the_same_sets(server: NatsServer, seed: int) -> None:
+    async def scenario() -> None:
+        order = random.Random(seed)
+        clock = Clock()
+        async with Instance.run(server, clock, CROWDED) as one, Instance.run(server, clock, CROWDED) as other:
+            names = [f"a{n}" for n in range(40)]
+            for each in (one, other):
+                order.shuffle(names)
+                each.want(names)
+            await asyncio.gather(one.keeper.allocate(), other.keeper.allocate())
+            stored = await numbers(one.bus)
+            assert len(stored) == 40
+            assert {labels: len(found) for labels, found in stored.items() if len(found) > 1} == {}
+            for labels, (number,) in stored.items():
+                assert one.keeper.book.number(labels) == other.keeper.book.number(labels) == number
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_racing_while_sets_come_and_go(server: NatsServer, seed: int) -> None:
+    async def scenario() -> None:
+        order = random.Random(seed)
+        clock = Clock()
+        async with Instance.run(server, clock, CROWDED) as one, Instance.run(server, clock, CROWDED) as other:
+            for _ in range(12):
+                names = [f"a{n}" for n in range(60) if order.random() < 0.4]
+                one.want(names)
+                other.want(list(reversed(names)))
+                clock.now += order.choice([0.5, RELEASE_S])
+                await asyncio.gather(
+                    one.keeper.allocate(),
+                    other.keeper.release(settled=True),
+                    other.keeper.allocate(),
+                    one.refresh(),
+                )
+                stored = await numbers(one.bus)
+                assert {labels: found for labels, found in stored.items() if len(found) > 1} == {}
+                # Each decided from what it knew; once it knows what the other did, nobody lacks a number.
+                for each in (one, other):
+                    await each.refresh()
+                    await each.keeper.allocate()
+                stored = await numbers(one.bus)
+                assert {labels: found for labels, found in stored.items() if len(found) > 1} == {}
+                assert {f"k8s:app={name}" for name in names} <= {labels for (labels,) in stored}
+            one.want([])
+            other.want([])
+            for _ in range(4):
+                for each in (one, other):
+                    await each.refresh()
+                    await each.keeper.release(settled=True)
+                clock.now += FOUND_S
+            assert await one.bus.keys(IDENTITIES) == [], "everything is free again, retired numbers too"
+
+    asyncio.run(scenario())
+
+
+def test_a_number_another_set_passed_is_retired_until_that_one_is_gone(server: NatsServer) -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        tiny = Space(low=range(300, 301), high=range(1000, 1001), low_probes=1, probes=40)
+        async with Instance.run(server, clock, tiny) as one:
+            one.want(["a"])
+            await one.keeper.allocate()
+            one.want(["a", "b"])
+            await one.keeper.allocate()
+            assert await numbers(one.bus) == {("k8s:app=a",): [300], ("k8s:app=b",): [1000]}
+            one.want(["a", "b", "c"])
+            await one.keeper.allocate()
+            assert list(one.keeper.errors) == [("k8s:app=c",)]
+            assert one.keeper.errors[("k8s:app=c",)].startswith(
+                "no identity for k8s:app=c: its 2 numbers are"
+            )
+            one.want(["b"])
+            await settle(one, clock)
+            retired = await one.bus.get(IDENTITIES, "300")
+            assert retired is not None
+            assert retired.value.labels == ()
+            assert await numbers(one.bus) == {("k8s:app=b",): [1000]}
+            one.want([])
+            await settle(one, clock)
+            await settle(one, clock)
+            assert await one.bus.keys(IDENTITIES) == []
+
+    asyncio.run(scenario())
+
+
+async def settle(one: Instance, clock: Clock) -> None:
+    await one.keeper.release(settled=True)
+    clock.now += RELEASE_S
+    await one.keeper.release(settled=True)
+
+
+def test_a_set_that_comes_back_in_time_keeps_its_number(server: NatsServer) -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        async with Instance.run(server, clock, CROWDED) as one:
+            one.want(["a"])
+            await one.keeper.allocate()
+            before = await numbers(one.bus)
+            one.want([])
+            await one.keeper.release(settled=True)
+            clock.now += RELEASE_S / 2
+            one.want(["a"])
+            await one.keeper.release(settled=True)
+            clock.now += RELEASE_S
+            one.want([])
+            await one.keeper.release(settled=True)
+            assert await numbers(one.bus) == before, "its time begins anew"
+            clock.now += RELEASE_S
+            await one.keeper.release(settled=False)
+            assert await numbers(one.bus) == before, "while a node may not have reported, nothing is unused"
+            await one.keeper.release(settled=True)
+            assert await numbers(one.bus) == {}
+
+    asyncio.run(scenario())
+
+
+def test_numbers_in_force_survive_the_loss_of_the_bucket(server: NatsServer) -> None:
+    async def scenario() -> None:
+        async with Instance.run(server, Clock(), CROWDED) as one:
+            labels = ("k8s:app=a",)
+            order = list(probes(labels, CROWDED))
+            foreign = next(n for n in CROWDED.low if n not in order)
+            # Somebody had the first two numbers when this set got its third.
+            one.keeper.endpoint("n.1", endpoint(1, labels, identity=order[2]))
+            one.keeper.endpoint("n.2", endpoint(2, ("k8s:app=b",), identity=foreign))
+            await one.keeper.allocate()
+            stored = await numbers(one.bus)
+            assert stored[labels] == [order[2]]
+            known = Counter(entry.value.labels == () for entry in await one.bus.entries(IDENTITIES))
+            assert known[True] >= 2, "the two before it are closed"
+
+    asyncio.run(scenario())
+
+
+def test_a_number_in_force_is_not_given_to_another_set(server: NatsServer) -> None:
+    async def scenario() -> None:
+        async with Instance.run(server, Clock(), CROWDED) as one:
+            wanted = ("k8s:app=a",)
+            first = next(iter(probes(wanted, CROWDED)))
+            one.keeper.endpoint("n.1", endpoint(1, ("k8s:app=other",), identity=first))
+            one.keeper.endpoint("n.2", endpoint(2, wanted))
+            await one.keeper.allocate()
+            assert first not in (await numbers(one.bus))[wanted]
+
+    asyncio.run(scenario())
