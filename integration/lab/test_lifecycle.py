@@ -17,6 +17,8 @@ import pytest
 from cirri.testing.lab import Lab
 from cirri.testing.leftovers import cgroup2
 
+OTHERS = "cirri-test"
+"""Devices of other tests; a lab makes none here at all."""
 UP_S = 20.0
 """What issue and users were promised for two nodes."""
 
@@ -42,8 +44,8 @@ def machine(name: str) -> dict[str, set[str]]:
         "namespaces": {n for n in os.listdir("/run/netns") if n.startswith(f"cirri-{name}-")}
         if Path("/run/netns").is_dir()
         else set(),
-        "links": {line.split(":")[1].strip() for line in found.splitlines()},
-        "routes": set(routes.splitlines()),
+        "links": {line.split(":")[1].strip() for line in found.splitlines() if OTHERS not in line},
+        "routes": {line for line in routes.splitlines() if OTHERS not in line},
         "folders": {p for folder in folders if (folder / name).exists() for p in listing(folder / name)},
         "processes": processes,
     }

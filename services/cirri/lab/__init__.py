@@ -10,6 +10,7 @@ Modules, in the order in which ``up`` uses them::
     enter        namespaces, cgroups and process identities of the kernel
     build        make the namespaces, devices, routes; take everything away again
     services     which processes run where, with which settings (pure)
+    known        labs that exist
     supervisor   the process that keeps them running
     controller   the process that acts as kubelet:
                  deployments, scheduling, slices, dns, status   decisions (pure)

@@ -8,8 +8,8 @@ from typing import NoReturn
 
 from cirri.errors import CirriError
 from cirri.lab.enter import NETNS
+from cirri.lab.known import plan_of, where_is
 from cirri.lab.launch import command
-from cirri.lab.lifecycle import plan_of, where_is
 from cirri.lab.sandbox import load, load_all
 from cirri.lab.topology import Topology
 

@@ -19,9 +19,9 @@ import msgspec
 
 from cirri.errors import CirriError
 from cirri.lab.build import build, destroy, remains
-from cirri.lab.contract import contracts
-from cirri.lab.enter import alive, cgroup2, kill_cgroup
+from cirri.lab.enter import kill_cgroup
 from cirri.lab.files import write
+from cirri.lab.known import plan_of, supervisor_of, where_is
 from cirri.lab.services import (
     CLI_USER,
     PLUGIN,
@@ -33,8 +33,7 @@ from cirri.lab.services import (
     processes,
     user,
 )
-from cirri.lab.supervisor import Report
-from cirri.lab.topology import NATS_PORT, Paths, Topology, check_name, paths
+from cirri.lab.topology import NATS_PORT, Paths, Topology
 
 READY_S = 30.0
 """How long ``up`` waits before it says what is missing."""
@@ -66,16 +65,6 @@ class NotSetUp(CirriError):
         self.missing = missing
 
 
-class NoSuchLab(CirriError):
-    """There is no lab of that name."""
-
-    def __init__(self, name: str, others: list[str]) -> None:
-        there = f"running labs: {', '.join(others)}" if others else "no lab runs"
-        super().__init__(f"lab {name!r} does not exist; {there}")
-        self.hint = f"Make it with: cirri lab up --name {name}"
-        self.name = name
-
-
 class AlreadyUp(CirriError):
     """A lab of that name runs, but it is another one than asked for."""
 
@@ -105,34 +94,6 @@ class Left(CirriError):
 
     def __init__(self, name: str, what: list[str]) -> None:
         super().__init__(f"lab {name!r} could not be removed whole: {', '.join(what)}")
-
-
-def where_is(name: str) -> Paths:
-    """The folders of lab *name*."""
-    check_name(name)
-    return paths(name, cgroup2())
-
-
-def labs() -> list[str]:
-    """Names of labs of which something exists."""
-    return sorted(p.parent.name for p in Path("/run/cirri").glob("*/plan.json"))
-
-
-def plan_of(name: str) -> Plan:
-    """What lab *name* consists of.  Raises: NoSuchLab."""
-    try:
-        return msgspec.json.decode(where_is(name).plan.read_bytes(), type=Plan)
-    except FileNotFoundError:
-        raise NoSuchLab(name, labs()) from None
-
-
-def supervisor_of(where: Paths) -> Report | None:
-    """What the lab's supervisor says, if it lives."""
-    with contextlib.suppress(FileNotFoundError):
-        report = msgspec.json.decode(where.supervisor.read_bytes(), type=Report)
-        if alive(report.pid, report.began):
-            return report
-    return None
 
 
 @contextlib.contextmanager
@@ -184,6 +145,7 @@ def up(name: str, nodes: int, say: Say) -> None:
 
 def prepare(topology: Topology, where: Paths) -> None:
     """Credentials, the bus's configuration, and the plan that the supervisor follows."""
+    from cirri.lab.contract import contracts
     from cirri.runtime.permissions import nats_config
 
     services = contracts()

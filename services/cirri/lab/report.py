@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cirri.lab.enter import members, rss_bytes
-from cirri.lab.lifecycle import plan_of, supervisor_of, where_is
+from cirri.lab.known import plan_of, supervisor_of, where_is
 from cirri.lab.sandbox import Sandbox, load_all
 from cirri.lab.topology import Paths, Topology
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from cirri.lab.topology import Paths, Topology
-from cirri.runtime.contract import Service
+
+if TYPE_CHECKING:  # it brings the bus along, which `cirri lab exec` can do without
+    from cirri.runtime.contract import Service
 
 NATS = "nats-server"
 CONTROLLER = "lab"
