@@ -117,7 +117,7 @@ def test_many_requests_are_split_into_batches() -> None:
         base = int(ip_address("10.60.0.0"))
         outer.apply(m.route(m.host(ip_address(base + i)), index=index) for i in range(1500))
 
-        found = [r for r in read.routes(outer) if r.destination.subnet_of(ip_network("10.60.0.0/16"))]
+        found = [r for r in read.routes(outer) if str(r.destination).startswith("10.60.")]
         assert len(found) == 1500
 
 

@@ -162,7 +162,7 @@ class Node:
 
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
-        self.home = Path(tempfile.mkdtemp(prefix="cirri-test-node-"))
+        self.home = Path(tempfile.mkdtemp(prefix="cirri-test-node-", dir="/run"))
         self.run_dir, self.state_dir = self.home / "run", self.home / "state"
         self.run_dir.mkdir()
         self.bpffs = Path("/sys/fs/bpf") / name

@@ -61,12 +61,14 @@ async def serve(rt: Runtime) -> None:
             report()
 
     async def follow_nodes() -> None:
+        led: attach.Ways = {}
         while True:
             await sync.nodes_moved.wait()
             sync.nodes_moved.clear()
-            if node.uplink:
-                others = list(sync.book.remote().values())
-                route_faults[:] = await asyncio.to_thread(attach.route, others, node.uplink)
+            wanted = attach.ways(sync.book.remote().values())
+            if node.uplink and wanted != led:
+                route_faults[:] = await asyncio.to_thread(attach.route, wanted, led, node.uplink)
+                led = wanted
 
     route_faults: list[str] = []
     sync = Sync(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from cirri.datapath.errors import Broken, UnknownContainer
@@ -14,6 +14,9 @@ from cirri.model import NodeStatus
 from cirri.netlink import Channel, NamespaceGone, NetlinkRefused, Request, channel_in, namespace, sysctl
 from cirri.runtime import Settings
 
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Ways = Mapping[Network, Address]
 FROM_POD, TO_POD, FROM_NETWORK = "tc/from_pod", "tc/to_pod", "tc/from_network"
 
 
@@ -172,32 +175,31 @@ def inspect(record: Record) -> str:
     return ""
 
 
-def route(others: Iterable[NodeStatus], uplink: int) -> list[str]:
-    """Lead the node's own traffic for other nodes' pods to those nodes; what could not be done."""
-    from cirri.netlink import messages, read
-
-    wanted = {}
+def ways(others: Iterable[NodeStatus]) -> Ways:
+    """The next hop to each pod range of other nodes."""
+    found: dict[Network, Address] = {}
     for status in others:
+        hops = {hop.version: hop for hop in map(ip_address, reversed(status.addresses))}
         for cidr in map(ip_network, status.pod_cidrs):
-            hops = (ip_address(a) for a in status.addresses)
-            if (hop := next((h for h in hops if h.version == cidr.version), None)) is not None:
-                wanted[cidr] = hop
+            if cidr.version in hops:
+                found[cidr] = hops[cidr.version]
+    return found
+
+
+def route(wanted: Ways, before: Ways, uplink: int) -> list[str]:
+    """Lead the node's own traffic for other nodes' pods to those nodes; what could not be done.
+
+    Of what an earlier process left nothing is deleted: it may only not be known here yet.
+    """
+    from cirri.netlink import messages
+
     with Channel() as node:
-        have = {
-            r.destination: r.gateway
-            for r in read.routes(node)
-            if r.protocol == messages.RTPROT_CIRRI and r.gateway is not None and r.index == uplink
-        }
         requests = [
             messages.route_delete(cidr, index=uplink, gateway=hop)
-            for cidr, hop in have.items()
-            if hop is not None and wanted.get(cidr) != hop
+            for cidr, hop in before.items()
+            if cidr not in wanted
         ]
-        requests += [
-            messages.route(cidr, index=uplink, gateway=hop)
-            for cidr, hop in wanted.items()
-            if have.get(cidr) != hop
-        ]
+        requests += [messages.route(cidr, index=uplink, gateway=hop) for cidr, hop in wanted.items()]
         faults = []
         for request in requests:
             try:

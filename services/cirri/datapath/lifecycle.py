@@ -154,7 +154,6 @@ class Endpoints:
         await self._policy(local)
         await asyncio.to_thread(attach.unlock, record, index, self.node.addresses)
         local.record = replace(local.record, complete=True)
-        self.store.save(local.record)
         self.sync.changed(local)
 
     async def _policy(self, local: Local) -> None:

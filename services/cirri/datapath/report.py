@@ -48,7 +48,7 @@ class Reporter:
     def changed(self, local: Local) -> None:
         """An endpoint is not what it was: store it, publish it."""
         record = local.record
-        if self._saved.get(record.id) != record:
+        if record.complete and self._saved.get(record.id) != record:
             self._saved[record.id] = record
             self.store.save(record)
         if not record.labels:
