@@ -132,6 +132,15 @@ def test_statuses() -> None:
         started="",
     )
 
+    ended = pod_status(
+        phase="Failed",
+        node=node,
+        addresses=["10.52.0.1"],
+        containers=[ContainerSeen("main", "x", exit_code=3)],
+        started="",
+    )
+
+    assert ended["containerStatuses"][0]["state"] == {"terminated": {"exitCode": 3, "reason": "Error"}}
     assert waiting["conditions"][-1]["status"] == "False"
     assert waiting["containerStatuses"][0]["state"]["waiting"]["message"] == "no addresses left"
     assert "podIP" not in waiting

@@ -61,6 +61,8 @@ def pod_phase(pod: Resource) -> str:
         waiting = (container.get("state") or {}).get("waiting")
         if waiting:
             return str(waiting.get("reason") or "Waiting")
+        if ended := (container.get("state") or {}).get("terminated"):
+            return str(ended.get("reason") or "Error")
     return str(_status(pod).get("phase") or "Pending")
 
 

@@ -341,6 +341,7 @@ class Kubelet:
                 running=c.running,
                 ready=c.ready,
                 restarts=c.restarts,
+                exit_code=c.exit_code if c in over else None,
                 reason="CrashLoopBackOff",
             )
             for c in sandbox.containers

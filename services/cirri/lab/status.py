@@ -19,6 +19,8 @@ class ContainerSeen(NamedTuple):
     running: bool = False
     ready: bool = False
     restarts: int = 0
+    exit_code: int | None = None
+    """Of a container that has ended for good."""
     reason: str = ""
     """Why it does not run, in one CamelCase word."""
     message: str = ""
@@ -60,6 +62,9 @@ def _condition(kind: str, holds: bool, because: ContainerSeen | None = None) -> 
 def _container(seen: ContainerSeen, started: str) -> Manifest:
     if seen.running:
         state: Manifest = {"running": {"startedAt": started}}
+    elif seen.exit_code is not None:
+        reason = "Error" if seen.exit_code else "Completed"
+        state = {"terminated": {"exitCode": seen.exit_code, "reason": reason}}
     else:
         state = {"waiting": {"reason": seen.reason or "ContainerCreating"}}
         if seen.message:
