@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* ceiling: the least that any program can do to bring a packet to a pod of the same node: one
- * hash lookup by address, two MAC addresses, bpf_redirect_peer.  No policy, no connection
- * tracking, no events.  What Cirri costs beyond this is what its features cost.
+/* ceiling: the least that any program can do to bring a packet to a pod: one hash lookup by
+ * address, then bpf_redirect_peer to a pod of this node or bpf_redirect_neigh to the node of
+ * another.  No policy, no connection tracking, no events.  What Cirri costs beyond this is what
+ * its features cost.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -15,6 +16,8 @@ struct where {
 	__u32 ifindex;
 	__u8  mac[6];
 	__u8  node_mac[6];
+	__u32 family;		/* of the other node's address; 0: the pod is here */
+	__u32 hop[4];
 };
 
 struct {
@@ -51,6 +54,12 @@ int ceiling(struct __sk_buff *skb)
 	struct where *to = bpf_map_lookup_elem(&bench_pods, key);
 	if (!to)
 		return TC_ACT_OK;
+	if (to->family) {
+		struct bpf_redir_neigh hop = {.nh_family = to->family};
+
+		__builtin_memcpy(hop.ipv6_nh, to->hop, sizeof(to->hop));
+		return bpf_redirect_neigh(to->ifindex, &hop, sizeof(hop), 0);
+	}
 	__builtin_memcpy(eth->h_dest, to->mac, 6);
 	__builtin_memcpy(eth->h_source, to->node_mac, 6);
 	return bpf_redirect_peer(to->ifindex, 0);

@@ -27,7 +27,7 @@ from integration.bench.machine import (
     run,
     running,
 )
-from integration.bench.paths import Path, wire
+from integration.bench.paths import NODE_ADDRESSES, Path, wire
 from integration.bench.pods import Pod, attach_pod, attach_uplink, mac_bytes, pins
 from integration.bench.rounds import PORT
 
@@ -126,9 +126,6 @@ def ipcache_entries(
         for other in (IPv4Address("10.60.0.0") + number, IPv6Address("fd00:10:60::") + number):
             value = IpcacheValue(identity=STRANGER + number % 500, node=_node_of(str(other)))
             yield IpcacheKey.of(ip_network(other)), value
-
-
-NODE_ADDRESSES = {1: ("10.9.0.11", "fd00:9::11"), 2: ("10.9.0.12", "fd00:9::12")}
 
 
 def _node_of(pod: str) -> bytes:

@@ -22,11 +22,10 @@ from integration.bench.machine import CPUS, OTHER, PREFIX, BenchError, run
 
 from cirri.kv import Bus
 from cirri.lab import build as lab_build
-from cirri.lab import cni, lifecycle
-from cirri.lab.controller import PLUGIN
+from cirri.lab import cni, known, lifecycle
 from cirri.lab.enter import NETNS, inside
 from cirri.lab.files import write
-from cirri.lab.services import Plan
+from cirri.lab.services import PLUGIN, Plan
 from cirri.lab.status import node_manifest
 from cirri.lab.topology import Paths, Topology
 from cirri.manifests.api import APPLY, ApplyObject, ApplyReply, ApplyRequest
@@ -34,7 +33,7 @@ from cirri.model import NODES, Endpoint
 
 NAME = f"{PREFIX.removeprefix('cirri-')}cluster"
 """Of the lab: its namespaces are called ``cirri-bench-cluster-…``."""
-LEFT_OUT = ("lab", "internet-dns", "internet-web")
+LEFT_OUT = ("lab", "lab-fabric", "internet-dns", "internet-web")
 """Processes of a lab that are no part of what is measured."""
 NAMESPACE = "bench"
 READY_S = 60.0
@@ -60,6 +59,8 @@ class Cluster:
     where: Paths
     bus: Bus
     loop: asyncio.AbstractEventLoop
+    passwords: dict[str, str]
+    """By user of the bus: also those of processes left out."""
 
     def wait(self, work: Any) -> Any:
         """The result of coroutine *work*."""
@@ -80,7 +81,7 @@ class Cluster:
 
     def pids(self) -> dict[str, int]:
         """Processes by name: ``datapath-node1``, ``policy``, ``nats-server``..."""
-        report = lifecycle.supervisor_of(self.where)
+        report = known.supervisor_of(self.where)
         return {child.name: child.pid for child in report.children if child.pid} if report else {}
 
     def restarted(self) -> list[str]:
@@ -91,7 +92,7 @@ class Cluster:
 @contextmanager
 def cluster(nodes: int, *, without: Sequence[str] = ()) -> Iterator[Cluster]:
     """A cluster of *nodes* nodes, ready; *without* the processes of these names."""
-    topology, where = Topology(NAME, nodes), lifecycle.where_is(NAME)
+    topology, where = Topology(NAME, nodes), known.where_is(NAME)
     if not PLUGIN.exists():
         raise BenchError(f"{PLUGIN} does not exist. Compile it: make build")
     with lifecycle.alone(NAME):
@@ -106,13 +107,22 @@ def cluster(nodes: int, *, without: Sequence[str] = ()) -> Iterator[Cluster]:
             write(where.plan, msgspec.json.encode(msgspec.structs.replace(plan, processes=kept)), mode=0o600)
             lifecycle.supervise(NAME, where)
             with inside(topology.fabric.netns):
-                yield from _connected(topology, where, without)
+                yield from _connected(topology, where, without, _passwords(plan))
         finally:
             os.sched_setaffinity(0, {OTHER})
             lab_build.destroy(NAME, where)
 
 
-def _connected(topology: Topology, where: Paths, without: Sequence[str]) -> Iterator[Cluster]:
+def _passwords(plan: Plan) -> dict[str, str]:
+    environments = {process.name: process.env for process in plan.processes}
+    return {
+        name: env["CIRRI_NATS_PASSWORD"] for name, env in environments.items() if "CIRRI_NATS_PASSWORD" in env
+    }
+
+
+def _connected(
+    topology: Topology, where: Paths, without: Sequence[str], passwords: dict[str, str]
+) -> Iterator[Cluster]:
     context = json.loads(where.context.read_bytes())
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
@@ -122,7 +132,7 @@ def _connected(topology: Topology, where: Paths, without: Sequence[str]) -> Iter
             )
         )
         try:
-            made = Cluster(topology, where, bus, loop)
+            made = Cluster(topology, where, bus, loop, passwords)
             expected = {node for node in topology.node_names if f"datapath-{node}" not in without}
             made.wait(_ready(made, expected))
             yield made
@@ -170,8 +180,15 @@ def pod_manifest(node: str, name: str, labels: dict[str, str]) -> Manifest:
 
 
 def make_namespaces(names: Sequence[str]) -> None:
-    """Empty network namespaces, as a container runtime prepares them."""
+    """Empty network namespaces, as a container runtime prepares them.
+
+    Without duplicate address detection, or some plugins would wait a second for the answer.
+    """
     run("ip", "-batch", "-", stdin="".join(f"netns add {name}\n" for name in names))
+    for name in names:
+        with inside(name):
+            for scope in ("all", "default"):
+                Path(f"/proc/sys/net/ipv6/conf/{scope}/accept_dad").write_text("0")
 
 
 def delete_namespaces(names: Sequence[str]) -> None:

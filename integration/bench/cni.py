@@ -36,8 +36,8 @@ from integration.bench.report import Line, Report
 from integration.bench.rounds import Effort
 from integration.bench.stats import Goal, bootstrap_median, bootstrap_percentile, ratio_of_medians
 
-from cirri.lab.controller import PLUGIN
 from cirri.lab.enter import NETNS, inside
+from cirri.lab.services import PLUGIN
 from cirri.netlink import channel_in, messages, namespace
 from cirri.netlink import pod as pod_requests
 

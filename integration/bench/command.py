@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -66,6 +67,8 @@ def _run(rows: Sequence[str], effort: Effort, report: Report) -> None:
             row(wanted, effort, report)
         except (BenchError, CirriError) as error:
             report.failures.append(f"{', '.join(wanted)}: {error}")
+        except Exception:  # noqa: BLE001 - a fault of one row must not cost the others' hours
+            report.failures.append(f"{', '.join(wanted)}: {traceback.format_exc()}")
         _say(f"{', '.join(wanted)}: {time.monotonic() - started:.0f} s")
 
 

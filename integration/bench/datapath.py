@@ -8,7 +8,7 @@ from statistics import median
 
 from integration.bench import paths
 from integration.bench.cirri_paths import local_pods, remote_pods
-from integration.bench.pods import ceiling
+from integration.bench.pods import ceiling, far_ceiling
 from integration.bench.report import Line, Report, rate
 from integration.bench.rounds import Clients, Effort, Mode, Series, measure
 from integration.bench.stats import SAME_TOLERANCE, Goal, bootstrap_median, ratio, same
@@ -17,7 +17,6 @@ RAW, AGAIN, BRIDGE, ROUTED, STATEFUL, CEILING, CIRRI = (
     "raw veth", "raw again", "bridge", "kernel routing", "routing+conntrack", "redirect only", "cirri",
 )  # fmt: skip
 
-PEER, FIGURE = "rate", "p99_us"
 WORDS = {"rr": "1 B there and back", "crr": "connect, 1 B, close", "stream": "one stream"}
 
 
@@ -57,7 +56,7 @@ def local_lines(row: str, series: Series) -> Iterator[Line]:
     """The lines of B1 or B2 for one family."""
     void = _void(series)
     for name in (RAW, AGAIN, BRIDGE, ROUTED, STATEFUL, CEILING):
-        yield _line(row, series, name, RAW, void=void)
+        yield _line(row, series, name, RAW)
     goals = LOCAL_GOALS[series.mode]
     limit = f"an empty redirect to the pod: {ratio(series.rounds, CEILING, RAW).median:.3f} of raw veth"
     for peer in (RAW, CEILING, ROUTED, STATEFUL):
@@ -83,6 +82,7 @@ def remote(rows: Sequence[str], effort: Effort, report: Report) -> None:
                 paths.raw(NODES, "nodes"),
                 paths.raw(NODES_AGAIN, "nodes2"),
                 paths.nodes_routed(NODES_ROUTED, "direct"),
+                far_ceiling(CEILING, "reach"),
                 remote_pods(CIRRI, "far"),
             )
         ]
@@ -98,10 +98,12 @@ def remote(rows: Sequence[str], effort: Effort, report: Report) -> None:
 def remote_lines(row: str, series: Series) -> Iterator[Line]:
     """The lines of B4 for one mode and family."""
     void = _void(series, NODES, NODES_AGAIN)
-    for name in (NODES, NODES_AGAIN, NODES_ROUTED):
-        yield _line(row, series, name, NODES, void=void)
-    for peer in (NODES, NODES_ROUTED):
-        yield _line(row, series, CIRRI, peer, REMOTE_GOALS[series.mode].get(peer), void)
+    for name in (NODES, NODES_AGAIN, NODES_ROUTED, CEILING):
+        yield _line(row, series, name, NODES)
+    limit = f"an empty redirect to the other node: {ratio(series.rounds, CEILING, NODES).median:.3f} of it"
+    for peer in (NODES, CEILING, NODES_ROUTED):
+        goal = REMOTE_GOALS[series.mode].get(peer)
+        yield _line(row, series, CIRRI, peer, goal, void, limit if peer == NODES else "")
     if series.mode != "stream":
         yield _p99(row, series, CIRRI, NODES, None, void)
 
@@ -120,7 +122,10 @@ def _line(
 ) -> Line:
     unit = "B/s" if series.mode == "stream" else "/s"
     value = rate(median(turn.samples[subject]["rate"] for turn in series.rounds), unit)
-    what = f"IPv{series.family} {WORDS[series.mode]}: {subject} / {peer}"
+    what = f"IPv{series.family} {WORDS[series.mode]}: {subject}"
+    if subject == peer:
+        return Line(row, what, value)
+    what += f" / {peer}"
     found = ratio(series.rounds, subject, peer)
     return Line(row, what, value, found, goal=goal, void=void if goal else "", limit=limit)
 

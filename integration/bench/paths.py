@@ -94,11 +94,16 @@ def nodes_routed(name: str, slug: str) -> Iterator[Path]:
         yield Path(name, client, server, {4: "10.9.2.2", 6: "fd00:9:2::2"})
 
 
+NODE_ADDRESSES = {1: ("10.9.0.11", "fd00:9::11"), 2: ("10.9.0.12", "fd00:9::12")}
+"""Of the two nodes that :func:`wire` joins: IPv4, IPv6."""
+
+
 def wire(one: str, two: str) -> None:
-    """Joins two nodes by a veth pair ``eth0``: 10.9.0.11 and .12, fd00:9::11 and ::12."""
+    """Joins two nodes by a veth pair ``eth0``."""
     ip(one, f"link add eth0 type veth peer name eth0 netns {two}")
-    _host(one, "10.9.0.11/24", "fd00:9::11/64")
-    _host(two, "10.9.0.12/24", "fd00:9::12/64")
+    for number, node in ((1, one), (2, two)):
+        v4, v6 = NODE_ADDRESSES[number]
+        _host(node, f"{v4}/24", f"{v6}/64")
 
 
 def _host(netns: str, v4: str, v6: str) -> None:

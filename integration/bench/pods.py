@@ -6,6 +6,7 @@ The wiring is :mod:`cirri.netlink.pod`, the same that the datapath service uses.
 from __future__ import annotations
 
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path as FilePath
 
 from integration.bench.machine import PREFIX, build_bpf, forwarding, namespaces
-from integration.bench.paths import Path
+from integration.bench.paths import NODE_ADDRESSES, Path, wire
 
 from cirri.layout import address16
 from cirri.layout.scalar import ADDRESS, Raw
@@ -22,8 +23,8 @@ from cirri.maps import BpfMap, Objects, ensure_bpffs
 from cirri.netlink import channel_in, messages, namespace, pod
 
 BPFFS = FilePath("/sys/fs/bpf")
-WHERE = Raw("struct where", 16)
-"""Of ``ceiling.bpf.c``: device, the pod's MAC, the node's."""
+WHERE = Raw("struct where", 36)
+"""Of ``ceiling.bpf.c``: device, the pod's MAC, the node's, family and address of another node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +99,62 @@ def mac_bytes(text: str) -> bytes:
 
 
 @contextmanager
-def ceiling(name: str, slug: str) -> Iterator[Path]:
-    """Two pods of one node with the smallest program that can deliver (``ceiling.bpf.c``)."""
+def _ceiling_node(netns: str, slug: str) -> Iterator[tuple[int, BpfMap[bytes, bytes]]]:
+    """The smallest program (its descriptor) and its map, for one node."""
+    forwarding(netns)
     with (
-        namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n") as (client, server, node),
         pins(slug) as folder,
         Objects.load(build_bpf("ceiling").parent, folder, names=("ceiling.bpf",)) as programs,
         BpfMap(folder / "bench_pods", ADDRESS, WHERE) as where,
     ):
-        forwarding(node)
-        program = programs["tc"].fd
+        yield programs["tc"].fd, where
+
+
+def _here(each: Pod) -> bytes:
+    macs = mac_bytes(each.device.mac) + mac_bytes(each.device.outside_mac)
+    return each.index.to_bytes(4, sys.byteorder) + macs + bytes(20)
+
+
+def _there(uplink: int, node: str) -> bytes:
+    hop = ip_address(node)
+    family = socket.AF_INET if hop.version == 4 else socket.AF_INET6
+    numbers = uplink.to_bytes(4, sys.byteorder) + bytes(12) + family.to_bytes(4, sys.byteorder)
+    return numbers + hop.packed.ljust(16, b"\0")
+
+
+@contextmanager
+def ceiling(name: str, slug: str) -> Iterator[Path]:
+    """Two pods of one node with the smallest program that can deliver (``ceiling.bpf.c``)."""
+    with (
+        namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n") as (client, server, node),
+        _ceiling_node(node, slug) as (program, where),
+    ):
         both = [attach_pod(node, netns, at, from_pod=program) for at, netns in enumerate((client, server), 2)]
         for each in both:
-            macs = mac_bytes(each.device.mac) + mac_bytes(each.device.outside_mac)
             for address in each.device.addresses:
-                where.put(address16(address), each.index.to_bytes(4, sys.byteorder) + macs)
+                where.put(address16(address), _here(each))
         yield Path(name, client, server, both[1].addresses)
+
+
+@contextmanager
+def far_ceiling(name: str, slug: str) -> Iterator[Path]:
+    """A pod on each of two nodes, with that program on pods and uplinks."""
+    with (
+        namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n1", f"{slug}-n2") as (client, server, one, two),
+        _ceiling_node(one, f"{slug}1") as (first, near),
+        _ceiling_node(two, f"{slug}2") as (second, far),
+    ):
+        wire(one, two)
+        ends = []
+        for node, netns, program, where, subnet in (
+            (one, client, first, near, 1),
+            (two, server, second, far, 2),
+        ):
+            end = attach_pod(node, netns, 2, from_pod=program, subnet=subnet)
+            ends.append((end, where, attach_uplink(node, program)))
+            for address in end.device.addresses:
+                where.put(address16(address), _here(end))
+        for (_, where, uplink), (other, _, _), hop in zip(ends, reversed(ends), (2, 1), strict=True):
+            for address in other.device.addresses:
+                where.put(address16(address), _there(uplink, NODE_ADDRESSES[hop][address.version == 6]))
+        yield Path(name, client, server, ends[1][0].addresses)

@@ -7,13 +7,15 @@
  * port of its own, so that connection tracking has no answer ready.  Orders, one a line:
  *
  *   target PROGRAM-ID SOURCE-IPV4 DESTINATION-IPV4     (no answer)
- *   go NEW-PORT OLD-PORT TIMEOUT-MS SEED
+ *   go NEW-PORT OLD-PORT OPEN-PORT CLOSED-PORT TIMEOUT-MS SEED
  *
- * The new policy allows UDP to NEW-PORT, the old one UDP to OLD-PORT, neither both.  `go` answers
- * "armed", then probes HZ times a second in turn one target of each program (drawn by SEED), until
- * all of those follow the new policy; then it asks every target, again and again until none is left
- * behind.  It answers one JSON line: the moment (CLOCK_MONOTONIC, ns) for each program and for all
- * targets, how many packets it sent, and how many pairs of packets agreed with neither policy.
+ * The new policy allows UDP to NEW-PORT, the old one UDP to OLD-PORT; both allow OPEN-PORT and
+ * neither CLOSED-PORT.  `go` answers "armed", then sends HZ packets a second, in turn to one target
+ * of each program (drawn by SEED), until all of those follow the new policy; then it asks every
+ * target, again and again until none is left behind.  It answers one JSON line: the moment
+ * (CLOCK_MONOTONIC, ns) for each program and for all targets, how many packets it sent, how many of
+ * them met neither policy (OPEN-PORT closed, CLOSED-PORT open), and how often a packet met the new
+ * policy and the next one still the old.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -94,18 +96,27 @@ static int allowed(int target, int port)
 	return opts.retval == REDIRECT;
 }
 
-/* Whether the new policy holds.  Two packets; the order alternates, since the switch may fall
- * between them: the second packet of a pair must not be older than the first. */
-static int follows_new(int target, int new_port, int old_port, unsigned long *violations)
+static struct { int new_port, old_port, open_port, closed_port; } ports;
+static unsigned long violations, mixed;
+
+/* Whether the new policy holds.  Two packets decide; their order alternates, since the switch may
+ * fall between them. */
+static int follows_new(int target)
 {
 	static unsigned int turn;
+	int opened, closed;
+
+	violations += !allowed(target, ports.open_port);
+	violations += allowed(target, ports.closed_port);
 	if (++turn & 1) {
-		int opened = allowed(target, new_port), closed = !allowed(target, old_port);
-		*violations += opened && !closed;
-		return opened && closed;
+		opened = allowed(target, ports.new_port);
+		closed = !allowed(target, ports.old_port);
+		mixed += opened && !closed;
+	} else {
+		closed = !allowed(target, ports.old_port);
+		opened = allowed(target, ports.new_port);
+		mixed += closed && !opened;
 	}
-	int closed = !allowed(target, old_port), opened = allowed(target, new_port);
-	*violations += closed && !opened;
 	return closed && opened;
 }
 
@@ -132,15 +143,14 @@ static void add_target(unsigned int id, const char *source, const char *destinat
 	target_count++;
 }
 
-static void go(int hz, int new_port, int old_port, int timeout_ms, unsigned int seed)
+static void go(int hz, int timeout_ms, unsigned int seed)
 {
 	static uint64_t moments[MAX_PROGRAMS];
 	static char pending[MAX_TARGETS];
-	unsigned long violations = 0;
 	uint64_t start = now_ns(), limit = start + timeout_ms * 1000000ULL, tick = start;
 	int waiting = program_count, left = target_count;
 
-	sent = 0;
+	sent = violations = mixed = 0;
 	memset(moments, 0, sizeof(moments));
 	memset(pending, 1, sizeof(pending));
 	srand(seed);
@@ -152,10 +162,10 @@ static void go(int hz, int new_port, int old_port, int timeout_ms, unsigned int 
 	for (int p = 0; waiting; p = (p + 1) % program_count) {
 		if (moments[p])
 			continue;
-		tick += 2 * 1000000000ULL / hz; /* a pair of packets */
+		tick += 4 * 1000000000ULL / hz;
 		struct timespec until = {.tv_sec = tick / 1000000000ULL, .tv_nsec = tick % 1000000000ULL};
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
-		if (follows_new(drawn[p], new_port, old_port, &violations)) {
+		if (follows_new(drawn[p])) {
 			moments[p] = now_ns();
 			waiting--;
 		}
@@ -165,7 +175,7 @@ static void go(int hz, int new_port, int old_port, int timeout_ms, unsigned int 
 	uint64_t sweep = now_ns();
 	while (left && now_ns() < limit) {
 		for (int t = 0; t < target_count; t++) {
-			if (pending[t] && follows_new(t, new_port, old_port, &violations)) {
+			if (pending[t] && follows_new(t)) {
 				pending[t] = 0;
 				left--;
 			}
@@ -174,15 +184,15 @@ static void go(int hz, int new_port, int old_port, int timeout_ms, unsigned int 
 	printf("{\"start\": %lu, \"moments\": [", start);
 	for (int p = 0; p < program_count; p++)
 		printf("%s%lu", p ? ", " : "", moments[p]);
-	printf("], \"sweep\": %lu, \"all\": %lu, \"left\": %d, \"sent\": %lu, \"violations\": %lu}\n",
-	       sweep, now_ns(), left, sent, violations);
+	printf("], \"sweep\": %lu, \"all\": %lu, \"left\": %d, \"sent\": %lu, \"violations\": %lu, \"mixed\": %lu}\n",
+	       sweep, now_ns(), left, sent, violations, mixed);
 	fflush(stdout);
 }
 
 int main(int argc, char **argv)
 {
 	char line[1024], source[64], destination[64];
-	int new_port, old_port, timeout_ms;
+	int timeout_ms;
 	unsigned int id, seed;
 
 	if (argc != 3)
@@ -197,8 +207,9 @@ int main(int argc, char **argv)
 	while (fgets(line, sizeof(line), stdin)) {
 		if (sscanf(line, "target %u %63s %63s", &id, source, destination) == 3)
 			add_target(id, source, destination);
-		else if (sscanf(line, "go %d %d %d %u", &new_port, &old_port, &timeout_ms, &seed) == 4)
-			go(atoi(argv[1]), new_port, old_port, timeout_ms, seed);
+		else if (sscanf(line, "go %d %d %d %d %d %u", &ports.new_port, &ports.old_port, &ports.open_port,
+				&ports.closed_port, &timeout_ms, &seed) == 6)
+			go(atoi(argv[1]), timeout_ms, seed);
 		else
 			DIE("no order: %s", line);
 	}

@@ -1,7 +1,7 @@
 """Row B12: from a published policy to the moment at which every endpoint of ten nodes follows it.
 
-A policy that selects all endpoints allows one UDP port to one peer; every change moves it to the
-other port.  Packets are run through each node's own program, ten thousand a second, until one
+A policy that selects all endpoints allows two UDP ports to one peer; every change moves one of the
+two.  Packets are run through each node's own program, ten thousand a second, until one
 endpoint of every node (another one each time) lets the new port pass and no longer the old one;
 then all endpoints are asked.
 """
@@ -16,9 +16,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
-from integration.bench.cluster import NAMESPACE, Cluster, Manifest, PodOnNode, cluster, pods
+from integration.bench.cluster import NAMESPACE, Cluster, Manifest, PodOnNode, cluster, eventually, pods
 from integration.bench.machine import BUILD, BenchError, build, need, run, running
 from integration.bench.report import Line, Report
 from integration.bench.rounds import Effort
@@ -30,6 +31,9 @@ CHANGES = 60
 SETTLE = 5
 """Changes before those that count."""
 PORTS = (7001, 7002)
+"""The one or the other is open."""
+OPEN_PORT, CLOSED_PORT = 7000, 7003
+"""Open and closed under every policy: a packet that finds it otherwise met neither old nor new."""
 PROBE_HZ = 10_000
 TIMEOUT_MS = 5000
 RAW_PORT = 14222
@@ -109,10 +113,10 @@ def _endpoints(
 
 
 def policy(port: int) -> Manifest:
-    """Allows one UDP port from the client to every endpoint."""
+    """Allows the open UDP port and *port* from the client to every endpoint."""
     rule = {
         "fromEndpoints": [{"matchLabels": {"role": "client"}}],
-        "toPorts": [{"ports": [{"port": str(port), "protocol": "UDP"}]}],
+        "toPorts": [{"ports": [{"port": str(each), "protocol": "UDP"} for each in (OPEN_PORT, port)]}],
     }
     return {
         "apiVersion": "cilium.io/v2",
@@ -161,7 +165,7 @@ async def _change(
     assert probe.stdin
     assert probe.stdout
     assert probe.stderr
-    probe.stdin.write(f"go {new} {old} {TIMEOUT_MS} {seed}\n")
+    probe.stdin.write(f"go {new} {old} {OPEN_PORT} {CLOSED_PORT} {TIMEOUT_MS} {seed}\n")
     probe.stdin.flush()
     if (said := probe.stdout.readline().strip()) != "armed":
         raise BenchError(f"probe: {said or probe.stderr.read().strip()}")
@@ -185,6 +189,7 @@ async def _change(
         "reply_ms": (reply - start) / 1e6,
         "sent": told["sent"],
         "violations": told["violations"],
+        "mixed": told["mixed"],
     }
 
 
@@ -255,7 +260,8 @@ async def _raw_fan_out(made: Cluster, nodes: Sequence[str], count: int) -> list[
     server = (need("nats-server", "nats-server"), "-a", made.topology.fabric.ipv4, "-p", str(RAW_PORT))
     with ExitStack() as stack:
         stack.enter_context(running(*server, "-l", "/dev/null"))
-        connection = await nats.connect(url, max_reconnect_attempts=50, reconnect_time_wait=0.1)
+        await eventually(partial(_listening, made.topology.fabric.ipv4), "the plain nats-server", made)
+        connection = await nats.connect(url)
         listeners = []
         for node in nodes:
             netns = made.topology.host(node).netns
@@ -271,3 +277,9 @@ async def _raw_fan_out(made: Cluster, nodes: Sequence[str], count: int) -> list[
             await asyncio.sleep(0.02)
         await connection.close()
     return found[SETTLE:]
+
+
+async def _listening(address: str) -> None:
+    _, writer = await asyncio.open_connection(address, RAW_PORT)
+    writer.close()
+    await writer.wait_closed()

@@ -118,6 +118,15 @@ class Series:
         return int(sum(turn.samples[path]["count"] for turn in self.rounds))
 
 
+STATES = frozenset({"ct_entries"})
+"""Counters that tell how many there are now, not how many there were."""
+
+
+def moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """By how much counters rose; states as they are."""
+    return {key: value - (0 if key in STATES else before.get(key, 0)) for key, value in after.items()}
+
+
 def measure(clients: Clients, paths: Sequence[Path], mode: Mode, family: int, effort: Effort) -> Series:
     """Rounds over *paths* until enough are undisturbed.
 
@@ -152,9 +161,5 @@ def measure(clients: Clients, paths: Sequence[Path], mode: Mode, family: int, ef
             f"{mode}, IPv{family}: the hypervisor took more than {STEAL_LIMIT:.0%} of the CPU in {dropped} "
             f"of {dropped + len(kept)} rounds; run it when the host is quieter"
         )
-    counted = {
-        path.name: {key: value - before[path.name].get(key, 0) for key, value in path.counters().items()}
-        for path in paths
-        if path.counters
-    }
+    counted = {path.name: moved(before[path.name], path.counters()) for path in paths if path.counters}
     return Series(mode, family, kept, dropped, counted)

@@ -23,11 +23,11 @@ TIME = Line(
      (Line("MEM", "x", goal=Goal(at_most=1)), "missed")],
     ids=["met", "missed", "void", "no goal", "absolute", "not measured"],
 )  # fmt: skip
-def test_verdict(line, verdict):
+def test_verdict(line: Line, verdict: str) -> None:
     assert line.verdict == verdict
 
 
-def test_table():
+def test_table() -> None:
     printed = table([MET, MISSED, VOID, TIME]).splitlines()
     assert [line.split()[0] for line in printed[2:]] == ["B1", "cirri", "B2", "B12"]
     assert "0.975..0.985" in printed[2]
@@ -42,11 +42,11 @@ def test_table():
     ("value", "unit", "text"),
     [(44200, "/s", "44.2 k/s"), (1.25e9, "B/s", "1.25 GB/s"), (12, "/s", "12 /s"), (3.2e6, "/s", "3.2 M/s")],
 )
-def test_rate(value, unit, text):
+def test_rate(value: float, unit: str, text: str) -> None:
     assert rate(value, unit) == text
 
 
-def test_json_holds_everything():
+def test_json_holds_everything() -> None:
     report = Report(lines=[MET], notes=["n"], failures=["f"], raw={"B1": [1]}, machine={"cpus": 2})
     read = json.loads(as_json(report))
     assert read["lines"][0]["verdict"] == "met"

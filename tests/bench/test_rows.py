@@ -1,0 +1,159 @@
+"""What rows make of their samples: lines, goals, and the proof that traffic took the path."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from integration.bench import cni, datapath, memory, propagation
+from integration.bench.machine import BenchError
+from integration.bench.report import Line
+from integration.bench.rounds import Mode, Series, merged, moved
+from integration.bench.stats import Interval, Round
+
+PEERS = ("raw veth", "raw again", "bridge", "kernel routing", "routing+conntrack", "redirect only", "cirri")
+
+
+def series(
+    mode: Mode = "rr",
+    *,
+    again: float = 1.0,
+    cirri: float = 0.98,
+    counted: dict[str, int] | None = None,
+    names: tuple[str, ...] = PEERS,
+) -> Series:
+    rates = dict.fromkeys(names, 0.8) | {
+        names[0]: 1.0,
+        names[1]: again,
+        "cirri": cirri,
+        "redirect only": 0.985,
+    }
+    samples = {
+        name: {"rate": 1000.0 * rate, "p99_us": 20 / rate, "count": 1000} for name, rate in rates.items()
+    }
+    moved_by = {"forwarded": 30_000, "events": 15_000, "events_lost": 0, "ct_entries": 10} | (counted or {})
+    return Series(mode, 4, [Round(samples)] * 15, 0, {"cirri": moved_by})
+
+
+def verdicts(lines: Iterable[Line]) -> dict[str, str]:
+    return {line.what: line.verdict for line in lines if line.goal}
+
+
+def test_local_row() -> None:
+    found = verdicts(datapath.local_lines("B1", series()))
+    assert found == {
+        "IPv4 1 B there and back: cirri / raw veth": "met",
+        "IPv4 1 B there and back: cirri / kernel routing": "met",
+        "IPv4 1 B there and back: p99 of cirri / raw veth": "met",
+    }
+
+
+def test_connections_have_their_own_goal() -> None:
+    found = verdicts(datapath.local_lines("B2", series("crr", cirri=0.93)))
+    assert found["IPv4 connect, 1 B, close: cirri / raw veth"] == "missed"
+
+
+def test_what_limits_it_is_measured() -> None:
+    line = next(each for each in datapath.local_lines("B1", series()) if each.goal)
+    assert line.limit == "an empty redirect to the pod: 0.985 of raw veth"
+
+
+def test_a_run_whose_paths_do_not_equal_themselves_is_void() -> None:
+    assert set(verdicts(datapath.local_lines("B1", series(again=1.03))).values()) == {"void"}
+
+
+def test_remote_row() -> None:
+    names = ("node to node", "node to node again", "kernel routing", "redirect only", "cirri")
+    found = verdicts(datapath.remote_lines("B4", series("stream", cirri=0.99, names=names)))
+    assert found == {"IPv4 one stream: cirri / node to node": "met"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "counted", "said"),
+    [
+        pytest.param("rr", {}, [], id="all moved"),
+        pytest.param("rr", {"forwarded": 29_999}, ["only 29999 packets were counted for 15000 transactions"],
+                     id="packets went around"),
+        pytest.param("rr", {"events": 0}, ["only 0 flow events for 15000 transactions"], id="no events"),
+        pytest.param("crr", {"events": 14_999}, ["only 14999 flow events for 15000 transactions"],
+                     id="connections without an event"),
+        pytest.param("stream", {"ct_entries": 0}, ["no connection was tracked"], id="no tracking"),
+    ],
+)  # fmt: skip
+def test_a_path_around_the_datapath_is_a_failure(mode: Mode, counted: dict[str, int], said: Any) -> None:
+    assert datapath.unproved(series(mode, counted=counted), "cirri") == said
+
+
+def test_counters_rise_and_states_are() -> None:
+    before, after = {"forwarded": 5, "ct_entries": 9}, {"forwarded": 7, "ct_entries": 3, "events": 1}
+    assert moved(before, after) == {"forwarded": 2, "ct_entries": 3, "events": 1}
+
+
+def test_slices_make_one_sample() -> None:
+    slices = [
+        {"count": 98, "seconds": 0.1, "histogram_ns": [[1000.0, 90], [2000.0, 8]]},
+        {"count": 102, "seconds": 0.3, "histogram_ns": [[1000.0, 100], [9000.0, 2]]},
+    ]
+    found = merged(slices)
+    assert found["rate"] == pytest.approx(500)
+    assert (found["p50_us"], found["p99_us"], found["p999_us"]) == (1.0, 9.0, 9.0)
+
+
+def test_a_stream_has_no_latencies() -> None:
+    assert merged([{"count": 10, "seconds": 2.0}]) == {"count": 10, "seconds": 2.0, "rate": 5.0}
+
+
+def change(nodes: float) -> dict[str, Any]:
+    return {"first_ms": 2.0, "nodes_ms": nodes, "all_ms": nodes + 1, "reply_ms": 1.5, "sent": 40}
+
+
+def test_propagation_row() -> None:
+    found = list(
+        propagation.lines("B12", [change(n / 10) for n in range(20, 60)], [0.5] * 30, [8.0] * 30, 100)
+    )
+    assert verdicts(found) == {
+        "policy in force on 10 nodes: p50": "missed",
+        "policy in force on 10 nodes: p99": "met",
+        "policy in force on 10 nodes / raw NATS to 10 subscribers, p50": "met",
+    }
+    assert found[0].limit.startswith("API 1.5 ms, first node at 2.0 ms, last at 4.0 ms")
+
+
+def test_policies_differ_in_one_port() -> None:
+    ports = [
+        propagation.policy(port)["spec"]["ingress"][0]["toPorts"][0]["ports"] for port in propagation.PORTS
+    ]
+    assert [each["port"] for each in ports[0]] == ["7000", "7001"]
+    assert [each["port"] for each in ports[1]] == ["7000", "7002"]
+
+
+def test_cni_row() -> None:
+    times = {"cirri": [10.0] * 50, "ptp": [30.0] * 50, "bridge": [40.0] * 50, "bare netlink": [5.0] * 50}
+    bursts = {"cirri": [2.5, 2.6, 2.4], "ptp": [4.0, 4.1, 4.2]}
+    found = verdicts(cni.lines("B14", times, times, bursts, {name: [900.0] for name in bursts}, 100))
+    assert found == {
+        "ADD, in sequence: cirri p99": "met",
+        "ADD, in sequence: p99 of cirri / ptp": "met",
+        "DEL, in sequence: cirri p99": "met",
+        "100 ADDs at once, until the last: cirri": "missed",
+    }
+
+
+def test_memory_of_a_process() -> None:
+    text = "00400000-7fff ---p [rollup]\nRss:   20480 kB\nPss:    5120 kB\nPss_Dirty:  1 kB\n"
+    assert memory.parse_rollup(text) == {"rss": 20.0, "pss": 5.0}
+
+
+def test_memory_that_cannot_be_read() -> None:
+    with pytest.raises(BenchError, match="no Rss and Pss"):
+        memory.parse_rollup("Size: 4 kB\n")
+
+
+def test_memory_row_sums_a_nodes_services() -> None:
+    idle = {"datapath-node1": {"rss": 40.0, "pss": 30.0}, "policy": {"rss": 30.0, "pss": 20.0}}
+    full = {"datapath-node1": {"rss": 60.0, "pss": 50.0}, "policy": {"rss": 200.0, "pss": 190.0}}
+    found = {line.what: line for line in memory.lines("MEM", idle, full, 10_000)}
+    assert found["services of one node"].ratio == Interval(60.0, 60.0, 60.0)
+    assert verdicts(found.values()) == {
+        "services of one node": "met",
+        "all services of a one-node cluster, bus included": "missed",
+    }
