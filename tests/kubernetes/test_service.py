@@ -98,6 +98,14 @@ MESSAGES = [
         "metadata.name: no such object (Pod default/x)",
     ),
     (
+        "update of what is not there",
+        APPLY,
+        packed({"objects": [{"manifest": {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ywing"},
+            "spec": {"containers": [{"name": "a", "image": "b"}]}}}], "update_only": True}),
+        "metadata.name: no such object (Pod default/ywing)",
+    ),
+    (
         "status that is a list",
         APPLY,
         packed({"objects": [{"manifest": {**POD, "status": []}}], "status_only": True}),
