@@ -57,10 +57,12 @@ class Held:
 
     async def __aenter__(self) -> Held:
         await self._acquire()
+        self._link.listeners.add(self._news.set)
         self._task = self._link.tasks.start(self._renew(), name=f"lease-{self._key}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._link.listeners.discard(self._news.set)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -72,12 +74,15 @@ class Held:
     async def _acquire(self) -> None:
         watch: Subscription | None = None
         loop = asyncio.get_running_loop()
-        seen, since = -1, loop.time()
+        seen, since, generation = -1, loop.time(), 0
         try:
             watch = await self._link.subscribe(subject_of(LEASES.name, self._key), self._heard)
             while True:
                 self._news.clear()
                 await self._link.connected.wait()
+                if generation != self._link.generation:
+                    # While the bus was away nobody could renew.
+                    since, generation = loop.time(), self._link.generation
                 try:
                     await stream.ensure(self._link, LEASES)
                     found = await stream.last(self._link, LEASES.name, self._key)
@@ -107,11 +112,21 @@ class Held:
                 await watch.close()
 
     async def _renew(self) -> None:
+        generation = self._link.generation
         while not self.lost.is_set():
-            if self.held():
-                await asyncio.sleep(self._ttl_s / 3)
+            self._news.clear()
+            # At once on a new connection: the store may have been emptied.
+            if self.held() and generation == self._link.generation:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._ttl_s / 3):
+                        await self._news.wait()
             await self._link.connected.wait()
             try:
+                if generation != self._link.generation:
+                    # A write to an emptied store would not even be refused: those who wait for the
+                    # lease listen on its subject.
+                    await stream.ensure(self._link, LEASES)
+                    generation = self._link.generation
                 await self._write(self._revision)
             except StaleRevision:
                 await self._contested()
@@ -150,7 +165,8 @@ class Held:
         )
         key, data = encode(LEASES, lease)
         started = asyncio.get_running_loop().time()
-        self._revision = await verbs.write(self._link, LEASES, key, data, expect=expect)
+        limit_s = max(self._ttl_s / 3, 0.05)
+        self._revision = await verbs.write(self._link, LEASES, key, data, expect=expect, timeout_s=limit_s)
         self._renewed = started
 
     def _read(self, raw: Raw | None) -> Lease | None:

@@ -350,6 +350,7 @@ class Publisher(Generic[T]):
             now = loop.time()
             for key in [k for k, (_, sent_at) in self._sent.items() if now - sent_at > RESEND_S]:
                 self._unsent(key)
+                self._doubt()
             if now - checked > CHECK_S and not self._sent:
                 checked = now
                 if not await self._intact():

@@ -14,7 +14,13 @@ WRITE_S = 2.0
 
 
 async def write(
-    link: Link, bucket: Bucket[Any], key: str, data: bytes | None, *, expect: int | None = None
+    link: Link,
+    bucket: Bucket[Any],
+    key: str,
+    data: bytes | None,
+    *,
+    expect: int | None = None,
+    timeout_s: float = WRITE_S,
 ) -> int:
     """Store *data* (None: a deletion) under *key*; returns its revision.
 
@@ -28,7 +34,7 @@ async def write(
         headers[stream.EXPECT] = str(expect)
     subject = subject_of(bucket.name, key)
     try:
-        message = await link.ask(subject, data or b"", timeout_s=WRITE_S, headers=headers or None)
+        message = await link.ask(subject, data or b"", timeout_s=timeout_s, headers=headers or None)
     except ServiceAway:
         raise BucketMissing(bucket.name) from None
     ack = stream.ack_of(subject, message)
