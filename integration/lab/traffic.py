@@ -1,7 +1,7 @@
 """Traffic with a memory: every datagram, connection and byte is accounted for.
 
-``traffic.py serve PORT`` echoes UDP and TCP.  ``traffic.py drive HOST PORT`` sends 1,000
-datagrams a second, keeps 100 TCP connections talking and opens new ones, until its standard
+``traffic.py serve PORT`` echoes UDP and TCP.  ``traffic.py drive HOST PORT`` sends 500
+datagrams a second, keeps 50 TCP connections talking and opens new ones, until its standard
 input closes; then it prints what was lost, as JSON.  Standard library only: it runs in pods.
 """
 
@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 
-RATE = 1000
-CONNECTIONS = 100
-NEW_PER_S = 20
+RATE = 500
+CONNECTIONS = 50
+NEW_PER_S = 10
 CONNECT_TIMEOUT_S = 5
 DRAIN_S = 2
 BUFFER = 16 << 20
