@@ -23,6 +23,7 @@ from cirri.lab.enter import (
     namespaces,
     wait_ended,
 )
+from cirri.lab.files import make_folder
 from cirri.lab.topology import (
     BRIDGE,
     FABRIC4,
@@ -59,17 +60,16 @@ FORWARDING_SYSCTLS = {
 
 def build(topology: Topology, paths: Paths) -> None:
     """Namespaces, fabric, addresses, routes and folders of a lab that does not exist yet."""
-    for folder in (paths.run, paths.logs, paths.pods, paths.dns_records.parent, paths.state):
-        folder.mkdir(parents=True, exist_ok=True)
-    paths.run.chmod(0o755)
     mount_bpffs()
+    for folder in (paths.run, paths.logs, paths.pods, paths.dns_records.parent, paths.state):
+        make_folder(folder)
+    make_folder(paths.cgroup / "services")
     for node in topology.node_names:
-        (paths.run / node).mkdir(exist_ok=True)
-        (paths.state / node).mkdir(exist_ok=True)
-        (paths.bpffs / node).mkdir(parents=True, exist_ok=True)
-        (paths.cgroup / node / "pods").mkdir(parents=True, exist_ok=True)
-        (paths.cgroup / node / "services").mkdir(exist_ok=True)
-    (paths.cgroup / "services").mkdir(exist_ok=True)
+        make_folder(paths.run / node)
+        make_folder(paths.state / node)
+        make_folder(paths.bpffs / node)
+        make_folder(paths.cgroup / node / "pods")
+        make_folder(paths.cgroup / node / "services")
     fabric = topology.fabric
     everyone = (fabric, *topology.hosts)
     ip_batch([f"netns add {host.netns}" for host in everyone])

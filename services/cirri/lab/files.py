@@ -6,6 +6,17 @@ import os
 from pathlib import Path
 
 
+def make_folder(path: Path) -> None:
+    """Make *path* and what is above it, also while another lab's end removes empty folders."""
+    for _ in range(100):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            continue
+        return
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def write(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace the file at once: readers see the old content or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
