@@ -24,6 +24,7 @@ from cirri.manifests import (
     unknown_kind,
 )
 from cirri.manifests.api import ApplyObject, ApplyReply, ApplyRequest, DeleteRequest, Result
+from cirri.manifests.warnings import warnings
 from cirri.model import RESOURCES, Resource
 
 R = TypeVar("R", ApplyRequest, DeleteRequest)
@@ -116,8 +117,10 @@ class Cluster:
             self.behind.set()
             says = f"stored, but not published yet: {error}. It will be as soon as the bus allows"
             return msgspec.msgpack.encode(ApplyReply(error=says))
+        written = [c.resource for c in changes if c.action in ("created", "configured")]
+        found = () if status_only else tuple(says for new in written for says in warnings(new))
         revision = max((result.revision for result in results), default=0)
-        return msgspec.msgpack.encode(ApplyReply(results=tuple(results), revision=revision))
+        return msgspec.msgpack.encode(ApplyReply(results=tuple(results), revision=revision, warnings=found))
 
     def _keep(self, changes: Sequence[Change], *, status_only: bool = False) -> None:
         put = [c.resource for c in changes if c.action in ("created", "configured")]
