@@ -89,6 +89,13 @@ def test_growth(used: int, total: int, taken_up: bool, expected: tuple[str, ...]
     assert found["n1"].error == ""
 
 
+def test_both_families_grow_together() -> None:
+    both = ("10.52.0.0/24", "fd00:10:52::/120")
+    reports = dict([report("n1", *both, used=253, total=253)])
+    found = assign(POOLS, {"n1"}, reports, dict([given("n1", *both)]))
+    assert found["n1"].cidrs == (*both, "10.52.1.0/24", "fd00:10:52::100/120")
+
+
 def test_growth_is_not_possible() -> None:
     current = dict([given("n1", "10.0.0.0/24", "10.0.1.0/24")])
     full = dict([report("n1", "10.0.0.0/24", "10.0.1.0/24", used=504, total=506)])

@@ -38,9 +38,10 @@ def assign(
     errors: dict[str, list[str]] = {node: [conflicts[node]] for node in conflicts}
     for node in sorted(nodes & (reports.keys() | current.keys())):
         mine = given.setdefault(node, [])
+        grows = _nearly_full(reports.get(node), mine)
         for pool in enabled:
             has = any(net.version == pool.version for net in mine)
-            if has and not _nearly_full(reports.get(node), mine):
+            if has and not grows:
                 continue
             block = _take(pool, given, elsewhere)
             if block is not None:
