@@ -1,6 +1,7 @@
 """Connections: their life, what belongs to them, and verdicts that are taken again."""
 
 import time
+from collections.abc import Mapping
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -44,7 +45,7 @@ def lives(seconds: int, flags: CtFlag | int) -> Do:
     return Do(check)
 
 
-def change(flags: dict[str, int], entries: tuple[Entry, ...] = ()) -> Do:
+def change(flags: Mapping[str, int], entries: tuple[Entry, ...] = ()) -> Do:
     """Another policy is in force from here."""
 
     def do(world: World) -> None:

@@ -16,7 +16,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
 )
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.l2 import ARP
 from scapy.packet import Packet, Raw
 
 from cirri.layout import DropReason, EndpointFlag, EventType

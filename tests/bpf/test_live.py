@@ -129,7 +129,11 @@ class Nodes:
 
     def pod(self, node: str, pod: Pod, device: str) -> None:
         """A pod and its device, as CNI makes them."""
-        self.ip(node, f"link add {device} address {pod.node_mac} type veth peer name eth0 address {pod.mac} netns {self.ns(pod.name)}")
+        self.ip(
+            node,
+            f"link add {device} address {pod.node_mac} type veth"
+            f" peer name eth0 address {pod.mac} netns {self.ns(pod.name)}",
+        )
         for command in (
             "link set lo up",
             f"addr add {pod.address4}/32 dev eth0",
@@ -151,9 +155,19 @@ class Nodes:
             self.run(name, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad")
         self.ip("n1", f"link add uplink type veth peer name uplink netns {self.ns('n2')}")
         for node, a4, a6 in (("n1", HOST4, HOST6), ("n2", NEXT_HOP4, NEXT_HOP6)):
-            for command in ("link set lo up", f"addr add {a4}/24 dev uplink", f"addr add {a6}/64 dev uplink nodad", "link set uplink up"):
+            for command in (
+                "link set lo up",
+                f"addr add {a4}/24 dev uplink",
+                f"addr add {a6}/64 dev uplink nodad",
+                "link set uplink up",
+            ):
                 self.ip(node, command)
-            self.run(node, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+            self.run(
+                node,
+                "sh",
+                "-c",
+                "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding",
+            )
         self.pod("n1", A, "va")
         self.pod("n1", B, "vb")
         self.pod("n2", R, "vr")
@@ -169,7 +183,11 @@ class Nodes:
         second = self.worlds[1]
         second.endpoints.clear()
         endpoint = EndpointValue(
-            ifindex=self.ifindex("n2", "vr"), identity=R_IDENTITY, id=R.id, mac=mac(R.mac), node_mac=mac(R.node_mac)
+            ifindex=self.ifindex("n2", "vr"),
+            identity=R_IDENTITY,
+            id=R.id,
+            mac=mac(R.mac),
+            node_mac=mac(R.node_mac),
         )
         for address in (R4, R6):
             second.endpoints.put(address16(address), endpoint)
@@ -193,13 +211,27 @@ class Nodes:
             pinned = pins / f"program_{section.replace('/', '_')}"
             pin_program(world.programs[section], pinned)
             self.run(node, "tc", "qdisc", "replace", "dev", device, "clsact")
-            self.run(node, "tc", "filter", "replace", "dev", device, hook, "bpf", "direct-action", "pinned", str(pinned))
+            self.run(
+                node,
+                "tc",
+                "filter",
+                "replace",
+                "dev",
+                device,
+                hook,
+                "bpf",
+                "direct-action",
+                "pinned",
+                str(pinned),
+            )
 
     def stop(self) -> None:
         for world in self.worlds:
             world.close()
         for name in ("A", "B", "R", "n1", "n2"):
-            subprocess.run(["ip", "netns", "del", self.ns(name)], check=False, timeout=10, capture_output=True)
+            subprocess.run(
+                ["ip", "netns", "del", self.ns(name)], check=False, timeout=10, capture_output=True
+            )
         for pins in self.pins:
             shutil.rmtree(pins, ignore_errors=True)
 

@@ -39,11 +39,15 @@ ARP_ANSWER = bytes(
 
 
 def nd(
-    message: Packet, source: str = V6.a, destination: str = SOLICITED, hlim: int = 255, **ether: str
+    message: Packet,
+    source: str = V6.a,
+    destination: str = SOLICITED,
+    hlim: int = 255,
+    dst: str = "33:33:ff:00:00:01",
+    src: str = A.mac,
 ) -> bytes:
     """Neighbour discovery from A."""
-    given = {"src": A.mac, "dst": "33:33:ff:00:00:01"} | ether
-    return bytes(Ether(**given) / IPv6(src=source, dst=destination, hlim=hlim) / message)
+    return bytes(Ether(src=src, dst=dst) / IPv6(src=source, dst=destination, hlim=hlim) / message)
 
 
 def ns(target: str = GATEWAY6, option: str | None = A.mac) -> Packet:
@@ -68,7 +72,6 @@ def answer(to: str, node_mac: str = A.node_mac) -> bytes:
 
 IP, MAC = DropReason.INVALID_SOURCE_IP, DropReason.INVALID_SOURCE_MAC
 BAD, UNROUTABLE, FORBIDDEN = DropReason.INVALID, DropReason.UNROUTABLE, DropReason.FORBIDDEN_ICMP6
-unicast = {"dst": A.node_mac}
 report = (
     IPv6(src=LOCAL, dst="ff02::16", hlim=1) / IPv6ExtHdrHopByHop(options=[RouterAlert()]) / ICMPv6MLReport2()
 )
@@ -92,8 +95,8 @@ TABLE: list[tuple[str, str, bytes, object]] = [
     ("NS for the gateway", "A", nd(ns()), answer(V6.a)),
     ("NS without option", "A", nd(ns(option=None)), answer(V6.a)),
     ("NS with two options", "A", nd(ns() / ICMPv6NDOptSrcLLAddr(lladdr=A.mac)), answer(V6.a)),
-    ("NS to the gateway itself", "A", nd(ns(), destination=GATEWAY6, **unicast), answer(V6.a)),
-    ("NS, probe from link-local", "A", nd(ns(), LOCAL, GATEWAY6, **unicast), answer(LOCAL)),
+    ("NS to the gateway itself", "A", nd(ns(), destination=GATEWAY6, dst=A.node_mac), answer(V6.a)),
+    ("NS, probe from link-local", "A", nd(ns(), LOCAL, GATEWAY6, dst=A.node_mac), answer(LOCAL)),
     ("NS from link-local to all", "A", nd(ns(), LOCAL), SILENT),
     ("NS, duplicate address detection", "A", nd(ns(V6.a, None), "::"), SILENT),
     ("NS for another pod", "A", nd(ns(V6.b)), UNROUTABLE),
@@ -101,17 +104,22 @@ TABLE: list[tuple[str, str, bytes, object]] = [
     ("NS in the world's name", "A", nd(ns(), V6.world), IP),
     ("NS in a frame with another's MAC", "A", nd(ns(), src=B.mac), MAC),
     ("NS with another's MAC inside", "A", nd(ns(option=B.mac)), MAC),
-    ("NS with another's MAC inside, link-local", "A", nd(ns(option=B.mac), LOCAL, GATEWAY6, **unicast), MAC),
+    (
+        "NS with another's MAC inside, link-local",
+        "A",
+        nd(ns(option=B.mac), LOCAL, GATEWAY6, dst=A.node_mac),
+        MAC,
+    ),
     ("NS that was forwarded", "A", nd(ns(), hlim=254), BAD),
     ("NS with a code", "A", nd(ICMPv6ND_NS(tgt=GATEWAY6, code=1)), BAD),
     ("NS cut short", "A", nd(IPv6ExtHdrDestOpt(nh=58) / Raw(bytes(ns())[:20])), BAD),
     ("NS behind an extension header", "A", nd(IPv6ExtHdrDestOpt() / ns()), BAD),
-    ("NA about itself, to the node", "A", nd(na(), destination=V6.host, **unicast), STACK),
-    ("NA about itself, from link-local", "A", nd(na(), LOCAL, V6.host, **unicast), STACK),
-    ("NA about another pod", "A", nd(na(V6.b), destination=V6.host, **unicast), IP),
-    ("NA about the gateway", "A", nd(na(GATEWAY6), destination=V6.host, **unicast), IP),
-    ("NA about the host", "A", nd(na(V6.host), destination=V6.host, **unicast), IP),
-    ("NA with another's MAC inside", "A", nd(na(option=B.mac), destination=V6.host, **unicast), MAC),
+    ("NA about itself, to the node", "A", nd(na(), destination=V6.host, dst=A.node_mac), STACK),
+    ("NA about itself, from link-local", "A", nd(na(), LOCAL, V6.host, dst=A.node_mac), STACK),
+    ("NA about another pod", "A", nd(na(V6.b), destination=V6.host, dst=A.node_mac), IP),
+    ("NA about the gateway", "A", nd(na(GATEWAY6), destination=V6.host, dst=A.node_mac), IP),
+    ("NA about the host", "A", nd(na(V6.host), destination=V6.host, dst=A.node_mac), IP),
+    ("NA with another's MAC inside", "A", nd(na(option=B.mac), destination=V6.host, dst=A.node_mac), MAC),
     (
         "NA with another's MAC outside",
         "A",

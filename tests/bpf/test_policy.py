@@ -30,7 +30,9 @@ def check_counter(entry: Entry, packets: int) -> Do:
 
 def chosen(f: Family, name: str, entries: tuple[Entry, ...], told: str, port: int = 80) -> Case:
     """With *entries*, egress of A to B's TCP *port* is judged as *told*; A is default-deny."""
-    reason = {"POLICY": DropReason.POLICY, "POLICY_DENY": DropReason.POLICY_DENY}.get(told.split()[0])
+    reason = {"POLICY": DropReason.POLICY, "POLICY_DENY": DropReason.POLICY_DENY}.get(
+        told.split(maxsplit=1)[0]
+    )
     syn = f.tcp(f.a, f.b, "S", 40000, port)
     verdict = f"egress {told}"
     step = Send("A", syn, reason, (verdict,)) if reason else Send("A", syn, "B", (verdict, "new"))

@@ -249,10 +249,15 @@ def mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
+def drop_name(number: int) -> str:
+    """The name of a drop reason; its number if it has none."""
+    return next((reason.name for reason in DropReason if reason == number), str(number))
+
+
 def told(event: EventRecord) -> str:
-    """An event in a few words, for comparison: *new*, *egress allow match=2 rule=7*, *drop POLICY ingress*."""
+    """An event in a few words: *new*, *egress allow match=2 rule=7*, *drop POLICY ingress*."""
     direction = PolicyDirection(event.direction).name.lower() if event.direction else ""
-    reason = DropReason(event.reason).name if event.reason else "allow"
+    reason = drop_name(event.reason) if event.reason else "allow"
     match event.type:
         case EventType.CONNECTION_NEW:
             return "new"

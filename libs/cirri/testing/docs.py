@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cirri.model import BUCKETS
 from cirri.runtime.contract import Service
+from cirri.testing.maps_table import maps_table
 
 ROOT = Path(__file__).parents[3]
 
@@ -68,6 +69,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "picture": ("README.md", picture),
     "services": ("services/README.md", services_table),
     "buckets": ("libs/cirri/model/README.md", buckets_table),
+    "maps": ("bpf/README.md", maps_table),
 }
 """Name of a part -> (file, what it must say)."""
 

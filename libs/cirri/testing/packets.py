@@ -128,7 +128,9 @@ class Family:
         ip, head = self.ip(source, destination), Raw(bytes(about)[: 28 if self.version == 4 else 48])
         return ip / (ICMP(type=3, code=code) if self.version == 4 else ICMPv6DestUnreach(code=code)) / head
 
-    def fragments(self, source: str, destination: str, more: Any, identifier: int = 99) -> tuple[Packet, Packet]:
+    def fragments(
+        self, source: str, destination: str, more: Any, identifier: int = 99
+    ) -> tuple[Packet, Packet]:
         """*more* (UDP, TCP, ICMP with payload) in two fragments, the first with 24 bytes."""
         payload = bytes(self.ip(source, destination) / more)[20 if self.version == 4 else 40 :]
         number = (self.ip(source, destination) / more).payload
@@ -143,9 +145,23 @@ class Family:
         return first / Raw(payload[:24]), second / Raw(payload[24:])
 
 
-V4 = Family(4, A.address4, B.address4, R4, NEXT_HOP4, HOST4, WORLD4, "203.0.113.77", WORLD_IDENTITY4, 1, 8, 0, 3)
+V4 = Family(
+    4, A.address4, B.address4, R4, NEXT_HOP4, HOST4, WORLD4, "203.0.113.77", WORLD_IDENTITY4, 1, 8, 0, 3
+)
 V6 = Family(
-    6, A.address6, B.address6, R6, NEXT_HOP6, HOST6, WORLD6, "2001:db8:2::77", WORLD_IDENTITY6, 58, 128, 129, 1
+    6,
+    A.address6,
+    B.address6,
+    R6,
+    NEXT_HOP6,
+    HOST6,
+    WORLD6,
+    "2001:db8:2::77",
+    WORLD_IDENTITY6,
+    58,
+    128,
+    129,
+    1,
 )
 FAMILIES = (V4, V6)
 CIDR = CIDR_IDENTITY
@@ -155,7 +171,7 @@ class Send(NamedTuple):
     """A packet and what has to come of it."""
 
     at: str
-    """``A``, ``B``: leaves that pod; ``>A``, ``>B``: the stack sends it to that pod; ``net``: from the uplink."""
+    """``A``, ``B``: leaves that pod; ``>A``, ``>B``: the stack sends it there; ``net``: from the uplink."""
     packet: Packet | bytes
     """What follows the Ethernet header; bytes: the whole frame."""
     to: str | bytes | DropReason
