@@ -68,7 +68,7 @@ class KubernetesService:
             deadline = time.monotonic() + 15
             while True:
                 try:
-                    return msgspec.msgpack.decode(await bus.request(subject, payload, 3), type=ApplyReply)
+                    return msgspec.msgpack.decode(await bus.request(subject, payload, 10), type=ApplyReply)
                 except (ServiceAway, BusTimeout):  # a request may be lost with the store
                     assert time.monotonic() < deadline, "the service does not answer"
                     await asyncio.sleep(0.01)

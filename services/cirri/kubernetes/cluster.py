@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -28,6 +28,11 @@ from cirri.manifests.warnings import warnings
 from cirri.model import RESOURCES, Resource
 
 R = TypeVar("R", ApplyRequest, DeleteRequest)
+T = TypeVar("T")
+P = ParamSpec("P")
+
+SMALL = 20
+"""Objects that are checked and stored in a few milliseconds."""
 
 
 class Publishing(Protocol):
@@ -60,7 +65,15 @@ class Cluster:
         self._objects = store.load()
         self.behind = asyncio.Event()
         """Set when the bucket may lack something that is stored: ``publish`` mends it."""
-        self._keep(self._plan(system_namespaces(self._objects, SYSTEM_NAMESPACES)))
+        first = plan_apply(
+            self._objects,
+            system_namespaces(self._objects, SYSTEM_NAMESPACES),
+            now=self._now(),
+            new_uid=self._new_uid,
+        )
+        if put := [change.resource for change in first]:
+            store.change(put, [])
+            self._objects |= {key_of(resource): resource for resource in put}
 
     @property
     def state(self) -> State:
@@ -87,10 +100,7 @@ class Cluster:
                         self._objects, [_named(i, o) for i, o in enumerate(request.objects)]
                     )
                 else:
-                    objects = check_all(map(_document, request.objects), _not_enforced)
-                    if request.update_only:
-                        require_existing(self._objects, objects)
-                    changes = self._plan(objects)
+                    changes = await _beside(len(request.objects), self._plan, request)
             except (Refused, ManifestError) as refused:
                 return msgspec.msgpack.encode(ApplyReply(error=str(refused)))
             return await self._done(changes, status_only=request.status_only)
@@ -105,12 +115,15 @@ class Cluster:
                 return msgspec.msgpack.encode(ApplyReply(error=str(refused)))
             return await self._done(changes)
 
-    def _plan(self, objects: Sequence[Resource]) -> list[Change]:
+    def _plan(self, request: ApplyRequest) -> list[Change]:
+        objects = check_all(map(_document, request.objects), _not_enforced)
+        if request.update_only:
+            require_existing(self._objects, objects)
         return plan_apply(self._objects, objects, now=self._now(), new_uid=self._new_uid)
 
     async def _done(self, changes: list[Change], *, status_only: bool = False) -> bytes:
         """Keep *changes*, publish them, and say at which revisions they hold."""
-        self._keep(changes, status_only=status_only)
+        await self._keep(changes, status_only=status_only)
         try:
             results = [_result(change, await self._published(change)) for change in changes]
         except CirriError as error:
@@ -122,14 +135,14 @@ class Cluster:
         revision = max((result.revision for result in results), default=0)
         return msgspec.msgpack.encode(ApplyReply(results=tuple(results), revision=revision, warnings=found))
 
-    def _keep(self, changes: Sequence[Change], *, status_only: bool = False) -> None:
+    async def _keep(self, changes: Sequence[Change], *, status_only: bool) -> None:
         put = [c.resource for c in changes if c.action in ("created", "configured")]
         drop = [key_of(c.resource) for c in changes if c.action == "deleted"]
         if status_only:
             for resource in put:
                 self._store.put_status(resource)
         elif put or drop:
-            self._store.change(put, drop)
+            await _beside(len(changes), self._store.change, put, drop)
         for resource in put:
             self._objects[key_of(resource)] = resource
         for key in drop:
@@ -142,6 +155,13 @@ class Cluster:
         if change.before is not None:
             revision = await self._bucket.delete(RESOURCES.key(change.before))
         return revision
+
+
+async def _beside(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of *work*; a large piece is done in a thread, so that leadership is kept meanwhile."""
+    if size <= SMALL:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)
 
 
 def _decoded(payload: bytes, kind: type[R], what: str) -> R:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ from cirri.model import Resource
 
 _CLUSTER_WIDE = "_"
 _JOURNAL = "journal"
+_DISK = Lock()
+"""A change that a thread has begun is finished before anything is loaded again."""
 
 
 class StoredManifestUnreadable(CirriError):
@@ -52,6 +55,10 @@ class Store:
 
     def load(self) -> dict[Key, Resource]:
         """Every stored object.  Raises :class:`StoredManifestUnreadable`."""
+        with _DISK:
+            return self._load()
+
+    def _load(self) -> dict[Key, Resource]:
         self._finish_batch()
         found = {}
         for path in sorted(self._manifests.glob("*/*/*.json")):
@@ -66,6 +73,10 @@ class Store:
 
     def change(self, put: Sequence[Resource], drop: Iterable[Key]) -> None:
         """Write *put* and remove *drop*; afterwards it survives a crash of the machine."""
+        with _DISK:
+            self._change(put, drop)
+
+    def _change(self, put: Sequence[Resource], drop: Iterable[Key]) -> None:
         gone = list(drop)
         if len(put) + len(gone) > 1:
             _write(self._manifests / _JOURNAL, msgspec.json.encode(_Batch(list(put), gone)))
