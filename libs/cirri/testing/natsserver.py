@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -23,28 +24,31 @@ def free_port() -> int:
         return port
 
 
+def plain_config(server: NatsServer) -> str:
+    """A nats.conf that lets anybody do anything."""
+    return f'host: "{server.host}"\nport: {server.port}\njetstream {{ store_dir: "{server.store}" }}\n'
+
+
 class NatsServer:
     """``with NatsServer() as server:`` runs one; everything it made is removed at the end.
 
-    *config* is the text of a nats.conf; without one the server takes anybody.  The port and the
-    store are given on the command line, so that a text made for another place can be tested.
-    *host* is the address it listens on.
+    *config* makes the text of the whole nats.conf from the server's ``host``, ``port`` and
+    ``store``; without one the server takes anybody.  *host* is the address it listens on.
     """
 
-    def __init__(self, config: str = "", host: str = "127.0.0.1") -> None:
+    def __init__(self, config: Callable[[NatsServer], str] | None = None, host: str = "127.0.0.1") -> None:
         self.host, self.port = host, free_port()
         self.url = f"nats://{host}:{self.port}"
         self.home = Path(tempfile.mkdtemp(prefix="cirri-test-nats-"))
         self.store = self.home / "store"
         self.log = self.home / "log"
         self._config = self.home / "nats.conf"
-        self._config.write_text(config)
+        self._config.write_text((config or plain_config)(self))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Run it and return when it takes connections.  Raises: ServerFailed."""
-        args = ["nats-server", "-js", "-a", self.host, "-p", str(self.port)]
-        args += ["-sd", str(self.store), "-c", str(self._config)]
+        args = ["nats-server", "-c", str(self._config)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(args, stdout=log, stderr=log)
         deadline = time.monotonic() + 10
