@@ -59,30 +59,41 @@ class Allocator:
             await self._create(_retired(number))
 
     async def _take(self, labels: LabelSet, reported: Iterable[int]) -> None:
-        order = self.book.order(labels)
-        preferred = next((n for n in reported if n in order and not self.book.labels(n)), None)
-        if preferred is not None and self.book.labels(preferred) is None:
-            for number in order[: order.index(preferred)]:
-                if self.book.labels(number) is None:
-                    await self._create(_retired(number))
-                if self.book.labels(number) == labels:
-                    return
-            await self._create(Identity(id=preferred, labels=labels))
+        if await self._take_back(labels, reported):
             return
-        for index, number in enumerate(order):
+        before: list[int] = []
+        for number in self.book.order(labels):
             if self.book.labels(number) is None:
                 if self._demand.held_by_others(number, labels):
                     await self._create(_retired(number))
-                elif await self._changed(order[:index]):
+                elif await self._changed(before):
                     return  # the next attempt sees what is so now
                 else:
                     await self._create(Identity(id=number, labels=labels))
             if self.book.labels(number) == labels:
-                await self._close(order[:index])
+                await self._close(before)
                 if self.book.surplus(number):
                     await self.release(number)
                 return
-        raise IdentitiesExhausted(labels, len(order))
+            before.append(number)
+        raise IdentitiesExhausted(labels, len(before))
+
+    async def _take_back(self, labels: LabelSet, reported: Iterable[int]) -> bool:
+        """Take a number that *labels* has in force, if it is free; whether the attempt was made."""
+        free = [number for number in reported if self.book.labels(number) is None]
+        if not free:
+            return False
+        order = list(self.book.order(labels))
+        wanted = next((number for number in free if number in order), None)
+        if wanted is None:
+            return False
+        for number in order[: order.index(wanted)]:
+            if self.book.labels(number) is None:
+                await self._create(_retired(number))
+            if self.book.labels(number) == labels:
+                return True
+        await self._create(Identity(id=wanted, labels=labels))
+        return True
 
     async def _create(self, identity: Identity) -> None:
         """Write *identity* if its number is free; afterwards the book knows whose it is."""

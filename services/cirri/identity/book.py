@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cirri.labels import SPACE, Space, probes
 from cirri.model import Identity
 
@@ -33,10 +35,11 @@ class Book:
         self._labels[identity.id] = identity.labels
         if not identity.labels:
             return
-        order = self.order(identity.labels)
         known = self._numbers.setdefault(identity.labels, [])
         known.append(identity.id)
-        known.sort(key=lambda number: order.index(number) if number in order else len(order))
+        if len(known) > 1:
+            order = list(self.order(identity.labels))
+            known.sort(key=lambda number: order.index(number) if number in order else len(order))
         for number in self.before(identity.id, identity.labels):
             self._passed.setdefault(number, set()).add(identity.id)
 
@@ -83,9 +86,9 @@ class Book:
         """Every number that is not free."""
         return list(self._labels)
 
-    def order(self, labels: LabelSet) -> list[int]:
+    def order(self, labels: LabelSet) -> Iterator[int]:
         """The numbers that *labels* may have, in the order in which they are tried."""
-        return list(probes(labels, self.space))
+        return probes(labels, self.space)
 
     def before(self, number: int, labels: LabelSet) -> list[int]:
         """Numbers that *labels* tries before *number*; none if it never tries that one."""

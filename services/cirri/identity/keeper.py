@@ -49,6 +49,8 @@ class Keeper:
         self._user_filter = ""
         self._unused: dict[int, float] = {}
         """Numbers without a use, and when they are to be released."""
+        self._news = True
+        """Something happened that may have ended the use of a number."""
         self._missing: set[LabelSet] = set()
         """Label sets in use that have no number yet."""
 
@@ -71,14 +73,17 @@ class Keeper:
             return
         self.filter_error, self._user_filter = "", user
         self.demand.refilter(label_filter, endpoints)
+        self._news = True
         self._log("label filter changed", labels=user)
 
     def endpoint(self, key: str, endpoint: Endpoint | None) -> None:
         """Take over an endpoint; None: it is gone."""
+        self._news = True
         self.demand.update(key, endpoint)
 
     def identity(self, number: int, identity: Identity | None) -> None:
         """Take over what the bucket says about *number*, whoever wrote it."""
+        self._news = True
         if identity is None:
             self.book.forget(number)
         else:
@@ -103,6 +108,9 @@ class Keeper:
         Raises: BusError.
         """
         now = self._now()
+        if not self._news and not self._unused:
+            return
+        self._news = False
         unused = {number for number in self.book.all() if not self._in_use(number)}
         self._unused = {number: self._unused.get(number, now + RELEASE_S) for number in unused}
         if not settled:
