@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from cirri.datapath.kernel import Ipcache
 from cirri.datapath.owners import (
@@ -11,6 +12,7 @@ from cirri.datapath.owners import (
     NODE,
     RANGE,
     Claims,
+    Entries,
     of_endpoint,
     of_node,
     of_ranges,
@@ -20,8 +22,10 @@ from cirri.datapath.store import Record
 from cirri.datapath.views import Views
 from cirri.layout import IpcacheKey, IpcacheValue, address16
 from cirri.layout.mirror import NO_ADDRESS
-from cirri.model import NodeStatus
+from cirri.model import Endpoint, NodeStatus
 from cirri.model.bucket import text_of, token
+
+T = TypeVar("T")
 
 
 class AddressBook:
@@ -34,6 +38,8 @@ class AddressBook:
         """Keys of bucket ``endpoints`` to look at again."""
         self._nodes: set[str] = set()
         self._swept = False
+        self.faults: dict[str, str] = {}
+        """What others say of themselves that cannot be, one sentence each, by key."""
 
     def note_endpoints(self, keys: Iterable[str]) -> None:
         """Endpoints changed; our own are known better from here."""
@@ -72,17 +78,29 @@ class AddressBook:
         nodes, self._nodes = self._nodes, set()
         for key in nodes - {token(self.node)}:
             status = self.status(key)
-            said = of_node(status, here=False) if status else {}
-            if changed := self.claims.claim(NODE, key, said):
+            if changed := self.claims.claim(NODE, key, self._sensible(key, _node, status)):
                 endpoints.update(e for e in self.views.endpoints if e.startswith(key + "."))
                 changes |= changed
-            changes |= self.claims.claim(RANGE, key, of_ranges(status, here=False) if status else {})
+            changes |= self.claims.claim(RANGE, key, self._sensible(f"{key}, ranges", _ranges, status))
         for key in endpoints:
-            endpoint = self.views.endpoints.get(key)
-            known = endpoint is not None and self.status(key.partition(".")[0]) is not None
-            said = of_remote(endpoint, self.views.nodes) if endpoint is not None and known else {}
-            changes |= self.claims.claim(ENDPOINT, key, said)
+            known = self.status(key.partition(".")[0]) is not None
+            endpoint = self.views.endpoints.get(key) if known else None
+            changes |= self.claims.claim(ENDPOINT, key, self._sensible(key, self._remote, endpoint))
         return self.ipcache.apply(changes) | self._sweep()
+
+    def _remote(self, endpoint: Endpoint) -> Entries:
+        return of_remote(endpoint, self.views.nodes)
+
+    def _sensible(self, key: str, entries: Callable[[T], Entries], said: T | None) -> Entries:
+        """The *entries* of what *key* said, none if that was nothing or speaks of addresses that are none."""
+        self.faults.pop(key, None)
+        if said is None:
+            return {}
+        try:
+            return entries(said)
+        except ValueError as error:
+            self.faults[key] = f"what {key} says of itself is left out: {error}"
+            return {}
 
     def status(self, key: str) -> NodeStatus | None:
         """What a node says of itself; None if it says nothing or its Node object was deleted."""
@@ -116,3 +134,11 @@ class AddressBook:
             known = {k: None for k in known if orphans[k].node != NO_ADDRESS}
         self._swept = all_said and len(known) == len(orphans)
         return self.ipcache.apply(known)
+
+
+def _node(status: NodeStatus) -> Entries:
+    return of_node(status, here=False)
+
+
+def _ranges(status: NodeStatus) -> Entries:
+    return of_ranges(status, here=False)

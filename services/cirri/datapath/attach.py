@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -179,10 +180,11 @@ def ways(others: Iterable[NodeStatus]) -> Ways:
     """The next hop to each pod range of other nodes."""
     found: dict[Network, Address] = {}
     for status in others:
-        hops = {hop.version: hop for hop in map(ip_address, reversed(status.addresses))}
-        for cidr in map(ip_network, status.pod_cidrs):
-            if cidr.version in hops:
-                found[cidr] = hops[cidr.version]
+        with suppress(ValueError):  # the address book tells about it
+            hops = {hop.version: hop for hop in map(ip_address, reversed(status.addresses))}
+            for cidr in map(ip_network, status.pod_cidrs):
+                if cidr.version in hops:
+                    found[cidr] = hops[cidr.version]
     return found
 
 

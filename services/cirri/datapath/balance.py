@@ -26,6 +26,8 @@ class Balancer:
         """Keys of the slices of each Service."""
         self._owner: dict[str, Name] = {}
         self._swept = False
+        self.faults: dict[Name, str] = {}
+        """Services that cannot be understood, one sentence each."""
 
     def note_services(self, keys: Iterable[str]) -> None:
         """Services changed, by key of bucket ``resources``."""
@@ -53,7 +55,12 @@ class Balancer:
         for name in dirty:
             service = views.services.get(resource_key("Service", *name, node=""))
             slices = [s for key in self._slices.get(name, ()) if (s := views.slices.get(key)) is not None]
-            wanted = frontends(service, slices) if service is not None else {}
+            self.faults.pop(name, None)
+            try:
+                wanted = frontends(service, slices) if service is not None else {}
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                self.faults[name] = f"Service {'/'.join(name)} stays as it was: {error!r} in it or its slices"
+                continue
             changes |= difference(self._realized.pop(name, {}), wanted)
             if wanted:
                 self._realized[name] = wanted

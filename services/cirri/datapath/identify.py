@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pyroaring import BitMap
+
 from cirri.labels import InvalidLabelFilter, LabelFilter, canonical, probes, reserved_number
 from cirri.model import Identity, PolicyEntry, Resource, SelectorSet, SubjectPolicy
 from cirri.model.policy import ANY_PEER
@@ -59,8 +61,20 @@ def policy_of(
     entry = policies.get(str(identity))
     if entry is None or entry.subject is None:
         return Computed()
-    missing = frozenset(key for key in selectors_of(entry.subject) if key not in selectors)
+    missing = frozenset(
+        key
+        for key in selectors_of(entry.subject)
+        if (found := selectors.get(key)) is None or members_of(found) is None
+    )
     return Computed(None, missing) if missing else Computed(entry.subject)
+
+
+def members_of(selector: SelectorSet) -> BitMap | None:
+    """Whom a selector selects; None if that cannot be read, which is as if it had not arrived."""
+    try:
+        return BitMap.deserialize(selector.identities) if selector.identities else BitMap()
+    except (ValueError, IndexError):
+        return None
 
 
 def selectors_of(policy: SubjectPolicy) -> frozenset[str]:

@@ -15,7 +15,15 @@ from msgspec.structs import replace
 from pyroaring import BitMap
 
 from cirri.datapath.addressbook import AddressBook
-from cirri.datapath.identify import Computed, Config, configuration, identity_of, policy_of, selectors_of
+from cirri.datapath.identify import (
+    Computed,
+    Config,
+    configuration,
+    identity_of,
+    members_of,
+    policy_of,
+    selectors_of,
+)
 from cirri.datapath.kernel import Policies
 from cirri.datapath.store import Record
 from cirri.datapath.views import Views
@@ -83,6 +91,7 @@ class Regenerator:
         self._identities: set[int] = set()
         self._selectors: set[str] = set()
         self._opening: list[Local] = []
+        self._told: set[int] = set()
 
     @property
     def behind(self) -> bool:
@@ -188,9 +197,9 @@ class Regenerator:
         moved: dict[str, BitMap] = {}
         for key in selectors:
             found = self.views.selectors.get(key)
-            if found is None:
+            members = members_of(found) if found is not None else None
+            if members is None:
                 continue  # kept until the rules that name it are gone as well
-            members = BitMap.deserialize(found.identities)
             if delta := members ^ self._sets[key]:
                 moved[key] = delta
                 self._sets[key] = members
@@ -200,7 +209,7 @@ class Regenerator:
             if changed and identity not in besides:
                 peers = set(BitMap.union(*changed))
                 touched |= self.policies.patch(identity, peers, entries(policy, self._sets, only=peers))
-                self._tell(identity)
+                self._told.add(identity)
         return touched
 
     def _repolicy(self, identity: int) -> bool:
@@ -213,15 +222,14 @@ class Regenerator:
                 local.waits_for = _missing(computed, identity) if computed.missing else ""
         if computed.policy is None:
             return False
-        touched = self._install(computed.policy)
-        self._tell(identity)
-        return touched
+        self._told.add(identity)
+        return self._install(computed.policy)
 
     def _install(self, policy: SubjectPolicy) -> bool:
         """Put *policy* in force for whoever has its identity."""
         for key in selectors_of(policy):
             if key not in self._sets:
-                self._sets[key] = BitMap.deserialize(self.views.selectors[key].identities)
+                self._sets[key] = members_of(self.views.selectors[key]) or BitMap()
         flags = EndpointFlag(0)
         flags |= EndpointFlag.ENFORCE_INGRESS if policy.ingress.enforced else flags
         flags |= EndpointFlag.ENFORCE_EGRESS if policy.egress.enforced else flags
@@ -287,6 +295,14 @@ class Regenerator:
             self._leave(old)
         return touched
 
+    def tell(self) -> None:
+        """Have it told which endpoints the last step changed; the kernel came first."""
+        told, self._told = self._told & self.policies.sets.keys(), set()
+        for local in self.locals.values() if told else ():
+            if (identity := local.record.identity) in told:
+                local.error = self.policies.sets[identity].fault
+                self._changed(local)
+
     def open(self) -> None:
         """Let packets reach the endpoints that the last step made known.  To be called after the epoch
         was raised.
@@ -313,13 +329,6 @@ class Regenerator:
         named = {key for policy in self.realized.values() for key in selectors_of(policy)}
         for key in self._sets.keys() - named:
             del self._sets[key]
-
-    def _tell(self, identity: int) -> None:
-        fault = self.policies.sets[identity].fault
-        for local in self.locals.values():
-            if local.record.identity == identity:
-                local.error = fault
-                self._changed(local)
 
     def pod_key(self, record: Record) -> str:
         """Key of an endpoint's pod in bucket ``resources``."""

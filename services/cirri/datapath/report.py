@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,8 @@ from cirri.runtime.logs import Log
 LAZY_S = 0.1
 """How long a change of nothing but a revision may wait: the kernel comes first."""
 FILES_S = 0.5
+FIRST_S = 3.0
+"""How long the first publication waits for the policies."""
 
 
 class Reporter:
@@ -109,6 +112,10 @@ class Reporter:
         tasks.create_task(self._write_names(locals_, run_dir))
 
     async def _publish(self, tasks: asyncio.TaskGroup, locals_: Callable[[], list[Local]]) -> None:
+        # With the policies at hand a restart publishes what was published before, without a flicker.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_S):
+                await self.views.policies.ready.wait()
         self._said = {local.record.id: self.endpoint(local) for local in locals_() if local.record.labels}
         tasks.create_task(self._quiet(self._endpoints.replace(list(self._said.values()))))
         declared = False

@@ -109,6 +109,7 @@ class Sync:
         if touched:
             self.kernel.runtime.next_epoch()
         self.regenerator.open()
+        self.regenerator.tell()
         resources, selectors = self._marker
         if selectors <= self._selectors_seen and not self.regenerator.behind:
             self.policy_revision = resources
@@ -116,7 +117,7 @@ class Sync:
 
     def faults(self) -> list[str]:
         """What is wrong, one sentence each."""
-        found = self.kernel.faults()
+        found = [*self.kernel.faults(), *self.balancer.faults.values(), *self.book.faults.values()]
         found += [
             f"endpoint {o.record.id} ({o.record.namespace}/{o.record.pod}): {o.error}"
             for o in self.regenerator.locals.values()
