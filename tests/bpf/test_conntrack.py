@@ -100,6 +100,7 @@ def rows(f: Family) -> list[Case]:
                 there("A"),
                 lives(10, CtFlag.SEEN_REPLY | CtFlag.ESTABLISHED | CtFlag.FIN_FORWARD | CtFlag.FIN_REPLY),
                 there("FA"),
+                back("R"),
             ),
         ),
         Case(

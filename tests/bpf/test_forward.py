@@ -17,8 +17,22 @@ from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
 from cirri.layout import DropReason, RuntimeConfig
-from cirri.testing.datapath import EPOCH, A, B, World
-from cirri.testing.packets import AWAY, FAMILIES, LAST_HOP, STACK, V4, V6, Case, Do, Family, Send, play
+from cirri.testing.datapath import EPOCH, A, B, World, routed
+from cirri.testing.packets import (
+    AWAY,
+    FAMILIES,
+    LAST_HOP,
+    STACK,
+    V4,
+    V6,
+    Case,
+    Do,
+    Family,
+    Send,
+    frame,
+    play,
+    send,
+)
 
 NEW = ("new",)
 
@@ -259,6 +273,17 @@ ONLY6 = [
     *unroutable(V6, "ff02::1", "ff0e::5", "::1", "::", "fe80::5"),
 ]
 CASES = [case for f in FAMILIES for case in both(f)] + ONLY4 + ONLY6
+
+
+@pytest.mark.parametrize("wanted", [0x0000, 0x00FF, 0x01FF, 0xFE00, 0xFEFE, 0xFEFF, 0xFF00, 0xFFFE])
+def test_header_checksum_carries(shared_world: World, wanted: int) -> None:
+    """One hop less adds 0x0100 to the checksum, and what overflows comes back in below (RFC 1624)."""
+    shared_world.reset()
+    without = int.from_bytes(bytes(IP(src=V4.a, dst=V4.b, id=0) / UDP(sport=1, dport=2))[10:12], "big")
+    identification = (without - wanted) % 0xFFFF
+    packet = frame("A", IP(src=V4.a, dst=V4.b, id=identification) / UDP(sport=1, dport=2))
+    assert int.from_bytes(packet[24:26], "big") == wanted
+    assert send(shared_world, "A", packet).packet == routed(packet, B)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -103,6 +103,7 @@ TABLE: list[tuple[str, str, bytes, object]] = [
     ("NS in another's name", "A", nd(ns(), V6.b), IP),
     ("NS in the world's name", "A", nd(ns(), V6.world), IP),
     ("NS in a frame with another's MAC", "A", nd(ns(), src=B.mac), MAC),
+    ("NS without option in a frame with another's MAC", "A", nd(ns(option=None), src=B.mac), MAC),
     ("NS with another's MAC inside", "A", nd(ns(option=B.mac)), MAC),
     (
         "NS with another's MAC inside, link-local",

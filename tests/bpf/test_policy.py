@@ -73,6 +73,12 @@ def rows(f: Family) -> list[Case]:
         ),
         chosen(
             f,
+            "broad deny of the peer over narrow allow of any",
+            (Entry("A", OUT, B.identity, rule=5, deny=True), Entry("A", OUT, 0, TCP, 80, 16, rule=3)),
+            "POLICY_DENY match=1 rule=5",
+        ),
+        chosen(
+            f,
             "deny of a block of ports, any peer",
             (port, Entry("A", OUT, 0, TCP, 80, 12, rule=6, deny=True)),
             "POLICY_DENY match=3 rule=6",
@@ -90,6 +96,18 @@ def rows(f: Family) -> list[Case]:
             "allow match=3 rule=8",
         ),
         chosen(f, "longer prefix wins: the peer", (port, ALL), "allow match=2 rule=10"),
+        chosen(
+            f,
+            "longer prefix wins: the peer, without a port",
+            (Entry("A", OUT, B.identity, TCP, rule=2), ALL),
+            "allow match=5 rule=2",
+        ),
+        chosen(
+            f,
+            "equal prefixes without a port: the peer",
+            (Entry("A", OUT, B.identity, TCP, rule=2), Entry("A", OUT, 0, TCP, rule=4)),
+            "allow match=5 rule=2",
+        ),
         chosen(
             f,
             "equal prefixes: the peer",
