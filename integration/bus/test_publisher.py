@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from cirri.kv import Bus, BusTimeout, KeyTaken, NotOwner, Publisher, stream, verbs
-from cirri.kv import publisher as publisher_module
+from cirri.kv import writer as writer_module
 from cirri.model import ENDPOINTS, IDENTITIES, NODES, Endpoint, Identity, NodeStatus
 from cirri.testing.natsserver import NatsServer
 from cirri.testing.wait import eventually
@@ -185,7 +185,7 @@ def test_deletion_that_the_store_forgot_is_made_again(nats: NatsServer) -> None:
 
 
 def test_what_others_wrote_by_hand_is_put_right(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher_module, "CHECK_S", 0.1)
+    monkeypatch.setattr(writer_module, "CHECK_S", 0.1)
 
     async def test(bus: Bus, other: Bus) -> None:
         publisher = bus.publisher(IDENTITIES)
@@ -241,7 +241,7 @@ def test_shard_whose_key_is_the_shard_alone(nats: NatsServer) -> None:
 
 
 def test_old_tombstones_are_removed(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher_module, "TOMBSTONES", 10)
+    monkeypatch.setattr(writer_module, "TOMBSTONES", 10)
 
     async def test(bus: Bus, other: Bus) -> None:
         publisher = bus.publisher(IDENTITIES)
@@ -251,7 +251,7 @@ def test_old_tombstones_are_removed(nats: NatsServer, monkeypatch: pytest.Monkey
             await publisher.replace([identity(n) for n in range(3)])
 
             def few() -> bool:
-                return len(publisher._ledger.tombstones) <= 10
+                return len(publisher._writer.ledger.tombstones) <= 10
 
             await eventually(few)
             await publisher.put(identity(50, "back=1"))

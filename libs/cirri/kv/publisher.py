@@ -1,58 +1,27 @@
 """The one writer of a bucket, or of its shard of one.
 
-It holds the wanted state in memory and keeps the store equal to it: what cannot be written now
-is written at the reconnect, what the store has lost is written again, the completeness marker
-last.  Writes of different keys are pipelined; of one key only the newest waits.
+It holds the wanted state in memory: what cannot be written now is written at the reconnect, what
+the store has lost is written again (see :mod:`cirri.kv.writer`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from functools import partial
-from time import time_ns
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from cirri.kv import stream, verbs
-from cirri.kv.errors import BusError, BusRefused, BusTimeout, BusUnavailable, NotOwner, NotPermitted
-from cirri.kv.feed import snapshot
-from cirri.kv.ledger import Ledger, Stored
-from cirri.kv.link import Link, Message
-from cirri.kv.wire import (
-    Bad,
-    Marker,
-    check_key,
-    decode,
-    decode_marker,
-    encode,
-    encode_marker,
-    in_shard,
-    is_marker,
-    marker_key,
-    subject_of,
-)
+from cirri.kv import verbs
+from cirri.kv.errors import NotOwner
+from cirri.kv.ledger import Stored
+from cirri.kv.link import Link
+from cirri.kv.wire import Bad, check_key, decode, encode, in_shard
+from cirri.kv.writer import Writer
 from cirri.model.bucket import Bucket
 
 T = TypeVar("T")
 
-WINDOW = 512
-"""Writes in flight at most."""
-
 TIMEOUT_S = 5.0
 """How long a caller waits for an acknowledgement; the wanted state is kept anyway."""
-
-RESEND_S = 2.0
-CHECK_S = 10.0
-"""How often an idle publisher looks whether the store still holds what it wrote."""
-
-TOMBSTONES, SWEEP = 1000, 100
-"""Deleted keys whose last message is kept in the store, and how many are removed at a time."""
-
-NO_STREAM = 503
-"""Code of the answer that there is no stream for a subject (any more)."""
-
-RETRY_S = (0.02, 0.5)
 
 
 class _View(Mapping[str, T], Generic[T]):
@@ -90,46 +59,42 @@ class Publisher(Generic[T]):
         log: Callable[..., None] | None = None,
     ) -> None:
         self.bucket, self.shard = bucket, shard
-        self.started = asyncio.Event()
+        self._link = link
+        self._writer = Writer(link, bucket, shard, gate=gate, log=log)
+
+    @property
+    def started(self) -> asyncio.Event:
         """Set once the store has been read."""
-        self.writes = 0
-        """Messages that the store has acknowledged."""
-        self.rebuilds = 0
-        """How often the store had lost something that was written again."""
-        self._link, self._gate, self._log = link, gate or (lambda: True), log
-        self._ledger = Ledger()
-        self._sent: dict[str, tuple[str, float]] = {}  # key: reply subject, when
-        self._waiting: dict[str, list[asyncio.Future[int]]] = {}
-        self._announced = False  # the state is known to be whole, so a marker belongs in the store
-        self._marker = Marker(complete=False)
-        self._marker_due = False
-        self._marker_waits: list[asyncio.Future[int]] = []
-        self._created = ""
-        self._era = 0
-        self._live = False  # what the ledger says of the store can be relied on
-        self._verify_due = False
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        return self._writer.started
 
     @property
     def stored(self) -> Mapping[str, T]:
         """What the store holds, as last read or acknowledged, without values that cannot be read."""
-        return _View(self.bucket, self._ledger.stored)
+        return _View(self.bucket, self._writer.ledger.stored)
 
     @property
     def revision(self) -> int:
         """Highest revision of this writer."""
-        return self._ledger.high
+        return self._writer.ledger.high
 
     @property
     def pending(self) -> int:
         """Writes that are wanted and not in the store yet."""
-        return len(self._ledger.dirty) + self._marker_due
+        return len(self._writer.ledger.dirty) + self._writer.marker_due
+
+    @property
+    def writes(self) -> int:
+        """Messages that the store has acknowledged."""
+        return self._writer.writes
+
+    @property
+    def rebuilds(self) -> int:
+        """How often the store had lost something that was written again."""
+        return self._writer.rebuilds
 
     def begin(self) -> None:
         """Start to write in the background; needs no connection yet."""
-        if self._task is None:
-            self._task = self._link.tasks.start(self._pump(), name=f"publisher-{self.bucket.name}")
+        self._writer.begin()
 
     async def start(self) -> None:
         """Make the bucket if it is absent and read what is stored.  Waits for the bus."""
@@ -138,11 +103,11 @@ class Publisher(Generic[T]):
 
     async def close(self) -> None:
         """Write no more."""
-        self._link.listeners.discard(self._wake.set)
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._writer.close()
+
+    async def settled(self) -> None:
+        """Return when everything wanted now is in the store."""
+        await self._writer.settled()
 
     async def put(self, value: T, *, timeout_s: float = TIMEOUT_S) -> int:
         """Store *value*; returns its revision.  An unchanged value is not written.
@@ -151,14 +116,15 @@ class Publisher(Generic[T]):
         written when the bus is back); NotPermitted, BusRefused (kept, tried again later).
         """
         key, data = encode(self.bucket, value)
-        return await self._write(key, data, timeout_s)
+        return await self._writer.write(self._check_owner(key), data, timeout_s)
 
     async def delete(self, key: str, *, timeout_s: float = TIMEOUT_S) -> int:
         """Remove *key*; returns the revision of the removal, 0 if there was nothing to remove.
 
         Raises: as put().
         """
-        return await self._write(check_key(self.bucket, key), None, timeout_s)
+        key = self._check_owner(check_key(self.bucket, key))
+        return await self._writer.write(key, None, timeout_s)
 
     async def create(self, value: T) -> int:
         """Store *value* if its key has none; returns its revision.
@@ -174,7 +140,7 @@ class Publisher(Generic[T]):
     def note(self, key: str, data: bytes | None, revision: int) -> None:
         """*key* was written past this publisher, by the same owner: it is wanted like that."""
         if in_shard(key, self.shard):
-            self._ledger.take_over(key, data, revision)
+            self._writer.ledger.take_over(key, data, revision)
 
     async def replace(self, values: Iterable[T], *, timeout_s: float = TIMEOUT_S) -> int:
         """Make *values* the whole state, with the fewest writes, then mark it complete.
@@ -185,272 +151,18 @@ class Publisher(Generic[T]):
         for key in fresh:
             self._check_owner(key)
         # A new owner marks what it finds as its own, even if it is all right: see cirri.kv.fold.
-        marker = not self._ledger.whole or not self._marker.complete
-        self._ledger.want_all(fresh)
-        return await self._declare(marker, timeout_s)
+        marker = not self._writer.ledger.whole or not self._writer.marker.complete
+        self._writer.ledger.want_all(fresh)
+        return await self._writer.declare(marker, timeout_s)
 
     async def complete(self, *, timeout_s: float = TIMEOUT_S) -> int:
         """Say that what was put so far, with what was stored before, is the whole state.
 
         Returns and raises as replace().
         """
-        return await self._declare(not self._marker.complete, timeout_s)
+        return await self._writer.declare(not self._writer.marker.complete, timeout_s)
 
-    async def settled(self) -> None:
-        """Return when everything wanted now is in the store."""
-        if waits := [self._wait(key) for key in self._ledger.dirty]:
-            self._wake.set()
-            await asyncio.wait(waits)
-
-    async def _declare(self, marker: bool, timeout_s: float) -> int:
-        self._announced = True
-        self.begin()
-        waits = [self._wait(key) for key in self._ledger.dirty]
-        if marker:
-            self._ledger.owe()
-            self._marker_due = True
-            wait: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            self._marker_waits.append(wait)
-            waits.append(wait)
-        self._wake.set()
-        before = 0
-        while waits:
-            _, left = await asyncio.wait(waits, timeout=timeout_s)
-            if not left:
-                break
-            if len(waits) - len(left) == before:
-                for late in left:
-                    late.cancel()
-                raise BusTimeout(f"{len(left)} writes to bucket {self.bucket.name}", timeout_s, kept=True)
-            before = len(waits) - len(left)
-        for finished in waits:
-            finished.result()
-        return self._ledger.high
-
-    def _check_owner(self, key: str) -> None:
+    def _check_owner(self, key: str) -> str:
         if not in_shard(key, self.shard):
             raise NotOwner(self.bucket.name, key, self.shard)
-
-    def _wait(self, key: str) -> asyncio.Future[int]:
-        wait: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, []).append(wait)
-        return wait
-
-    async def _write(self, key: str, data: bytes | None, timeout_s: float) -> int:
-        self._check_owner(key)
-        revision = self._ledger.want(key, data)
-        if revision is not None:
-            self._settle(key, revision)
-            return revision
-        wait = self._wait(key)
-        self.begin()
-        if self._live and key not in self._sent and len(self._sent) < WINDOW and self._gate():
-            await self._send(key)
-        else:
-            self._wake.set()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await wait
-        except TimeoutError:
-            raise BusTimeout(f"{self.bucket.name}/{key}", timeout_s, kept=True) from None
-
-    async def _send(self, key: str) -> None:
-        data = self._ledger.send(key)
-        subject = subject_of(self.bucket.name, key)
-        inbox = self._link.expect(subject, partial(self._answered, key))
-        self._sent[key] = (inbox, asyncio.get_running_loop().time())
-        headers = {stream.OPERATION: "DEL"} if data is None else None
-        try:
-            await self._link.publish(subject, data or b"", reply=inbox, headers=headers)
-        except BusUnavailable:
-            self._unsent(key)
-            self._doubt()
-
-    def _unsent(self, key: str) -> None:
-        """Stop waiting for the answer about *key*; it will be written again."""
-        inbox, _ = self._sent.pop(key, ("", 0.0))
-        self._link.forget(inbox)
-        self._ledger.unsent(key)
-
-    def _doubt(self) -> None:
-        """Read the store again before the next write."""
-        self._live, self._verify_due = False, True
-        self._wake.set()
-
-    def _answered(self, key: str, result: Message | BusError) -> None:
-        try:
-            ack = result if isinstance(result, BusError) else stream.ack_of(key, result)
-        except BusRefused as error:
-            ack = error
-        if isinstance(ack, BusError) or ack.error is not None:
-            self._unsent(key)
-            self._doubt()
-            if isinstance(ack, (NotPermitted, BusRefused)):
-                self._fail(key, ack)
-            elif not isinstance(ack, BusError) and ack.error is not None and ack.error.code != NO_STREAM:
-                what = f"{self.bucket.name}/{key}"
-                self._fail(key, BusRefused(what, ack.error.err_code or ack.error.code, ack.error.description))
-            return
-        self._sent.pop(key, None)
-        self.writes += 1
-        if self._ledger.arrived(key, ack.seq):
-            self._settle(key, ack.seq)
-        if self._ledger.dirty or self._marker_due:
-            self._wake.set()
-
-    def _settle(self, key: str, revision: int) -> None:
-        for wait in self._waiting.pop(key, ()):
-            if not wait.done():
-                wait.set_result(revision)
-
-    def _fail(self, key: str, error: BusError) -> None:
-        for wait in self._waiting.pop(key, ()):
-            if not wait.done():
-                wait.set_exception(error)
-        self._say("write refused", key=key, error=str(error))
-
-    async def _pump(self) -> None:
-        loop = asyncio.get_running_loop()
-        pause, longest = RETRY_S
-        self._link.listeners.add(self._wake.set)
-        while True:
-            await self._link.connected.wait()
-            began, generation = loop.time(), self._link.generation
-            try:
-                if self._gate():
-                    await self._verify()
-                    await self._converge(generation)
-            except BusError as error:
-                self._say("bucket cannot be written", error=str(error))
-            finally:
-                self._live = False
-            # A server that refuses at once is asked less and less often.
-            pause = RETRY_S[0] if loop.time() - began > 1.0 else min(pause * 2, longest)
-            await asyncio.sleep(pause if self._gate() else RETRY_S[0])
-
-    async def _converge(self, generation: int) -> None:
-        """Write until the connection, the leadership or the trust in the store is lost."""
-        loop = asyncio.get_running_loop()
-        checked = loop.time()
-        self._live = True
-        link = self._link
-        while self._live and link.generation == generation and link.connected.is_set() and self._gate():
-            self._wake.clear()
-            for key in self._ledger.due(WINDOW - len(self._sent)):
-                # While one is sent, its turn may have come by another way.
-                if self._live and key in self._ledger.dirty and key not in self._sent:
-                    await self._send(key)
-            if self._marker_due and not self._ledger.owed and self._live:
-                await self._write_marker(complete=True)
-            if not self._ledger.dirty and not self.shard and len(self._ledger.tombstones) > TOMBSTONES:
-                await self._sweep()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await self._wake.wait()
-            now = loop.time()
-            for key in [k for k, (_, sent_at) in self._sent.items() if now - sent_at > RESEND_S]:
-                self._unsent(key)
-                self._doubt()
-            if now - checked > CHECK_S and not self._sent:
-                checked = now
-                if not await self._intact():
-                    self._verify_due = True
-                    return
-
-    async def _intact(self) -> bool:
-        """Whether the store still ends with what this writer wrote last."""
-        about = await stream.info(self._link, self.bucket.name)
-        if about.created != self._created or about.state.last_seq < self._ledger.high:
-            return False
-        newest = 0
-        for pattern in self._patterns():
-            found = await stream.last(self._link, self.bucket.name, pattern)
-            newest = max(newest, found.revision if found else 0)
-        return newest == self._ledger.high
-
-    def _patterns(self) -> tuple[str, ...]:
-        return (self.shard, f"{self.shard}.>") if self.shard else (">",)
-
-    async def _verify(self) -> None:
-        """Compare the store with what was written, and note what has to be written again."""
-        name, ledger = self.bucket.name, self._ledger
-        about = await stream.ensure(self._link, self.bucket)
-        for key in tuple(self._sent):
-            self._unsent(key)
-            self._verify_due = True
-        if self.started.is_set() and not self._verify_due and await self._intact():
-            return
-        if about.state.last_seq < ledger.high and not about.state.messages and not self.shard:
-            await stream.raise_sequence(self._link, name, ledger.high + 1)
-        found: dict[str, Stored] = {}
-        tombstones: dict[str, int] = {}
-        marker, newest = Marker(complete=False), 0
-        for pattern in self._patterns():
-            for key, raw in (await snapshot(self._link, name, pattern)).items():
-                newest = max(newest, raw.revision)
-                if is_marker(key):
-                    marker = decode_marker(raw.data)
-                elif raw.data is None:
-                    tombstones[key] = raw.revision
-                else:
-                    found[key] = Stored(raw.data, raw.revision)
-        lost = ledger.observe(found, tombstones, newest)
-        lost |= self._marker.complete and marker.era != self._marker.era
-        if not self.started.is_set():
-            self._announced |= marker.complete
-        self._created, self._marker, self._era = about.created, marker, max(self._era, marker.era)
-        self.started.set()
-        self._verify_due = False
-        for key in [k for k in self._waiting if k not in ledger.dirty]:
-            self._settle(key, ledger.stored[key].revision if key in ledger.stored else 0)
-        if lost:
-            self.rebuilds += 1
-            self._say("the store lost state, writing it again", keys=len(ledger.dirty))
-            if marker.complete:
-                await self._write_marker(complete=False)
-        if self._announced and (lost or not marker.complete):
-            self._marker_due = True
-            ledger.owe()
-
-    async def _write_marker(self, *, complete: bool) -> None:
-        self._era = max(self._era + 1, time_ns() // 1_000_000)
-        subject = subject_of(self.bucket.name, marker_key(self.shard))
-        data = encode_marker(complete=complete, era=self._era)
-        ack = stream.ack_of(subject, await self._link.ask(subject, data, timeout_s=RESEND_S))
-        if ack.error is not None:
-            self._verify_due = True
-            raise BusRefused(subject, ack.error.err_code or ack.error.code, ack.error.description)
-        self.writes += 1
-        self._marker = Marker(complete=complete, era=self._era)
-        self._ledger.high = max(self._ledger.high, ack.seq)
-        if complete:
-            self._marker_due = False
-            waits, self._marker_waits = self._marker_waits, []
-            for wait in waits:
-                if not wait.done():
-                    wait.set_result(ack.seq)
-
-    async def _sweep(self) -> None:
-        """Remove the oldest tombstones; readers that were away take a snapshot anyway.
-
-        Only where one service writes the whole bucket: the right to remove cannot be limited to a shard.
-        """
-        ledger, work = self._ledger, []
-        for key in sorted(ledger.tombstones, key=ledger.tombstones.__getitem__)[:SWEEP]:
-            revision = ledger.tombstones.pop(key)
-            if key in ledger.wanted or key in self._sent or revision == ledger.high:
-                continue
-            # Nobody may write the key meanwhile: the removal would take that, too.
-            self._sent[key] = ("", asyncio.get_running_loop().time())
-            ledger.sent[key] = None
-            work.append(key)
-        try:
-            name = self.bucket.name
-            await asyncio.gather(*(stream.forget_key(self._link, name, key) for key in work))
-        finally:
-            for key in work:
-                self._unsent(key)
-
-    def _say(self, event: str, **facts: Any) -> None:
-        if self._log is not None:
-            self._log(event, bucket=self.bucket.name, shard=self.shard, **facts)
+        return key
