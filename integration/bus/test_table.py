@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 from cirri.kv import BucketMissing, Bus, BusTimeout, Publisher, Table, stream, verbs

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
+
 from cirri.kv.fold import Fold
 from cirri.kv.wire import Bad, Marker
 

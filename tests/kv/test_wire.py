@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # it has no types
 import pytest
+
 from cirri.kv import KeyInvalid, ValueTooLarge
 from cirri.kv.wire import (
     MAX_KEY_BYTES,
@@ -136,7 +137,8 @@ BAD_VALUES = {
 
 @pytest.mark.parametrize("data", BAD_VALUES.values(), ids=BAD_VALUES.keys())
 def test_bytes_that_are_no_value(data: bytes) -> None:
-    assert isinstance(decode(IDENTITIES, "1", data), Bad)
+    value: Identity | Bad = decode(IDENTITIES, "1", data)
+    assert isinstance(value, Bad)
 
 
 @pytest.mark.parametrize("data", [None, b"", b"\xc1", msgpack.packb([1]), msgpack.packb({"complete": 3})])

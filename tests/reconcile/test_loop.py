@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
+
 from cirri.errors import CirriError
 from cirri.reconcile import Plan, Status, plan, reconcile
 from cirri.testing.paths import Path, paths

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
-from cirri.reconcile import Plan, applied, plan
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cirri.reconcile import Plan, applied, plan
 
 State = Mapping[str, int]
 

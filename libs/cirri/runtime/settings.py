@@ -70,8 +70,8 @@ class Settings(Struct, frozen=True, kw_only=True):
                 if not path.is_absolute():
                     faults.append(f"CIRRI_{name.upper()} must be an absolute path, not {given[name]!r}")
         if "http" in given:
-            address, _, port = given["http"].rpartition(":")
-            if port.isdigit() and int(port) < 65536:
+            address, colon, port = given["http"].rpartition(":")
+            if colon and port.isdigit() and int(port) < 65536:
                 values["http"] = (address.strip("[]") or "127.0.0.1", int(port))
             else:
                 faults.append(f"CIRRI_HTTP must be HOST:PORT, not {given['http']!r}")
