@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from cirri.layout.address import address16, address_of, network_of, prefix16
 from cirri.layout.conntrack import CT, CtFlag, CtKey, CtValue
 from cirri.layout.drop import DropReason, drop_text
-from cirri.layout.endpoint import ENDPOINTS, EndpointFlag, EndpointValue
+from cirri.layout.endpoint import (
+    ENDPOINT_SLOT_COUNT,
+    ENDPOINT_SLOTS,
+    ENDPOINTS,
+    EndpointFlag,
+    EndpointSlot,
+    EndpointValue,
+    endpoint_slot,
+)
 from cirri.layout.event import EVENT_COUNTER, EVENT_COUNTERS, EVENTS, EventCounter, EventRecord, EventType
 from cirri.layout.fragment import FRAGMENTS, FragmentKey, FragmentValue
 from cirri.layout.ipcache import IPCACHE, IpcacheKey, IpcacheValue, ReservedIdentity
@@ -45,6 +53,7 @@ MIRRORS: tuple[type[Mirror], ...] = (
     CtKey,
     CtValue,
     EndpointValue,
+    EndpointSlot,
     EventRecord,
     FragmentKey,
     FragmentValue,
@@ -67,6 +76,7 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
     for spec in (
         CT,
         ENDPOINTS,
+        ENDPOINT_SLOTS,
         EVENTS,
         EVENT_COUNTER,
         FRAGMENTS,
@@ -103,6 +113,7 @@ ENUMS: tuple[EnumMirror, ...] = (
 """``enum drop_reason`` is proved by :func:`cirri.layout.drop.drop_asserts`, with its texts."""
 
 CONSTANTS: tuple[tuple[str, str, int], ...] = (
+    ("lib/endpoint.h", "ENDPOINT_SLOTS", ENDPOINT_SLOT_COUNT),
     ("lib/event.h", "EVENT_COUNTERS", EVENT_COUNTERS),
     ("lib/metrics.h", "METRICS_INDEX(133, 2)", metrics_index(133, 2)),
     ("lib/policy.h", "POLICY_PREFIX_PEER", POLICY_PREFIX_PEER),
@@ -116,6 +127,8 @@ __all__ = [
     "CONSTANTS",
     "CT",
     "ENDPOINTS",
+    "ENDPOINT_SLOTS",
+    "ENDPOINT_SLOT_COUNT",
     "ENUMS",
     "EVENTS",
     "EVENT_COUNTER",
@@ -141,6 +154,7 @@ __all__ = [
     "CtValue",
     "DropReason",
     "EndpointFlag",
+    "EndpointSlot",
     "EndpointValue",
     "EnumMirror",
     "EventCounter",
@@ -169,6 +183,7 @@ __all__ = [
     "address16",
     "address_of",
     "drop_text",
+    "endpoint_slot",
     "metrics_index",
     "metrics_of",
     "network_of",

@@ -4,6 +4,7 @@ Reads   resources (Pods of its node, Namespaces, Nodes, Services, EndpointSlices
         identities, policies, selectors, endpoints and nodes of everybody, its ranges in podcidrs
 Writes  the pinned maps; its shard of endpoints and nodes
 Serves  container runtimes, through ``cirri-cni`` on the socket RUN_DIR/cni.sock
+Needs   CAP_BPF and CAP_PERFMON (programs), CAP_NET_ADMIN (devices), CAP_SYS_ADMIN (pods' namespaces)
 
 Forwarding state lives in pinned maps and attached programs: without this process, and without the
 bus, all that is realized goes on.
@@ -20,6 +21,7 @@ SERVICE = Service(
     writes=(ENDPOINTS, NODES),
     maps=(
         "cirri_ct",
+        "cirri_endpoint_slots",
         "cirri_endpoints",
         "cirri_event_counters",
         "cirri_events",
@@ -32,5 +34,5 @@ SERVICE = Service(
         "cirri_policy",
         "cirri_runtime",
     ),
-    capabilities=("BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN", "SYS_RESOURCE"),
+    capabilities=("BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN"),
 )
