@@ -23,7 +23,7 @@ from scapy.layers.l2 import Ether
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
-from cirri.layout import DropReason, EventType
+from cirri.layout import CtKey, CtValue, DropReason, EventType
 from cirri.testing.datapath import (
     CIDR_IDENTITY,
     HOST4,
@@ -265,3 +265,36 @@ def play(world: World, case: Case) -> None:
             expect(world, step)
         else:
             step.what(world)
+
+
+# steps between packets --------------------------------------------------------
+
+
+def only(world: World) -> tuple[CtKey, CtValue]:
+    """The one connection there is."""
+    ((key, value),) = world.ct.to_dict().items()
+    return key, value
+
+
+def connections(count: int) -> Do:
+    """So many are known."""
+
+    def check(world: World) -> None:
+        assert len(world.ct.to_dict()) == count
+
+    return Do(check)
+
+
+def change(flags: Mapping[str, int], entries: tuple[Entry, ...] = ()) -> Do:
+    """Another policy is in force from here."""
+
+    def do(world: World) -> None:
+        world.policy.clear()
+        world.enforce(flags, entries)
+        world.raise_epoch()
+
+    return Do(do)
+
+
+EXPIRE = Do(World.expire)
+RAISE = Do(World.raise_epoch)
