@@ -7,14 +7,17 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import pytest
 
+from cirri.identity.allocator import Allocator
 from cirri.identity.keeper import FOUND_S, RELEASE_S, Keeper
-from cirri.kv import Bus
+from cirri.kv import Bus, Publisher
 from cirri.kv.news import News
 from cirri.labels import Space, probes
-from cirri.model import IDENTITIES, Endpoint
+from cirri.model import IDENTITIES, Endpoint, Identity
 from cirri.testing.natsserver import NatsServer
 
 CROWDED = Space(low=range(256, 280), high=range(1000, 9000), low_probes=4, probes=40)
@@ -170,6 +173,41 @@ def test_a_number_another_set_passed_is_retired_until_that_one_is_gone(server: N
             await settle(one, clock)
             await settle(one, clock)
             assert await one.bus.keys(IDENTITIES) == []
+
+    asyncio.run(scenario())
+
+
+class Interrupted:
+    """The publisher of an instance that is overtaken just before it writes its second choice."""
+
+    def __init__(self, publisher: Publisher[Identity], second: int, meanwhile: Callable[[], Any]) -> None:
+        self._publisher, self._second, self._meanwhile = publisher, second, meanwhile
+
+    async def create(self, identity: Identity) -> int:
+        if identity.id == self._second:
+            await self._meanwhile()
+        return await self._publisher.create(identity)
+
+
+def test_a_first_choice_that_becomes_free_at_the_last_moment_is_closed(server: NatsServer) -> None:
+    async def scenario() -> None:
+        async with (
+            Instance.run(server, Clock(), CROWDED) as one,
+            Instance.run(server, Clock(), CROWDED) as other,
+        ):
+            wanted = ("k8s:app=a",)
+            first, second = list(probes(wanted, CROWDED))[:2]
+            await other.bus.create(IDENTITIES, Identity(id=first, labels=("k8s:app=foreign",)))
+            await one.refresh()
+            publisher = one.bus.publishers[0]
+            meanwhile = partial(other.bus.delete, IDENTITIES, str(first))
+            book, demand = one.keeper.book, one.keeper.demand
+            late: Any = Interrupted(publisher, second, meanwhile)
+            assert await Allocator(one.bus, late, book, demand).allocate(wanted) == second
+            # The other one has not heard of it yet, and looks for a number itself.
+            other.want(["a"])
+            await other.keeper.allocate()
+            assert await numbers(one.bus) == {wanted: [second]}
 
     asyncio.run(scenario())
 

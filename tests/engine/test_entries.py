@@ -181,6 +181,19 @@ def test_plan() -> None:
     assert plan({peer: EntryValue(1)}, {peer: EntryValue(1)}) == plan({}, {})
 
 
+def test_what_covers_less_is_dropped_last() -> None:
+    """An allow with a hole goes: the hole must not be filled first."""
+    wide, hole = key(300), key(300, 6, 80, 16)
+    change = plan({hole: EntryValue(9, deny=True), wide: EntryValue(1)}, {})
+    assert (change.in_place, change.drop) == (True, (wide, hole))
+
+
+def test_what_covers_less_is_put_first() -> None:
+    wide, hole = key(300), key(300, 6, 80, 16)
+    change = plan({}, {wide: EntryValue(1), hole: EntryValue(9, deny=True)})
+    assert (change.in_place, list(change.put)) == (True, [hole, wide])
+
+
 def test_directions_are_apart() -> None:
     found = entries(policy(allow("a")), SETS)
     assert verdict(found, 300, INGRESS, 6, 80).allowed

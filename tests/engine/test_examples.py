@@ -401,6 +401,27 @@ spec:
             "rnode -> shop/api TCP/1": "drop/D",
         },
     ),
+    "61d-negative-namespace-label": (
+        EX61.replace("k8s:io.kubernetes.pod.namespace", "io.cilium.k8s.namespace.labels.team").replace(
+            "shop", "dev"
+        ),
+        {
+            "ops/prom -> shop/api TCP/1": "allow",
+            "shop/web -> shop/api TCP/1": "drop/D",
+            "world -> shop/api TCP/1": "allow",
+        },
+    ),
+    "61e-negative-namespace-label-clusterwide": (
+        CCNP
+        + EX61.replace("k8s:io.kubernetes.pod.namespace", "io.cilium.k8s.namespace.labels.team").replace(
+            "shop", "dev"
+        ),
+        {
+            "ops/prom -> shop/api TCP/1": "allow",
+            "shop/web -> shop/api TCP/1": "drop/D",
+            "world -> shop/api TCP/1": "drop/D",
+        },
+    ),
     "host-can-be-denied": (
         API + "  ingressDeny: [{fromEntities: [host]}]\n",
         {"host -> shop/api TCP/1": "drop/X"},
