@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from msgspec import json
 from pyroaring import BitMap
@@ -246,6 +247,11 @@ def test_a_wrong_object_changes_nothing() -> None:
         invalid = (await one.status("policy"))["invalid"]
         assert list(invalid) == ["CiliumNetworkPolicy.shop.api._"]
         assert "spec.ingres: unknown field" in invalid["CiliumNetworkPolicy.shop.api._"]
+        address = (one.home / "policy.http").read_text().strip()
+        page = await asyncio.to_thread(
+            lambda: urlopen(f"http://{address}/metrics", timeout=5).read().decode()
+        )
+        assert "cirri_policy_objects_invalid 1.0" in page
 
     run(scenario)
 

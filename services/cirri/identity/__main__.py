@@ -58,6 +58,7 @@ async def serve(rt: Runtime) -> None:
             if not complete:
                 await publisher.complete()
                 complete = True
+                count(rt, keeper)
             if clock() >= look_at:
                 if others.pending:
                     await refresh()
@@ -68,6 +69,17 @@ async def serve(rt: Runtime) -> None:
         rt.ready("numbers", not keeper.errors, next(iter(keeper.errors.values()), ""))
         rt.ready("label filter", not keeper.filter_error, keeper.filter_error)
         news = await inputs.next(LOOK_S)
+
+
+def count(rt: Runtime, keeper: Keeper) -> None:
+    """Have the metrics say how many there are; imported here, after every set has its number."""
+    from cirri.runtime.gauges import Gauges
+
+    gauges = {
+        "label_sets": ("Label sets with a number", lambda: len(keeper.book)),
+        "label_sets_without_number": ("Label sets whose numbers are all taken", lambda: len(keeper.errors)),
+    }
+    rt.metrics.register(Gauges(SERVICE.name, gauges))
 
 
 def settled(endpoints: Table[Endpoint]) -> bool:

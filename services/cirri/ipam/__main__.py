@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import json
 
 from cirri.addresses import InvalidPools, Pools, capacity, cluster_pools
@@ -34,6 +36,11 @@ async def serve(rt: Runtime) -> None:
     current = {each.node: each for each in publisher.stored.values()}
     inputs = News({"config": config, "nodes": nodes, "reports": reports})
     await inputs.next()
+
+    def lacking() -> float:
+        return sum(1 for each in current.values() if each.error)
+
+    count(rt, {"nodes_without_range": ("Nodes that lack a range", lacking)})
     while True:
         try:
             pools, error = cluster_pools(config_data(config), before=pools), ""
@@ -57,6 +64,13 @@ async def serve(rt: Runtime) -> None:
         except BusError as failed:
             rt.log.warning("bus refuses", error=str(failed))
         await inputs.next()
+
+
+def count(rt: Runtime, gauges: dict[str, tuple[str, Callable[[], float]]]) -> None:
+    """Add *gauges* to the metrics; imported here, not at the start."""
+    from cirri.runtime.gauges import Gauges
+
+    rt.metrics.register(Gauges(SERVICE.name, gauges))
 
 
 def main() -> None:

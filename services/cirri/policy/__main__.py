@@ -47,7 +47,7 @@ async def serve(rt: Runtime) -> None:
     await asyncio.gather(selectors.start(), policies.start())
     inputs = News({**resources, "identities": identities})
     news = await inputs.next()
-    whole, marked = False, (0, 0)
+    whole, counted, marked = False, False, (0, 0)
     while True:
         reached = revision(resources)
         if whole and not any(news.values()) and marked == (reached, selectors.revision):
@@ -68,11 +68,28 @@ async def serve(rt: Runtime) -> None:
                 compilation.compiler.flush()
                 await publication.whole(compilation.compiler, reached)
                 whole = True
+                if not counted:
+                    counted = True
+                    count(rt, compilation)
         except BusError as error:
             whole = False
             rt.log.warning("bus refuses", error=str(error))
         rt.ready("configuration", not compilation.config_error, compilation.config_error)
         news = await inputs.next(LOOK_S)
+
+
+def count(rt: Runtime, compilation: Compilation) -> None:
+    """Have the metrics say what was compiled; imported here, after everything is in force."""
+    from cirri.runtime.gauges import Gauges
+
+    compiler = compilation.compiler
+    gauges = {
+        "objects_invalid": ("Objects that cannot be understood", lambda: len(compilation.invalid)),
+        "objects_not_enforced": ("Objects that are enforced in part", lambda: len(compiler.gaps())),
+        "subjects": ("Identities with a compiled policy", lambda: len(compiler.policies)),
+        "selectors": ("Peer selectors", lambda: len(compiler.sets)),
+    }
+    rt.metrics.register(Gauges(SERVICE.name, gauges))
 
 
 def revision(resources: dict[str, Table[Resource]]) -> int:
