@@ -41,7 +41,7 @@ async def serve(rt: Runtime) -> None:
         return NodeStatus(
             node=settings.node,
             addresses=node.addresses,
-            pod_cidrs=tuple(str(cidr) for cidr in endpoints.pool.cidrs),
+            pod_cidrs=endpoints.cidrs,
             policy_revision=sync.policy_revision,
             resources_revision=sync.resources_revision,
             addresses_used=endpoints.pool.used(),

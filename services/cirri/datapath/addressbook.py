@@ -38,6 +38,7 @@ class AddressBook:
         """Keys of bucket ``endpoints`` to look at again."""
         self._nodes: set[str] = set()
         self._swept = False
+        self._here: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self.faults: dict[str, str] = {}
         """What others say of themselves that cannot be, one sentence each, by key."""
 
@@ -56,6 +57,9 @@ class AddressBook:
 
     def here(self, status: NodeStatus) -> bool:
         """Claim this node's own addresses and ranges; True if that changed anything."""
+        if self._here == (about := (status.addresses, status.pod_cidrs)):
+            return False
+        self._here = about
         changes = self.claims.claim(NODE, token(self.node), of_node(status, here=True))
         changes |= self.claims.claim(RANGE, token(self.node), of_ranges(status, here=True))
         return self.ipcache.apply(changes)

@@ -40,6 +40,8 @@ class Endpoints:
         self.sync, self.store, self.node, self.log = sync, store, node, log
         self.faults: list[str] = []
         self.pool = NodeAddresses()
+        self.cidrs: tuple[str, ...] = ()
+        """The ranges of the pool."""
         self._records: dict[Attachment, int] = {}
         self._locks: dict[Attachment, asyncio.Lock] = {}
         self._connections = open_pinned(bpffs, CT)
@@ -76,11 +78,11 @@ class Endpoints:
             return ()
 
     def _remember_cidrs(self, cidrs: Iterable[str]) -> None:
-        before = len(self.pool.cidrs)
         self.pool.extend(cidrs)
-        if len(self.pool.cidrs) != before:
+        if len(self.pool.cidrs) != len(self.cidrs):
+            self.cidrs = tuple(map(str, self.pool.cidrs))
             draft = self._cidrs_file.with_suffix(".draft")
-            draft.write_bytes(msgspec.json.encode([str(cidr) for cidr in self.pool.cidrs]))
+            draft.write_bytes(msgspec.json.encode(self.cidrs))
             draft.rename(self._cidrs_file)
 
     def note_cidrs(self) -> None:

@@ -166,11 +166,12 @@ class Reporter:
                 for origin in entry.subject.origins if entry and entry.subject else ():
                     rules[str(origin.cookie)] = origin
             names = {key: one.labels for key, one in self.views.identities.items()}
-            _replace(run_dir / "rules.json", msgspec.json.encode(rules))
-            _replace(run_dir / "identities.json", msgspec.json.encode(names))
+            await asyncio.to_thread(_replace, run_dir / "rules.json", msgspec.json.encode(rules))
+            await asyncio.to_thread(_replace, run_dir / "identities.json", msgspec.json.encode(names))
 
 
 def _replace(path: Path, data: bytes) -> None:
+    """In a thread: where the folder is on a disk, renaming over a file waits for it."""
     draft = path.with_suffix(".draft")
     draft.write_bytes(data)
     os.replace(draft, path)

@@ -11,6 +11,7 @@ from cirri.datapath.kernel import Kernel
 from cirri.datapath.regenerate import Local, Regenerator
 from cirri.datapath.views import Views
 from cirri.kv import Table
+from cirri.model.bucket import token
 from cirri.model.policy import REVISION_KEY
 from cirri.runtime.logs import Log
 
@@ -34,13 +35,8 @@ class Sync:
         connected: Callable[[], bool],
         log: Log,
     ) -> None:
-        self.views, self.kernel, self.changed, self.connected, self.log = (
-            views,
-            kernel,
-            changed,
-            connected,
-            log,
-        )
+        self.node, self.views, self.kernel, self.log = node, views, kernel, log
+        self.changed, self.connected = changed, connected
         self.book = AddressBook(node, views, kernel.ipcache)
         self.balancer = Balancer(views, kernel.services)
         self.regenerator = Regenerator(
@@ -128,7 +124,11 @@ class Sync:
     async def _follow(self, table: Table[object], note: Callable[[frozenset[str]], None]) -> None:
         views = self.views
         acknowledged = any(table is t for t in (views.services, views.slices, views.node_objects))
+        shard = token(self.node)
+        echoes = table is views.endpoints or table is views.nodes
         async for keys in table.changes():
+            if echoes and keys and all(key.partition(".")[0] == shard for key in keys):
+                continue  # what we said ourselves
             note(keys)
             if acknowledged:
                 self._resources.set()
