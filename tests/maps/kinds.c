@@ -85,4 +85,16 @@ int count(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
+/* The same on a device; lets the packet pass to nobody else. */
+SEC("tc/count")
+int count_packet(struct __sk_buff *skb)
+{
+	__u32 index = slot;
+	__u64 *calls = bpf_map_lookup_elem(&cirri_calls, &index);
+
+	if (calls)
+		__sync_fetch_and_add(calls, 1);
+	return 0;
+}
+
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -37,6 +37,7 @@ def test_programs_are_found_by_section(kinds: Programs) -> None:
         "tc/answer": ("give_answer", TC, 0),
         "tc/change": ("change", TC, 0),
         "tc/emit": ("emit", TC, 0),
+        "tc/count": ("count_packet", TC, 0),
         "cgroup/connect4": ("count", CGROUP_SOCK_ADDR, CONNECT4),
     }
     assert "tc/answer" in kinds

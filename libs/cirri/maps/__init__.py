@@ -4,7 +4,7 @@ All that knows libbpf and the bpf(2) system call.  Importing it loads no library
 ``cirri.layout`` says what the maps hold.
 """
 
-from cirri.maps.attach import AttachType, attach_cgroup, detach
+from cirri.maps.attach import AttachType, attach_cgroup, attach_tcx, detach, device_links, has_tcx
 from cirri.maps.codec import Codec, PerCpu, possible_cpus
 from cirri.maps.errors import (
     BpfError,
@@ -54,8 +54,11 @@ __all__ = [
     "SkBuff",
     "VerifierRejected",
     "attach_cgroup",
+    "attach_tcx",
     "detach",
+    "device_links",
     "ensure_bpffs",
+    "has_tcx",
     "map_info",
     "open_per_cpu",
     "open_pinned",

@@ -1,12 +1,17 @@
-"""Programs on cgroups, through pinned links: they outlive the process and are replaced in one step."""
+"""Programs on cgroups and devices, through pinned links: they outlive the process and are replaced
+in one step."""
 
+import ctypes
 import os
+import platform
+import struct
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from typing import Literal
 
-from cirri.maps.errors import MapMissing
-from cirri.maps.info import LINK_TYPE_CGROUP, link_info
+from cirri.maps.errors import KernelRefused, MapMissing
+from cirri.maps.info import LINK_TYPE_CGROUP, LINK_TYPE_TCX, LinkInfo, link_info
 from cirri.maps.libbpf import checked, libbpf, object_get, object_pin
 from cirri.maps.load import Program
 
@@ -22,6 +27,8 @@ class AttachType(IntEnum):
     CGROUP_UDP6_RECVMSG = 20
     CGROUP_INET4_GETPEERNAME = 29
     CGROUP_INET6_GETPEERNAME = 30
+    TCX_INGRESS = 46
+    TCX_EGRESS = 47
 
 
 Outcome = Literal["attached", "updated"]
@@ -51,19 +58,74 @@ def attach_cgroup(
         if isinstance(program, int):
             raise TypeError("a bare descriptor does not tell its attach type")
         attach_type = program.attach_type
-    pin = Path(pin)
     directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if _update(fd, os.fstat(directory).st_ino, attach_type, pin):
-            return "updated"
-        link = checked(libbpf().bpf_link_create(fd, directory, attach_type, None), f"attach to {cgroup}")
-        try:
-            object_pin(link, pin)
-        finally:
-            os.close(link)
-        return "attached"
+        wanted = LINK_TYPE_CGROUP, os.fstat(directory).st_ino, attach_type
+
+        def fits(info: LinkInfo) -> bool:
+            return (info.type, info.cgroup_id, info.attach_type) == wanted
+
+        return _attach((fd, directory, attach_type), Path(pin), fits, f"attach to {cgroup}")
     finally:
         os.close(directory)
+
+
+def has_tcx() -> bool:
+    """Whether this kernel (Linux 6.6) runs programs on devices without the traffic classifier."""
+    try:
+        device_links(1, AttachType.TCX_INGRESS)  # the loopback device: every namespace has it
+    except KernelRefused:
+        return False
+    return True
+
+
+def attach_tcx(program: Program | int, ifindex: int, attach_type: int, pin: Path | str) -> Outcome:
+    """Have *program* run for packets of a device, before programs of the traffic classifier.
+
+    Those run after it only where it returns TC_ACT_UNSPEC.  The device is the one with *ifindex*
+    in the network namespace of the calling thread, also when a link of another namespace's device
+    is pinned at *pin*.  A link that is pinned there and belongs to this hook gets the new program
+    in place; any other is replaced.  The device's end is the end of its link, but not of the pin.
+
+    The first link of a hook, and the deletion of a device that has one, wait for the kernel's RCU
+    while all of the network's configuration is locked: some 10 ms each.
+
+    Raises:
+        BpffsMissing: *pin* is not on a BPF file system.
+        KernelRefused: there is no such device, or no tcx (see :func:`has_tcx`).
+    """
+    fd = program if isinstance(program, int) else program.fd
+
+    def fits(info: LinkInfo) -> bool:
+        return info.type == LINK_TYPE_TCX and info.id in device_links(ifindex, attach_type)
+
+    return _attach((fd, ifindex, attach_type), Path(pin), fits, f"attach to device {ifindex}")
+
+
+def device_links(ifindex: int, attach_type: int) -> tuple[int, ...]:
+    """Numbers of the links at a hook of a device of the calling thread's network namespace.
+
+    Raises:
+        KernelRefused: there is no such device, or the kernel does not know the hook.
+    """
+    most = 64  # as many as the kernel takes
+    programs, links = (ctypes.c_uint32 * most)(), (ctypes.c_uint32 * most)()
+    where = ctypes.addressof(programs), ctypes.addressof(links)
+    query = (ctypes.c_char * _QUERY.size)()
+    _QUERY.pack_into(query, 0, ifindex, attach_type, where[0], most, where[1])
+    result = _libc.syscall(_BPF[platform.machine()], _PROG_QUERY, query, ctypes.c_uint32(len(query)))
+    if result < 0:
+        raise KernelRefused(f"list the links of device {ifindex}", ctypes.get_errno())
+    count = _QUERY.unpack(query.raw)[3]
+    return tuple(links[:count])
+
+
+_BPF = {"x86_64": 321, "aarch64": 280}
+"""Number of the bpf(2) system call: libbpf 1.1 does not ask for links."""
+_PROG_QUERY = 16
+_QUERY = struct.Struct("=II8xQI4x8xQ16x")
+"""``struct { ... } query`` of ``union bpf_attr``: device, attach type, program ids, count, link ids."""
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def detach(pin: Path | str) -> bool:
@@ -75,15 +137,27 @@ def detach(pin: Path | str) -> bool:
     return True
 
 
-def _update(program: int, cgroup_id: int, attach_type: int, pin: Path) -> bool:
-    """Whether the link at *pin* is for this cgroup and attach type, and now runs *program*."""
+def _attach(hook: tuple[int, int, int], pin: Path, fits: Callable[[LinkInfo], bool], doing: str) -> Outcome:
+    """Attach, *hook* being (program, cgroup or device, attach type)."""
+    program, target, attach_type = hook
+    if _update(program, pin, fits):
+        return "updated"
+    link = checked(libbpf().bpf_link_create(program, target, attach_type, None), doing)
+    try:
+        object_pin(link, pin)
+    finally:
+        os.close(link)
+    return "attached"
+
+
+def _update(program: int, pin: Path, fits: Callable[[LinkInfo], bool]) -> bool:
+    """Whether the link at *pin* is the wanted one, and now runs *program*."""
     try:
         link = object_get(pin)
     except MapMissing:
         return False
     try:
-        info = link_info(link)
-        if (info.type, info.cgroup_id, info.attach_type) != (LINK_TYPE_CGROUP, cgroup_id, attach_type):
+        if not fits(link_info(link)):
             return False
         checked(libbpf().bpf_link_update(link, program, None), f"replace the program of {pin}")
         return True

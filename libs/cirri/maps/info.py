@@ -14,7 +14,7 @@ PROGRAM_INFO_SIZE = 224
 """Of ``struct bpf_prog_info`` up to ``verified_insns`` (Linux 5.16)."""
 LINK_INFO = struct.Struct("=3I4xQI")
 """``struct bpf_link_info`` with its member ``cgroup``."""
-LINK_TYPE_CGROUP = 3
+LINK_TYPE_CGROUP, LINK_TYPE_TCX = 3, 11
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from cirri.netlink.channel import Channel
 from cirri.netlink.errors import NamespaceGone
 
 CLONE_NEWNET = 0x40000000
+T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -35,16 +37,23 @@ def namespace(path: str) -> Iterator[int]:
 def channel_in(fd: int) -> Channel:
     """A channel into the namespace of *fd*, whatever namespace the caller is in.
 
-    A socket belongs for good to the namespace its thread was in when it was made.  The thread
-    that visits the namespace is a fresh one and ends afterwards: if the way back failed, a
-    reused thread would go on working in the wrong namespace.
+    A socket belongs for good to the namespace its thread was in when it was made.
     """
+    return inside(fd, Channel)
+
+
+def inside(fd: int, work: Callable[[], T]) -> T:
+    """What *work* returns, done in the namespace of *fd*.
+
+    The thread that visits the namespace is a fresh one and ends afterwards: if the way back failed,
+    a reused thread would go on working in the wrong namespace.
+    """
+
+    def visit() -> T:
+        if _libc.setns(fd, CLONE_NEWNET):
+            code = ctypes.get_errno()
+            raise NamespaceGone(os.readlink(f"/proc/self/fd/{fd}"), os.strerror(code))
+        return work()
+
     with ThreadPoolExecutor(1, thread_name_prefix="netns") as visitor:
-        return visitor.submit(_open_inside, fd).result()
-
-
-def _open_inside(fd: int) -> Channel:
-    if _libc.setns(fd, CLONE_NEWNET):
-        code = ctypes.get_errno()
-        raise NamespaceGone(os.readlink(f"/proc/self/fd/{fd}"), os.strerror(code))
-    return Channel()
+        return visitor.submit(visit).result()
