@@ -102,6 +102,7 @@ async def serve(rt: Runtime) -> None:
         tasks.create_task(follow_ranges())
         tasks.create_task(follow_nodes())
         tasks.create_task(endpoints.bury())
+        tasks.create_task(endpoints.quicken())
         tasks.create_task(endpoints.sweep_connections(SWEEP_S))
         tasks.create_task(server.drain_queue())
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from cirri.datapath.errors import Broken, UnknownContainer
+from cirri.datapath.hooks import Hooks
 from cirri.datapath.store import Record
 from cirri.maps import BpfError, Objects, Programs, attach_cgroup
 from cirri.model import NodeStatus
@@ -19,6 +20,8 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Ways = Mapping[Network, Address]
 FROM_POD, TO_POD, FROM_NETWORK = "tc/from_pod", "tc/to_pod", "tc/from_network"
+UPLINK = "uplink"
+"""Of :class:`Hooks`: the device may have another name after a restart."""
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class Node:
     """What this node has and what was attached."""
 
     programs: Programs
+    hooks: Hooks
     uplink: int = 0
     mtu: int = 1500
     addresses: tuple[str, ...] = ()
@@ -44,7 +48,8 @@ def prepare(settings: Settings) -> Node:
 
     sysctl.ensure(sysctl.FORWARDING)
     programs = Objects.load(settings.bpf_objects, settings.bpffs, log_directory=settings.run_dir)
-    node = Node(programs, features={"attach": "clsact", "pod device": "veth"})
+    hooks = Hooks(settings.bpffs)
+    node = Node(programs, hooks, features={"attach": hooks.kind, "pod device": "veth"})
     with Channel() as channel:
         links = {link.index: link for link in read.links(channel).values()}
         index = channel.index(settings.uplink) if settings.uplink else read.default_device(channel)
@@ -67,6 +72,7 @@ def prepare(settings: Settings) -> Node:
                     messages.program(index, hook=hook, fd=fd, label="from_network", name=uplink.name),
                 ]
             )
+            hooks.quicken(UPLINK, index, programs[FROM_NETWORK])
         else:
             node.faults.append("no device leads to the other nodes; set CIRRI_UPLINK to its name")
     _attach_sockets(settings, node)
@@ -128,21 +134,32 @@ def unlock(record: Record, index: int, addresses: Iterable[str]) -> None:
         node.apply(pod.outside(record.device, index, map(ip_address, addresses)))
 
 
-def renew(records: Iterable[Record], programs: Programs) -> dict[int, int]:
+def renew(records: Iterable[Record], node: Node) -> dict[int, int]:
     """Put the newest programs on the devices of *records*: {endpoint number: index} of those that exist."""
-    found = {}
-    with Channel() as node:
+    found, names = {}, [UPLINK]
+    with Channel() as channel:
         for record in records:
-            if index := node.index(record.interface):
-                node.apply(_hooks(record.interface, index, programs))
+            if index := channel.index(record.interface):
+                channel.apply(_hooks(record.interface, index, node.programs))
+                node.hooks.renew(record.interface, index, node.programs[FROM_POD])
                 found[record.id] = index
+                names.append(record.interface)
+    node.hooks.sweep(names)
     return found
 
 
-def unplug(names: Iterable[str]) -> None:
+def quicken(record: Record, node: Node) -> bool:
+    """Have what a pod sends take the faster hook; False if it stays with the other one."""
+    with Channel() as channel:
+        index = channel.index(record.interface)
+    return bool(index) and node.hooks.quicken(record.interface, index, node.programs[FROM_POD])
+
+
+def unplug(names: Sequence[str], hooks: Hooks) -> None:
     """Delete devices; absent ones are fine."""
     with Channel() as node:
         _delete(node, [name for name in names if node.index(name)])
+    hooks.drop(names)
 
 
 def strays(known: Iterable[str], prefix: str) -> list[str]:

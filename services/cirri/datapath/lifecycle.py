@@ -27,6 +27,8 @@ from cirri.runtime.logs import Log
 
 POD_S = 5.0
 """How long ADD waits for the Pod object."""
+QUIET_S, PAUSE_S = 2.0, 0.05
+"""How long nothing may have come or gone before endpoints get the faster hook, and between two of them."""
 POLICY_S = 20.0
 """How long ADD waits in all for identity and policy."""
 
@@ -50,6 +52,8 @@ class Endpoints:
         self._dying: list[Record] = []
         self._buried = asyncio.Condition()
         self._died = asyncio.Event()
+        self._moves = 0
+        self._moved = asyncio.Event()
 
     # start ---------------------------------------------------------------------------
 
@@ -58,7 +62,7 @@ class Endpoints:
         records, self.faults = self.store.load()
         self._remember_cidrs(self._stored_cidrs())
         whole = [record for record in records if record.complete]
-        devices = attach.renew(whole, self.node.programs)
+        devices = attach.renew(whole, self.node)
         for record in records:
             self.pool.in_use.update(record.device.addresses)
             self._last = max(self._last, record.id)
@@ -103,6 +107,7 @@ class Endpoints:
                 raise Broken(f"container {request.container} has the interface {request.ifname} already")
             await self._gone(request.attachment)
             record = self._allocate(request)
+            self._move()
             self._records[record.attachment] = record.id
             try:
                 self.store.save(record)
@@ -193,7 +198,7 @@ class Endpoints:
             if local is not None:
                 self._end(local.record)
             elif not any(record.attachment == about for record in self._dying):
-                await asyncio.to_thread(attach.unplug, [outside_name(about)])
+                await asyncio.to_thread(attach.unplug, [outside_name(about)], self.node.hooks)
 
     async def collect(self, valid: Iterable[Attachment]) -> None:
         """End every endpoint that is not in *valid*, and delete devices that belong to none."""
@@ -202,7 +207,7 @@ class Endpoints:
         known = [o.record.interface for o in self.sync.regenerator.locals.values()]
         known += [record.interface for record in self._dying]
         found = await asyncio.to_thread(attach.strays, known, PREFIX)
-        await asyncio.to_thread(attach.unplug, found)
+        await asyncio.to_thread(attach.unplug, found, self.node.hooks)
 
     async def check(self, request: CniRequest) -> None:
         """Nothing, if the endpoint is as ADD left it.  Raises: UnknownContainer, Broken."""
@@ -233,6 +238,7 @@ class Endpoints:
     def _end(self, record: Record) -> None:
         """From here on no packet of it passes; the slow rest is done by :meth:`bury`."""
         self.store.save(replace(record, complete=False))
+        self._move()
         self._records.pop(record.attachment, None)
         self.sync.remove(record.id)
         self._bury(record)
@@ -250,7 +256,8 @@ class Endpoints:
             self._died.clear()
             records = list(self._dying)
             try:
-                await asyncio.to_thread(attach.unplug, [record.interface for record in records])
+                names = [record.interface for record in records]
+                await asyncio.to_thread(attach.unplug, names, self.node.hooks)
                 gone = {address16(a) for record in records for a in record.addresses}
                 await asyncio.to_thread(collect, self._connections, time.monotonic_ns(), gone)
             except (NetlinkRefused, OSError) as error:
@@ -266,6 +273,33 @@ class Endpoints:
             self.sync.wake()
             async with self._buried:
                 self._buried.notify_all()
+
+    def _move(self) -> None:
+        """Something comes or goes."""
+        self._moves += 1
+        self._moved.set()
+
+    async def quicken(self) -> None:
+        """Give endpoints the faster hook, while no ADD or DEL has to wait for it."""
+        tried: set[str] = set()
+        self._moved.set()
+        while self.node.hooks.kind == "tcx":
+            await self._moved.wait()
+            self._moved.clear()
+            moves = self._moves
+            await asyncio.sleep(QUIET_S)
+            tried &= {local.record.interface for local in self.sync.regenerator.locals.values()}
+            for number, local in list(self.sync.regenerator.locals.items()):
+                if self._moves != moves:
+                    self._moved.set()  # once more, from the beginning
+                    break
+                if local.record.interface in tried or not local.record.complete:
+                    continue
+                await asyncio.to_thread(attach.quicken, local.record, self.node)
+                tried.add(local.record.interface)
+                if self.sync.regenerator.locals.get(number) is not local:
+                    self.node.hooks.drop([local.record.interface])
+                await asyncio.sleep(PAUSE_S)
 
     async def sweep_connections(self, period_s: float) -> None:
         """Remove expired connections every *period_s* seconds."""

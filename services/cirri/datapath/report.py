@@ -45,7 +45,7 @@ class Reporter:
         self._due: dict[int, Local | None] = {}
         self._lazy: dict[int, Local] = {}
         self._status: NodeStatus | None = None
-        self._status_due = False
+        self._status_due = asyncio.Event()
         self._wake, self._lazily, self._files = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def changed(self, local: Local) -> None:
@@ -77,8 +77,8 @@ class Reporter:
     def status(self, status: NodeStatus) -> None:
         """What the node has realized, for everyone who waits for it."""
         if status != self._status:
-            self._status, self._status_due = status, True
-            self._wake.set()
+            self._status = status
+            self._status_due.set()
 
     def endpoint(self, local: Local) -> Endpoint:
         """The record of *local* as others see it."""
@@ -108,6 +108,7 @@ class Reporter:
     async def run(self, tasks: asyncio.TaskGroup, locals_: Callable[[], list[Local]], run_dir: Path) -> None:
         """Publish from now on; first the whole state, so that nothing old is left."""
         tasks.create_task(self._publish(tasks, locals_))
+        tasks.create_task(self._publish_status(tasks))
         tasks.create_task(self._publish_lazily())
         tasks.create_task(self._write_names(locals_, run_dir))
 
@@ -118,17 +119,9 @@ class Reporter:
                 await self.views.policies.ready.wait()
         self._said = {local.record.id: self.endpoint(local) for local in locals_() if local.record.labels}
         tasks.create_task(self._quiet(self._endpoints.replace(list(self._said.values()))))
-        declared = False
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._status_due and self._status is not None:
-                self._status_due = False
-                if declared:
-                    tasks.create_task(self._quiet(self._nodes.put(self._status)))
-                else:
-                    declared = True
-                    tasks.create_task(self._quiet(self._nodes.replace([self._status])))
             due, self._due = self._due, {}
             for number, local in due.items():
                 if local is None:
@@ -137,6 +130,19 @@ class Reporter:
                 else:
                     self._said[number] = new = self.endpoint(local)
                     tasks.create_task(self._quiet(self._endpoints.put(new)))
+
+    async def _publish_status(self, tasks: asyncio.TaskGroup) -> None:
+        declared = False
+        while True:
+            await self._status_due.wait()
+            self._status_due.clear()
+            if self._status is not None:
+                put = self._nodes.put if declared else self._declare
+                declared = True
+                tasks.create_task(self._quiet(put(self._status)))
+
+    async def _declare(self, status: NodeStatus) -> int:
+        return await self._nodes.replace([status])
 
     async def _publish_lazily(self) -> None:
         while True:
