@@ -142,26 +142,35 @@ class World:
 
 
 @asynccontextmanager
+async def bus(server: NatsServer) -> AsyncIterator[Bus]:
+    """A connection that is closed in any case."""
+    one = await Bus.connect(server.url)
+    try:
+        yield one
+    finally:
+        await one.drain()
+
+
+@asynccontextmanager
 async def world() -> AsyncIterator[World]:
     with tempfile.TemporaryDirectory(prefix="cirri-test-") as home, NatsServer() as server:
         one = World(server, Path(home))
         try:
             for name in NAMES:
                 one.start(name)
-            one.bus = await Bus.connect(server.url)
-            one.resources = one.bus.publisher(RESOURCES)
-            one.endpoints = one.bus.publisher(ENDPOINTS, "n1")
-            one.nodes = one.bus.publisher(NODES, "n1")
-            one.identities, one.policies = one.bus.table(IDENTITIES), one.bus.table(POLICIES)
-            one.selectors, one.cidrs = one.bus.table(SELECTORS), one.bus.table(POD_CIDRS)
-            async with one.identities, one.policies, one.selectors, one.cidrs:
-                await one.resources.replace([Resource(kind="Node", name="n1")])
-                await one.nodes.replace([NodeStatus(node="n1")])
-                await one.endpoints.replace([endpoint(1, WEB), endpoint(2, API)])
-                await asyncio.gather(*map(one.status, NAMES))
-                yield one
-                await asyncio.gather(*map(one.status, NAMES))
-            await one.bus.drain()
+            async with bus(server) as one.bus:
+                one.resources = one.bus.publisher(RESOURCES)
+                one.endpoints = one.bus.publisher(ENDPOINTS, "n1")
+                one.nodes = one.bus.publisher(NODES, "n1")
+                one.identities, one.policies = one.bus.table(IDENTITIES), one.bus.table(POLICIES)
+                one.selectors, one.cidrs = one.bus.table(SELECTORS), one.bus.table(POD_CIDRS)
+                async with one.identities, one.policies, one.selectors, one.cidrs:
+                    await one.resources.replace([Resource(kind="Node", name="n1")])
+                    await one.nodes.replace([NodeStatus(node="n1")])
+                    await one.endpoints.replace([endpoint(1, WEB), endpoint(2, API)])
+                    await asyncio.gather(*map(one.status, NAMES))
+                    yield one
+                    await asyncio.gather(*map(one.status, NAMES))
         finally:
             for process in one.processes.values():
                 process.send_signal(signal.SIGTERM)
@@ -238,8 +247,8 @@ def test_from_manifests_to_sets_and_rules() -> None:
 
 def test_a_wrong_object_changes_nothing() -> None:
     async def scenario(one: World) -> None:
-        revision = await one.resources.put(policies(ALLOW_WEB)[0])
-        await one.until("compiled", lambda: one.complete(revision))
+        await one.resources.put(policies(ALLOW_WEB)[0])
+        await one.until("isolated", lambda: one.ingress(API).enforced)
         wrong = policies(ALLOW_WEB.replace("ingress:", "ingres:"))[0]
         revision = await one.resources.put(wrong)
         await one.until("seen", lambda: one.complete(revision))
@@ -342,13 +351,12 @@ def test_an_emptied_store_is_rebuilt_by_running_services() -> None:
         (policy,) = policies(ALLOW_WEB.replace("name: api", "name: again"))
         await one.until("bus", lambda: one.bus.connected)
         revision = await one.resources.put(policy, timeout_s=DEADLINE_S)
-        fresh = await Bus.connect(one.server.url)
-        identities, found = fresh.table(IDENTITIES), fresh.table(POLICIES)
-        async with identities, found:
+        async with bus(one.server) as fresh:
+            identities, found = fresh.table(IDENTITIES), fresh.table(POLICIES)
+            await asyncio.gather(identities.start(), found.start())
             await one.until("identities", lambda: set(identities) == numbers)
             await one.until("complete", lambda: identities.ready.is_set() and found.ready.is_set())
             await one.until("the new policy", lambda: compiled(found[REVISION_KEY]) >= revision)
-        await fresh.drain()
         await one.until("both rules", lambda: len(one.origins(API)) == 3)
         await one.resources.delete("CiliumNetworkPolicy.shop.again._")
         await one.until("as before", lambda: state(one) == before)
@@ -366,16 +374,15 @@ def test_an_emptied_store_and_dead_services() -> None:
         one.server.restart(keep=False)
         for name in NAMES:
             one.start(name)
-        fresh = await Bus.connect(one.server.url)
-        identities, cidrs, found = fresh.table(IDENTITIES), fresh.table(POD_CIDRS), fresh.table(POLICIES)
-        async with identities, cidrs, found:
-            tables = (identities, cidrs, found)
+        async with bus(one.server) as fresh:
+            identities, cidrs, found = fresh.table(IDENTITIES), fresh.table(POD_CIDRS), fresh.table(POLICIES)
+            tables: tuple[Table[Any], ...] = (identities, cidrs, found)
+            await asyncio.gather(*(table.start() for table in tables))
             await one.until("complete", lambda: all(table.ready.is_set() for table in tables))
             assert {key: each.labels for key, each in identities.items() if each.labels} == {
                 key: each.labels for key, each in before[0].items()
             }
             assert dict(cidrs) == before[3]
-        await fresh.drain()
         await one.until("as before", lambda: state(one) == before)
 
     run(scenario)
