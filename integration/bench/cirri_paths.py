@@ -82,7 +82,13 @@ class Node:
     def pod(self, netns: str, number: int) -> Pod:
         """Makes *netns* a pod of this node."""
         return attach_pod(
-            self.netns, netns, number, from_pod=self.from_pod, to_pod=self.to_pod, subnet=self.subnet
+            self.netns,
+            netns,
+            number,
+            from_pod=self.from_pod,
+            links=self.pins,
+            to_pod=self.to_pod,
+            subnet=self.subnet,
         )
 
 
@@ -144,7 +150,7 @@ def _node(netns: str, slug: str, subnet: int) -> Iterator[Node]:
     """The programs of a node, loaded, and a reader of its events."""
     forwarding(netns)
     with pins(slug) as folder, Objects.load(OBJECTS, folder, names=("bpf_pod", "bpf_node")) as programs:
-        uplink = attach_uplink(netns, programs["tc/from_network"].fd)
+        uplink = attach_uplink(netns, programs["tc/from_network"].fd, folder)
         with open_pinned(folder, RUNTIME) as runtime:
             runtime.put(0, RuntimeConfig(epoch=1, uplink_ifindex=uplink))
         with running(

@@ -17,10 +17,11 @@ from pathlib import Path as FilePath
 from integration.bench.machine import PREFIX, build_bpf, forwarding, namespaces
 from integration.bench.paths import NODE_ADDRESSES, Path, wire
 
+from cirri.datapath.hooks import Hooks
 from cirri.layout import address16
 from cirri.layout.scalar import ADDRESS, Raw
 from cirri.maps import BpfMap, Objects, ensure_bpffs
-from cirri.netlink import channel_in, messages, namespace, pod
+from cirri.netlink import channel_in, inside, messages, namespace, pod
 
 BPFFS = FilePath("/sys/fs/bpf")
 WHERE = Raw("struct where", 36)
@@ -43,11 +44,19 @@ class Pod:
 
 
 def attach_pod(
-    node: str, netns: str, number: int, *, from_pod: int, to_pod: int | None = None, subnet: int = 1
+    node: str,
+    netns: str,
+    number: int,
+    *,
+    from_pod: int,
+    links: FilePath,
+    to_pod: int | None = None,
+    subnet: int = 1,
 ) -> Pod:
     """Makes *netns* a pod of *node* with the given programs (descriptors) on its device.
 
-    Its addresses end in *number*: 10.52.SUBNET.NUMBER and fd00:10:52::SUBNET:NUMBER.
+    Its addresses end in *number*: 10.52.SUBNET.NUMBER and fd00:10:52::SUBNET:NUMBER.  The hooks are
+    those that a pod has once the datapath service has found the time: tcx, pinned below *links*.
     """
     device = pod.PodDevice(
         inside="eth0",
@@ -62,6 +71,7 @@ def attach_pod(
             index = channel.index(device.outside)
             requests = pod.hooks(index, device.outside, from_pod=from_pod, to_pod=to_pod or from_pod)
             channel.apply(requests if to_pod else requests[:2])
+        inside(outer, lambda: Hooks(links).quicken(device.outside, index, from_pod))
         with channel_in(inner) as channel:
             channel.apply(pod.inside(device, channel.index(device.inside)))
         with channel_in(outer) as channel:
@@ -69,7 +79,7 @@ def attach_pod(
     return Pod(netns, device, index)
 
 
-def attach_uplink(node: str, program: int, device: str = "eth0") -> int:
+def attach_uplink(node: str, program: int, links: FilePath, device: str = "eth0") -> int:
     """Puts *program* (a descriptor) where packets from other nodes arrive; the device's index."""
     with namespace(f"/run/netns/{node}") as outer, channel_in(outer) as channel:
         index = channel.index(device)
@@ -79,6 +89,7 @@ def attach_uplink(node: str, program: int, device: str = "eth0") -> int:
                 messages.program(index, hook=messages.INGRESS, fd=program, label="from_network", name=device),
             ]
         )
+        inside(outer, lambda: Hooks(links).quicken("uplink", index, program))
     return index
 
 
@@ -99,15 +110,15 @@ def mac_bytes(text: str) -> bytes:
 
 
 @contextmanager
-def _ceiling_node(netns: str, slug: str) -> Iterator[tuple[int, BpfMap[bytes, bytes]]]:
-    """The smallest program (its descriptor) and its map, for one node."""
+def _ceiling_node(netns: str, slug: str) -> Iterator[tuple[int, FilePath, BpfMap[bytes, bytes]]]:
+    """The smallest program (its descriptor), where to pin, and its map, for one node."""
     forwarding(netns)
     with (
         pins(slug) as folder,
         Objects.load(build_bpf("ceiling").parent, folder, names=("ceiling.bpf",)) as programs,
         BpfMap(folder / "bench_pods", ADDRESS, WHERE) as where,
     ):
-        yield programs["tc"].fd, where
+        yield programs["tc"].fd, folder, where
 
 
 def _here(each: Pod) -> bytes:
@@ -127,9 +138,12 @@ def ceiling(name: str, slug: str) -> Iterator[Path]:
     """Two pods of one node with the smallest program that can deliver (``ceiling.bpf.c``)."""
     with (
         namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n") as (client, server, node),
-        _ceiling_node(node, slug) as (program, where),
+        _ceiling_node(node, slug) as (program, folder, where),
     ):
-        both = [attach_pod(node, netns, at, from_pod=program) for at, netns in enumerate((client, server), 2)]
+        both = [
+            attach_pod(node, netns, at, from_pod=program, links=folder)
+            for at, netns in enumerate((client, server), 2)
+        ]
         for each in both:
             for address in each.device.addresses:
                 where.put(address16(address), _here(each))
@@ -141,17 +155,17 @@ def far_ceiling(name: str, slug: str) -> Iterator[Path]:
     """A pod on each of two nodes, with that program on pods and uplinks."""
     with (
         namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n1", f"{slug}-n2") as (client, server, one, two),
-        _ceiling_node(one, f"{slug}1") as (first, near),
-        _ceiling_node(two, f"{slug}2") as (second, far),
+        _ceiling_node(one, f"{slug}1") as first,
+        _ceiling_node(two, f"{slug}2") as second,
     ):
         wire(one, two)
         ends = []
-        for node, netns, program, where, subnet in (
-            (one, client, first, near, 1),
-            (two, server, second, far, 2),
+        for node, netns, (program, folder, where), subnet in (
+            (one, client, first, 1),
+            (two, server, second, 2),
         ):
-            end = attach_pod(node, netns, 2, from_pod=program, subnet=subnet)
-            ends.append((end, where, attach_uplink(node, program)))
+            end = attach_pod(node, netns, 2, from_pod=program, links=folder, subnet=subnet)
+            ends.append((end, where, attach_uplink(node, program, folder)))
             for address in end.device.addresses:
                 where.put(address16(address), _here(end))
         for (_, where, uplink), (other, _, _), hop in zip(ends, reversed(ends), (2, 1), strict=True):

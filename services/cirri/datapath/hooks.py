@@ -29,7 +29,7 @@ class Hooks:
         self.names = {path.name.removeprefix(PREFIX) for path in bpffs.glob(PREFIX + "*")}
         """Devices with a link."""
 
-    def quicken(self, name: str, index: int, program: Program) -> bool:
+    def quicken(self, name: str, index: int, program: Program | int) -> bool:
         """Have *program* run for what arrives at the device, by tcx; False if it stays with clsact."""
         if self.kind == "clsact":
             self.drop([name])
@@ -42,7 +42,7 @@ class Hooks:
         self.names.add(name)
         return True
 
-    def renew(self, name: str, index: int, program: Program) -> None:
+    def renew(self, name: str, index: int, program: Program | int) -> None:
         """Give the device's link, if it has one, the newest program; no packet meets neither."""
         if name in self.names:
             self.quicken(name, index, program)
