@@ -166,6 +166,10 @@ class Flood:
                     self.sent += 1
             time.sleep(0)
 
+    def aim(self, targets: list[str]) -> None:
+        """Send to *targets* from now on."""
+        self._targets = targets
+
     def __enter__(self) -> Flood:
         self._thread.start()
         return self
