@@ -268,6 +268,7 @@ def test_a_wrong_object_changes_nothing() -> None:
 def test_configuration_is_live() -> None:
     async def scenario(one: World) -> None:
         await one.until("identities", lambda: one.number(WEB) and not one.ingress(API).enforced)
+        await one.until("ranges", lambda: one.cidrs["n1"].cidrs)
         hashed = (*WEB, "k8s:version=1")
         await one.endpoints.put(endpoint(1, tuple(sorted(hashed))))
         await one.until("another identity", lambda: one.number(tuple(sorted(hashed))))
