@@ -54,7 +54,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	error = verdict_take(skb, passage, source, destination);
 	if (error)
 		return error;
-	return destination ? deliver_local(skb, packet->family, destination) : deliver_away(skb, packet);
+	return destination ? deliver_local(skb, packet->family, destination) : deliver_away(skb, packet, passage->epoch);
 }
 
 SEC("tc/from_pod")

@@ -52,23 +52,23 @@ static __always_inline int deliver_local(struct __sk_buff *skb, __u8 family, con
 }
 
 /* To the node behind which ipcache knows the destination; to the stack if there is none. */
-static __always_inline int deliver_away(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline int deliver_away(struct __sk_buff *skb, const struct packet *packet, __u32 epoch)
 {
-	const struct ipcache_value *value = ipcache_lookup(&packet->destination);
+	const union address *node = hop_lookup(&packet->destination, epoch);
 	const struct runtime *runtime;
 	struct bpf_redir_neigh next = {};
 
-	if (!value || address_is_zero(&value->node))
+	if (!node || address_is_zero(node))
 		return TC_ACT_OK;
 	runtime = runtime_get();
 	if (!runtime || !runtime->uplink_ifindex)
 		return DROP_HOST_NOT_READY;
 	if (packet->family == 4) {
 		next.nh_family = AF_INET;
-		next.ipv4_nh = value->node.words[3];
+		next.ipv4_nh = node->words[3];
 	} else {
 		next.nh_family = AF_INET6;
-		__builtin_memcpy(next.ipv6_nh, &value->node, sizeof(next.ipv6_nh));
+		__builtin_memcpy(next.ipv6_nh, node, sizeof(next.ipv6_nh));
 	}
 	if (!hop_decrement(skb, packet->family))
 		return TC_ACT_OK;

@@ -44,3 +44,39 @@ static __always_inline __u32 ipcache_identity(const union address *address)
 		return value->identity;
 	return address_is4(address) ? IDENTITY_WORLD_IPV4 : IDENTITY_WORLD_IPV6;
 }
+
+/* Next hops found lately: to walk the trie for each packet costs more than all else that is done
+ * for a known connection.  Each CPU has its own, so nothing is ever half written.  An answer holds
+ * while the epoch does that was read before it was looked up.
+ */
+struct hop {
+	union address address;
+	union address node;	/* as in struct ipcache_value */
+	__u32 epoch;
+	__u32 pad;
+};
+
+MAP(cirri_hops, PERCPU_ARRAY, __u32, struct hop, 1024);
+
+/* The node behind which *address* is; zero or NULL: behind none. */
+static __always_inline const union address *hop_lookup(const union address *address, __u32 epoch)
+{
+	__u32 index = bpf_ntohl(address->words[3]) & 1023;
+	struct hop *hop = bpf_map_lookup_elem(&cirri_hops, &index);
+	const struct ipcache_value *value;
+
+	if (!hop)
+		return NULL;
+	if (hop->epoch == epoch && address->halves[1] && address_equal(&hop->address, address))
+		return &hop->node;
+	value = ipcache_lookup(address);
+	hop->address = *address;
+	hop->epoch = epoch;
+	if (value) {
+		hop->node = value->node;
+	} else {
+		hop->node.halves[0] = 0;
+		hop->node.halves[1] = 0;
+	}
+	return &hop->node;
+}

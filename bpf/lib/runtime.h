@@ -7,8 +7,8 @@
 #include "map.h"
 
 struct runtime {
-	__u32 epoch;		/* raised after any change of policy, endpoint or ipcache identity:
-				 * verdicts cached in conntrack under another epoch are taken again */
+	__u32 epoch;		/* raised after any change of policy, endpoint or ipcache: verdicts cached in
+				 * conntrack and next hops found under another epoch are looked up again */
 	__u32 uplink_ifindex;	/* device that reaches the other nodes */
 };
 

@@ -20,7 +20,7 @@ from cirri.layout.endpoint import (
 )
 from cirri.layout.event import EVENT_COUNTER, EVENT_COUNTERS, EVENTS, EventCounter, EventRecord, EventType
 from cirri.layout.fragment import FRAGMENTS, FragmentKey, FragmentValue
-from cirri.layout.ipcache import IPCACHE, IpcacheKey, IpcacheValue, ReservedIdentity
+from cirri.layout.ipcache import HOPS, IPCACHE, Hop, IpcacheKey, IpcacheValue, ReservedIdentity
 from cirri.layout.lb import (
     LB_BACKENDS,
     LB_REVERSE,
@@ -59,6 +59,7 @@ MIRRORS: tuple[type[Mirror], ...] = (
     FragmentValue,
     IpcacheKey,
     IpcacheValue,
+    Hop,
     LbServiceKey,
     LbService,
     LbBackendKey,
@@ -80,6 +81,7 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
         EVENTS,
         EVENT_COUNTER,
         FRAGMENTS,
+        HOPS,
         IPCACHE,
         LB_SERVICES,
         LB_BACKENDS,
@@ -134,6 +136,7 @@ __all__ = [
     "EVENT_COUNTER",
     "EVENT_COUNTERS",
     "FRAGMENTS",
+    "HOPS",
     "IPCACHE",
     "LB_BACKENDS",
     "LB_REVERSE",
@@ -162,6 +165,7 @@ __all__ = [
     "EventType",
     "FragmentKey",
     "FragmentValue",
+    "Hop",
     "IpcacheKey",
     "IpcacheValue",
     "LbBackend",

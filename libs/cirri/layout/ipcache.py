@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 
 from cirri.layout.address import Network, network_of, prefix16
 from cirri.layout.mirror import NO_ADDRESS, U32, Address16, Mirror
+from cirri.layout.scalar import U32_NUMBER
 from cirri.layout.spec import NO_PREALLOC, MapSpec, MapType
 
 HEADER = "lib/ipcache.h"
@@ -55,3 +56,18 @@ class IpcacheValue(Mirror, frozen=True, kw_only=True):
 IPCACHE = MapSpec(
     "cirri_ipcache", HEADER, MapType.LPM_TRIE, IpcacheKey, IpcacheValue, 512000, flags=NO_PREALLOC
 )
+
+
+class Hop(Mirror, frozen=True, kw_only=True):
+    """A next hop that programs found lately; theirs alone."""
+
+    c_name: ClassVar[str] = "hop"
+    header: ClassVar[str] = HEADER
+
+    address: Address16 = NO_ADDRESS
+    node: Address16 = NO_ADDRESS
+    epoch: U32 = 0
+    pad: U32 = 0
+
+
+HOPS = MapSpec("cirri_hops", HEADER, MapType.PERCPU_ARRAY, U32_NUMBER, Hop, 1024)

@@ -26,6 +26,7 @@ SERVICE = Service(
         "cirri_event_counters",
         "cirri_events",
         "cirri_fragments",
+        "cirri_hops",
         "cirri_ipcache",
         "cirri_lb_backends",
         "cirri_lb_reverse",

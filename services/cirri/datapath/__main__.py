@@ -52,7 +52,8 @@ async def serve(rt: Runtime) -> None:
 
     def report() -> None:
         now = status()
-        sync.book.here(now)
+        if sync.book.here(now):
+            kernel.runtime.next_epoch()
         reporter.status(now)
 
     async def follow_ranges() -> None:
