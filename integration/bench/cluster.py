@@ -89,6 +89,12 @@ class Cluster:
         return lifecycle.crashes(self.where)
 
 
+def remove_leftovers() -> None:
+    """Takes down what a killed run left of its cluster."""
+    if lab_build.remains(NAME, where := known.where_is(NAME)):
+        lab_build.destroy(NAME, where)
+
+
 @contextmanager
 def cluster(nodes: int, *, without: Sequence[str] = ()) -> Iterator[Cluster]:
     """A cluster of *nodes* nodes, ready; *without* the processes of these names."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from integration.bench import cni, datapath, memory, propagation
+from integration.bench import cluster, cni, datapath, memory, propagation
 from integration.bench.machine import BenchError, alone, facts
 from integration.bench.report import Report, as_json, table
 from integration.bench.rounds import Effort
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     report = Report(machine=facts())
     try:
         with alone():
+            cluster.remove_leftovers()
             _run(options.rows, effort, report)
     except BenchError as error:
         report.failures.append(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -22,6 +23,9 @@ BUILD = HERE / "build"
 PREFIX = "cirri-bench-"
 """Every namespace, pin directory and cgroup of a run begins with it."""
 START_TIMEOUT_S = 10.0
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 CPUS = sorted(os.sched_getaffinity(0))
 """The CPUs at hand when the run began."""
@@ -106,9 +110,13 @@ def start(
     env: dict[str, str] | None = None,
     log: IO[Any] | None = None,
 ) -> subprocess.Popen[str]:
-    """A process in the background, in a group of its own; returns once it printed *ready* (if given)."""
+    """A process in the background, in a group of its own; returns once it printed *ready* (if given).
+
+    It dies with this process, however that ends.
+    """
 
     def placed() -> None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
 

@@ -106,8 +106,6 @@ static int follows_new(int target)
 	static unsigned int turn;
 	int opened, closed;
 
-	violations += !allowed(target, ports.open_port);
-	violations += allowed(target, ports.closed_port);
 	if (++turn & 1) {
 		opened = allowed(target, ports.new_port);
 		closed = !allowed(target, ports.old_port);
@@ -165,6 +163,8 @@ static void go(int hz, int timeout_ms, unsigned int seed)
 		tick += 4 * 1000000000ULL / hz;
 		struct timespec until = {.tv_sec = tick / 1000000000ULL, .tv_nsec = tick % 1000000000ULL};
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+		violations += !allowed(drawn[p], ports.open_port);
+		violations += allowed(drawn[p], ports.closed_port);
 		if (follows_new(drawn[p])) {
 			moments[p] = now_ns();
 			waiting--;
