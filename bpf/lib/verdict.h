@@ -306,8 +306,13 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 			if (value->epoch != passage->epoch) {
 				int error = judge_again(skb, passage, value, source, destination);
 
+				/* The entry stays under its old epoch, for as long as anybody tries: it
+				 * remembers who opened the connection.  Without it the other end's next
+				 * packet would open the connection the other way round.
+				 */
 				if (error) {
-					bpf_map_delete_elem(&cirri_ct, &passage->key);
+					value->expires = passage->now +
+							 ct_lifetime_ns(packet->protocol, value->flags);
 					return error;
 				}
 			}

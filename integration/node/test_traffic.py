@@ -12,12 +12,14 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import pytest
+
 from cirri.layout import METRICS, DropReason, MetricsValue, metrics_of
 from cirri.maps import open_per_cpu
 from cirri.model import Resource
 from cirri.testing.node import Node, node, run
 from cirri.testing.objects import allow, service
-from cirri.testing.sockets import Echo, connects, socket_in
+from cirri.testing.sockets import Echo, Ticker, connects, socket_in
 from cirri.testing.wait import eventually
 
 
@@ -80,6 +82,30 @@ def test_a_policy_closes_cuts_what_is_open_and_its_removal_opens_again() -> None
 
                 await here.enforced(await here.cluster.delete(rule))
                 assert connects(x.netns, web.ipv4, 80)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
+def test_a_server_that_speaks_unasked_is_cut_too(family: int) -> None:
+    """Its packets must not open the connection again, the other way round."""
+
+    async def main() -> None:
+        async with node() as here:
+            web, x = await here.add("web", app="web"), await here.add("x", app="x")
+            with Ticker(web.netns, 80, family), socket_in(x.netns, socket.SOCK_STREAM, family) as client:
+                client.connect((web.ipv4 if family == socket.AF_INET else web.ipv6, 80))
+                assert client.recv(100)
+                rule = allow("web", to="web", peer="tie")
+                await here.enforced(await here.cluster.put(rule))
+                client.settimeout(0.5)
+                with suppress(TimeoutError):
+                    for _ in range(100):
+                        assert client.recv(10_000), "the end of the stream is not what a cut looks like"
+                    raise AssertionError("the stream goes on")
+                await here.enforced(await here.cluster.delete(rule))
+                client.settimeout(10)
+                assert client.recv(100), "allowed again, the connection goes on"
 
     asyncio.run(main())
 

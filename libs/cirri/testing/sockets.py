@@ -147,6 +147,34 @@ class Stream:
         self._tcp.close()
 
 
+class Ticker:
+    """A TCP server that speaks unasked: a byte to its one client every few milliseconds, for ever."""
+
+    def __init__(self, netns: str, port: int, family: int = socket.AF_INET) -> None:
+        self._server = socket_in(netns, socket.SOCK_STREAM, family)
+        self._server.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))  # noqa: S104
+        self._server.listen(1)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            client, _ = self._server.accept()
+            with client:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                while not self._stop.wait(0.005):
+                    client.send(b".")
+
+    def __enter__(self) -> Ticker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._server.close()
+
+
 class Flood:
     """Datagrams to all of *targets* in turn, as fast as one thread can."""
 
