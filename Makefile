@@ -2,19 +2,22 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
+.DEFAULT_GOAL := help
 .PHONY: help setup build demo test lint bench clean
 
-help:			## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help:			## this list
+	@echo "Cirri: identity-aware networking for workloads.  As root, on Debian 12 or later:"
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "demo, test, lint and bench do setup first; when it is done, that takes half a second."
 
-setup:			## install system packages and .venv, build the kernel programs (idempotent, needs root)
+setup:			## install what is needed from Debian and PyPI (.venv), compile the kernel programs
 	@deploy/setup.sh
 
-build:			## compile bpf/ and the CNI plugin
+build:			## compile the kernel programs and the CNI plugin, without installing anything
 	@$(MAKE) --no-print-directory -C bpf
 	@$(MAKE) --no-print-directory -C services/cirri/cni
 
-demo: setup		## a cluster on this machine, and the Star Wars demo on it (KEEP=1 keeps it)
+demo: setup		## a cluster on this machine, and the Star Wars demo on it (KEEP=1 leaves it up)
 	@$(VENV)/bin/cirri lab demo $(if $(KEEP),--keep)
 
 test: setup		## every test: units, kernel programs, services on a real bus, labs
@@ -29,5 +32,5 @@ lint: setup		## formatting, style, types, import contracts
 bench: setup		## the benchmarks; run them alone on the machine (ROWS=B1,B2 chooses)
 	@$(PY) integration/bench $(if $(ROWS),--rows $(ROWS))
 
-clean:			## remove what the build made
-	rm -rf bpf/build services/cirri/cni/build integration/bench/build
+clean:			## remove what was compiled
+	@rm -rf bpf/build services/cirri/cni/build integration/bench/build

@@ -3,59 +3,112 @@
 # Idempotent; checks first, so that a machine that cannot serve is left as it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export LC_ALL=C.UTF-8
 
 PACKAGES=(
-  build-essential clang llvm libbpf1 libbpf-dev linux-libc-dev   # compile and load bpf/
-  nats-server                                                    # the bus
-  python3 python3-venv                                           # services
-  iproute2 nftables util-linux curl iperf3 bpftool               # lab, demo, tests, benchmarks
-  containernetworking-plugins                                    # peers of the CNI benchmark
+  clang libbpf-dev linux-libc-dev libc6-dev make   # compile bpf/ and the CNI plugin
+  libbpf1                                          # load the kernel programs
+  nats-server                                      # the bus
+  python3 python3-venv                             # services
+  iproute2 nftables util-linux procps              # lab, tests, benchmarks
+  curl iputils-ping                                # what one runs in the lab's pods
+  containernetworking-plugins                      # peers of the CNI benchmark
 )
 PYTHON=/usr/bin/python3
 
 fail() { printf 'cirri setup: %s\n' "$1" >&2; exit 1; }
 
-[ "$(id -u)" = 0 ] || fail "must run as root, because it installs packages and loads kernel programs. Run: sudo make setup"
-[ "$(uname -s)" = Linux ] || fail "needs Linux, this is $(uname -s)."
-command -v apt-get >/dev/null && grep -qsE '^(ID|ID_LIKE)=.*(debian|ubuntu)' /etc/os-release ||
-  fail "needs Debian 12 or a relative of it (apt-get), this is $(. /etc/os-release 2>/dev/null && echo "${PRETTY_NAME:-unknown}")."
+# --- can this machine serve? ---------------------------------------------------------------------
+
+debian() {  # ID, VERSION_ID and the codenames as os-release(5) has them; testing has no VERSION_ID
+  . /etc/os-release 2>/dev/null || return 1
+  [ "${ID:-}" = debian ] && [ "${VERSION_ID:-99}" -ge 12 ] 2>/dev/null && return
+  [ "${DEBIAN_CODENAME:-${VERSION_CODENAME:-}}" = bookworm ]
+}
+name() { (. /etc/os-release 2>/dev/null && echo "${PRETTY_NAME:-$ID}" || uname -s); }
+mighty() {  # CAP_NET_ADMIN and CAP_SYS_ADMIN, which the root of a plain container has not
+  local held=$((16#$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)))
+  (( held >> 12 & 1 && held >> 21 & 1 ))
+}
+
+(debian) && command -v apt-get >/dev/null || fail "needs Debian 12 or later, and this is $(name)."
 [ -r /sys/kernel/btf/vmlinux ] ||
-  fail "this kernel ($(uname -r)) has no BTF (/sys/kernel/btf/vmlinux). Boot one built with CONFIG_DEBUG_INFO_BTF=y, as Debian's are."
+  fail "needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, as Debian's are, and $(uname -r) has no /sys/kernel/btf/vmlinux."
 grep -qw cgroup2 /proc/filesystems ||
-  fail "this kernel ($(uname -r)) has no cgroup v2. Boot one built with CONFIG_CGROUPS=y and without cgroup_no_v2=all."
+  fail "needs a kernel with cgroup v2 (CONFIG_CGROUPS=y, no cgroup_no_v2=all at boot), and $(uname -r) is without."
 grep -qw bpf /proc/filesystems ||
-  fail "this kernel ($(uname -r)) has no BPF file system. Boot one built with CONFIG_BPF_SYSCALL=y."
+  fail "needs a kernel with the BPF file system (CONFIG_BPF_SYSCALL=y), and $(uname -r) is without."
+[ "$(id -u)" = 0 ] || fail "must run as root (sudo make setup), because it installs packages."
+mighty || fail "needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this container withholds (docker run --privileged gives them)."
+
+# One at a time on a machine: two would meet in apt's lists and in .venv.  The lock is on a folder
+# that is always there, and lasts as long as a pip that outlives a killed set-up.
+exec 9</var/lib/apt
+flock -n 9 || { echo "waiting for another set-up to end"; flock 9; }
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+complaints() { { grep -E '^ *(E|W|Err|ERROR|error)\b' "$log" || tail -n 5 "$log"; } | tail -n 5 >&2; }
+did=
+
+# --- Debian --------------------------------------------------------------------------------------
+
+apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >>"$log" 2>&1 9<&-; }
+install_missing() { apt install -y --no-install-recommends "${missing[@]}"; }
+refresh() {  # apt waits for dpkg's lock by itself, but not for the one on the lists (apt-daily holds it after a boot)
+  local until=$((SECONDS + 120))
+  until apt update; do
+    tail -n 3 "$log" | grep -q 'Could not get lock' && [ $SECONDS -lt $until ] || return 0
+    sleep 1
+  done
+}
 
 missing=()
 for package in "${PACKAGES[@]}"; do
   [ "$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null)" = "install ok installed" ] || missing+=("$package")
 done
 if [ ${#missing[@]} -gt 0 ]; then
-  echo "installing ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  log=$(mktemp)
-  # A fresh machine has no package lists, an old one stale lists: try, refresh, try again.
-  apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$log" 2>&1 ||
-    { apt-get update -qq >>"$log" 2>&1 &&
-      apt-get install -y -qq --no-install-recommends "${missing[@]}" >>"$log" 2>&1; } ||
-    { tail -n 5 "$log" >&2; fail "apt-get could not install ${missing[*]} (whole log: $log)."; }
-  rm -f "$log"
+  did=1
+  echo "installing from Debian: ${missing[*]}"
+  # A fresh machine has no package lists, an old one stale lists, an interrupted one unpacked
+  # packages: try, put that right, try again.
+  install_missing || { dpkg --configure -a >>"$log" 2>&1 9<&- || true; : >"$log"; refresh; install_missing; } ||
+    { complaints; fail "apt-get could not install ${missing[*]}; run it again when the above is put right."; }
   # Debian starts a server of its own on port 4222; Cirri starts the ones it needs itself.
   case " ${missing[*]} " in *" nats-server "*)
-    [ -d /run/systemd/system ] && systemctl disable --now nats-server >/dev/null 2>&1 || true ;;
+    [ ! -d /run/systemd/system ] || systemctl disable --now nats-server >/dev/null 2>&1 || true ;;
   esac
 fi
 
-# The stamp holds what the environment was made from: nothing to do while it is unchanged.
+# --- PyPI ----------------------------------------------------------------------------------------
+
+# The stamp is written last and holds what .venv was made from: nothing to do while it is unchanged.
+# Without one, or made elsewhere or for another Python, .venv is begun anew; else it is brought up to date.
 stamp=.venv/.cirri-stamp
-want=$(cat pyproject.toml deploy/constraints.txt | sha256sum)
-if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ] || ! .venv/bin/python -c 'import cirri.model' 2>/dev/null; then
-  echo "installing Python packages into .venv"
-  [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
-  .venv/bin/pip install -q --disable-pip-version-check --no-warn-script-location \
-    -c deploy/constraints.txt -e '.[dev]' 2> >(grep -v WARNING >&2) || fail "pip could not install the Python packages."
-  printf '%s\n' "$want" > "$stamp"
+where="$PWD, $("$PYTHON" -V)"
+from=$(cat pyproject.toml deploy/constraints.txt | sha256sum)
+if [ "$(cat "$stamp" 2>/dev/null)" != "$where"$'\n'"$from" ] || [ ! -x .venv/bin/cirri ]; then
+  did=1
+  echo "installing from PyPI into .venv"
+  [ "$(head -n 1 "$stamp" 2>/dev/null)" = "$where" ] && [ -x .venv/bin/cirri ] || "$PYTHON" -m venv --clear .venv
+  rm -f "$stamp"
+  pip() { PIP_USER=0 PIP_CONSTRAINT=deploy/constraints.txt .venv/bin/python -m pip --disable-pip-version-check "$@" >"$log" 2>&1; }
+  pip install -e '.[dev]' ||
+    { complaints; fail "pip could not install the Python packages; run it again when the above is put right."; }
+  # What an earlier version needed and this one does not.
+  mapfile -t unwanted < <(.venv/bin/python -m pip --disable-pip-version-check list --format=freeze --exclude-editable \
+    --exclude pip --exclude setuptools | cut -d= -f1 | grep -vixFf <(cut -d= -f1 deploy/constraints.txt))
+  [ ${#unwanted[@]} = 0 ] || pip uninstall -y "${unwanted[@]}" || { complaints; fail "pip could not remove ${unwanted[*]}."; }
+  printf '%s\n%s\n' "$where" "$from" >"$stamp"
 fi
 
-make --no-print-directory -s -C bpf
-make --no-print-directory -s -C services/cirri/cni
+# --- compiled programs ---------------------------------------------------------------------------
+
+for folder in bpf services/cirri/cni; do
+  make -q -C "$folder" >/dev/null 2>&1 && continue
+  did=1
+  echo "compiling $folder"
+  make --no-print-directory -s -C "$folder" >"$log" 2>&1 || { cat "$log" >&2; fail "$folder does not compile, see above."; }
+done
+
+[ -z "$did" ] || echo "set up in $SECONDS s; make demo shows it at work, make help lists the rest"

@@ -1,13 +1,40 @@
 #!/usr/bin/env bash
-# Every test.  Removes what an earlier run left, and what this one leaves even when it fails;
-# arguments go to pytest.
+# Every test.  Removes what an earlier run left, and what this one leaves even when it fails or is
+# interrupted; arguments go to pytest.  A run has LIMIT seconds, and a test that takes five minutes
+# says where it hangs.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+LIMIT=${LIMIT:-3600}
 
 sweep() { .venv/bin/python -m cirri.testing.leftovers "$@"; }
+say() { printf 'cirri test: %s\n' "$1" >&2; }
 
-mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
+# A machine with systemd has it mounted, others have not.
+mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf || { say "cannot mount the BPF file system on /sys/fs/bpf"; exit 1; }
 sweep
-trap sweep EXIT
-.venv/bin/pytest -q --durations=15 "$@" || exit $?
-sweep --fail || { echo "the tests passed but left the above behind" >&2; exit 1; }
+
+# In a process group of its own, so that pytest is interrupted once, by us, whoever got the signal:
+# it then runs the clean-up of its fixtures.  Interrupted again, or after a minute, it is killed.
+interrupted=
+set -m
+timeout --foreground --signal=INT --kill-after=60 "$LIMIT" \
+  .venv/bin/pytest -q --durations=15 -o faulthandler_timeout=300 "$@" </dev/null &
+tests=$!
+set +m
+interrupt() {
+  [ -z "$interrupted" ] && kill -INT "$tests" || kill -KILL -- "-$tests"
+  interrupted=$1
+} 2>/dev/null
+trap 'interrupt 130' INT
+trap 'interrupt 143' TERM HUP
+while wait "$tests"; status=$?; kill -0 "$tests" 2>/dev/null; do :; done
+trap '' INT TERM HUP
+
+[ -n "$interrupted" ] && status=$interrupted && say "interrupted"
+[ "$status" != 124 ] || say "not done after $LIMIT s, stopped"
+if [ "$status" = 0 ]; then
+  sweep --fail || { say "the tests passed but left the above behind"; status=1; }
+else
+  sweep
+fi
+exit "$status"
