@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import product
 from statistics import median
 
 from integration.bench import paths
@@ -36,12 +37,11 @@ def local(rows: Sequence[str], effort: Effort, report: Report) -> None:
             )
         ]
         clients = Clients(stack, peers, effort.families)
-        for row, mode in (("B1", "rr"), ("B2", "crr")):
-            if row in rows:
-                for family in effort.families:
-                    series = measure(clients, peers, mode, family, effort)  # type: ignore[arg-type]
-                    report.lines += local_lines(row, series)
-                    account(report, row, series, (CIRRI,))
+        modes: dict[str, Mode] = {"B1": "rr", "B2": "crr"}
+        for row, family in product(rows, effort.families):
+            if series := _series(report, row, clients, peers, modes[row], family, effort):
+                report.lines += local_lines(row, series)
+                account(report, row, series, (CIRRI,))
 
 
 LOCAL_GOALS = {
@@ -88,9 +88,8 @@ def remote(rows: Sequence[str], effort: Effort, report: Report) -> None:
         ]
         clients = Clients(stack, peers, effort.families)
         modes: tuple[Mode, ...] = ("rr", "crr", "stream")
-        for mode in modes:
-            for family in effort.families:
-                series = measure(clients, peers, mode, family, effort)
+        for mode, family in product(modes, effort.families):
+            if series := _series(report, rows[0], clients, peers, mode, family, effort):
                 report.lines += remote_lines(rows[0], series)
                 account(report, rows[0], series, (CIRRI,))
 
@@ -106,6 +105,23 @@ def remote_lines(row: str, series: Series) -> Iterator[Line]:
         yield _line(row, series, CIRRI, peer, goal, void, limit if peer == NODES else "")
     if series.mode != "stream":
         yield _p99(row, series, CIRRI, NODES, None, void)
+
+
+def _series(
+    report: Report,
+    row: str,
+    clients: Clients,
+    peers: Sequence[Path],
+    mode: Mode,
+    family: int,
+    effort: Effort,
+) -> Series | None:
+    """The rounds of one mode and family; if they fail, the others still get their turn."""
+    try:
+        return measure(clients, peers, mode, family, effort)
+    except BenchError as error:
+        report.failures.append(f"{row}: {error}")
+        return None
 
 
 # -- lines -------------------------------------------------------------------

@@ -30,6 +30,8 @@ SLICES = 10
 """Turns in which a sample is taken."""
 STREAM_SLICES = 4
 """Fewer: each one starts a connection, whose window has to open."""
+ATTEMPTS = 4
+"""So many times the rounds wanted are tried at most, in place of disturbed ones."""
 WARMUP_S = 0.005
 """Before each slice, uncounted: the caches hold the path that ran before."""
 
@@ -39,7 +41,7 @@ class Effort:
     """How much to measure."""
 
     rounds: int = 15
-    """Undisturbed rounds wanted; as many again are tried in place of disturbed ones."""
+    """Undisturbed rounds wanted."""
     seconds: float = 1.0
     """Length of one sample."""
     families: tuple[int, ...] = (4, 6)
@@ -141,7 +143,7 @@ def measure(clients: Clients, paths: Sequence[Path], mode: Mode, family: int, ef
     dropped = 0
     slices = STREAM_SLICES if mode == "stream" else SLICES
     before = {path.name: dict(path.counters()) for path in paths if path.counters}
-    while len(kept) < effort.rounds and len(kept) + dropped < 2 * effort.rounds:
+    while len(kept) < effort.rounds and len(kept) + dropped < ATTEMPTS * effort.rounds:
         start = {cpu: cpu_times(cpu) for cpu in CPUS}
         found: dict[str, list[dict[str, Any]]] = {path.name: [] for path in paths}
         for turn in range(slices):
