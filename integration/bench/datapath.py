@@ -9,6 +9,8 @@ from statistics import median
 
 from integration.bench import paths
 from integration.bench.cirri_paths import local_pods, remote_pods
+from integration.bench.machine import BenchError
+from integration.bench.paths import Path
 from integration.bench.pods import ceiling, far_ceiling
 from integration.bench.report import Line, Report, rate
 from integration.bench.rounds import Clients, Effort, Mode, Series, measure

@@ -1,13 +1,14 @@
 """What rows make of their samples: lines, goals, and the proof that traffic took the path."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from integration.bench import cni, datapath, memory, propagation
 from integration.bench.machine import BenchError
-from integration.bench.report import Line
-from integration.bench.rounds import Mode, Series, merged, moved
+from integration.bench.paths import Path
+from integration.bench.report import Line, Report
+from integration.bench.rounds import Clients, Effort, Mode, Series, merged, moved
 from integration.bench.stats import Interval, Round
 
 PEERS = ("raw veth", "raw again", "bridge", "kernel routing", "routing+conntrack", "redirect only", "cirri")
@@ -157,3 +158,14 @@ def test_memory_row_sums_a_nodes_services() -> None:
         "services of one node": "met",
         "all services of a one-node cluster, bus included": "missed",
     }
+
+
+def test_a_series_that_fails_is_told_and_leaves_the_others_their_turn() -> None:
+    class Broken:
+        def slice(self, *_: object) -> dict[str, Any]:
+            raise BenchError("no answer")
+
+    report, path = Report(), Path("cirri", "c", "s", {4: "10.0.0.1"})
+    broken = cast(Clients, Broken())
+    assert datapath._series(report, "B1", broken, [path], "rr", 4, Effort(rounds=1)) is None
+    assert report.failures == ["B1: no answer"]
