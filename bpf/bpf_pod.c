@@ -14,7 +14,7 @@ static __always_inline int check_frame(struct __sk_buff *skb, const struct endpo
 
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return DROP_UNKNOWN_L2;
-	if (!mac_equal(eth->h_source, endpoint->mac))
+	if (!mac_equal_in_place(eth->h_source, endpoint->mac))
 		return DROP_INVALID_SOURCE_MAC;
 	return eth->h_dest[0] & 1 ? DROP_UNROUTABLE : 0;
 }

@@ -22,6 +22,21 @@ static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 		(a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5])) == 0;
 }
 
+/* As words, aligned or not: in packets and maps, while the verifier wants the stack aligned. */
+typedef __u32 __attribute__((may_alias)) word32;
+typedef __u16 __attribute__((may_alias)) word16;
+
+static __always_inline bool mac_equal_in_place(const __u8 *a, const __u8 *b)
+{
+	return *(const word32 *)a == *(const word32 *)b && *(const word16 *)(a + 4) == *(const word16 *)(b + 4);
+}
+
+static __always_inline void mac_copy(__u8 *to, const __u8 *from)
+{
+	*(word32 *)to = *(const word32 *)from;
+	*(word16 *)(to + 4) = *(const word16 *)(from + 4);
+}
+
 static __always_inline void address_set4(union address *address, __be32 ip)
 {
 	address->halves[0] = 0;

@@ -46,8 +46,8 @@ static __always_inline int deliver_local(struct __sk_buff *skb, __u8 family, con
 	eth = (void *)(long)skb->data;
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return DROP_INVALID;
-	__builtin_memcpy(eth->h_dest, endpoint->mac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, endpoint->node_mac, ETH_ALEN);
+	mac_copy(eth->h_dest, endpoint->mac);
+	mac_copy(eth->h_source, endpoint->node_mac);
 	return bpf_redirect_peer(endpoint->ifindex, 0);
 }
 

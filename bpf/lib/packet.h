@@ -381,9 +381,9 @@ static __always_inline void packet_pull(struct __sk_buff *skb)
 /* The EtherType, network order; 0 if there is no room for one. */
 static __always_inline __be16 packet_ethertype(struct __sk_buff *skb)
 {
-	const struct ethhdr *eth = (void *)(long)skb->data;
+	const __be16 *type = (void *)(long)skb->data + 2 * ETH_ALEN;
 
-	return (void *)(eth + 1) > (void *)(long)skb->data_end ? 0 : eth->h_proto;
+	return (void *)(type + 1) > (void *)(long)skb->data_end ? 0 : *type;
 }
 
 /* Fills *packet* from an IP packet; 0 or why it is dropped.  What was read before an error stays. */
