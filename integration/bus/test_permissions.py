@@ -137,7 +137,7 @@ REFUSALS: list[tuple[str, str, Refused]] = [
     ("identity", "get what it does not declare", lambda bus: bus.get(POLICIES, "1")),
     ("identity", "call undeclared", ask("cirri.kubernetes.apply")),
     ("identity", "look at services", ask("$SRV.PING")),
-    ("identity", "another's inbox", lambda bus: bus.request("_INBOX_cli.x")),
+    ("identity", "an inbox of somebody who never asks it", lambda bus: bus.request("_INBOX_datapath-n1.x")),
     ("datapath-n1", "another node's shard", write(ENDPOINTS, "n2.1")),
     ("datapath-n1", "a node whose name begins alike", write(ENDPOINTS, "n1=2Ex.1")),
     ("datapath-n1", "another node's only key", write(NODES, "n2")),

@@ -69,14 +69,14 @@ def writing(bucket: Bucket[Any], shard: str) -> Allowed:
     return Allowed((f"$KV.{bucket.name}.>", *make, *whole), ())
 
 
-def of_service(service: Service, user: str, node: str | None = None) -> Allowed:
-    """All that *service* may do as *user* (on *node*)."""
-    parts = [_inbox(user)]
+def of_service(service: Service, user: str, node: str | None = None, askers: Iterable[str] = ()) -> Allowed:
+    """All that *service* may do as *user* (on *node*); *askers*: the users that it may answer."""
+    parts = [_inbox(user), Allowed(tuple(_answers(asker) for asker in askers), ())]
     parts += [reading(bucket) for bucket in dict.fromkeys((*service.reads, *service.writes))]
     parts += [writing(bucket, _shard(bucket, service, node)) for bucket in service.writes]
     if service.scope == "cluster" and LEASES not in service.writes:
         parts += [reading(LEASES), writing(LEASES, _shard(LEASES, service, node))]
-    subjects = tuple(request_subject(service.name, name, node or "") for name in service.serves)
+    subjects = _served(service, node)
     watch = tuple(
         f"$SRV.{verb}{tail}" for verb in VERBS for tail in ("", f".{service.name}", f".{service.name}.*")
     )
@@ -113,9 +113,14 @@ def nats_config(
     The text holds passwords: write it for the server's eyes only.
     """
     users = [User(*given) for given in services]
-    lines = [_user(u.user, u.password, of_service(u.service, u.user, u.node)) for u in users]
+    people = people or {}
+    lines = []
+    for u in users:
+        served = {*_served(u.service, u.node)}
+        askers = (*people, *(other.user for other in users if served & {*other.service.calls}))
+        lines.append(_user(u.user, u.password, of_service(u.service, u.user, u.node, askers)))
     kinds = tuple(dict.fromkeys(u.service for u in users))
-    lines += [_user(name, password, of_people(name, kinds)) for name, password in (people or {}).items()]
+    lines += [_user(name, password, of_people(name, kinds)) for name, password in people.items()]
     return "\n".join(
         (
             f"host: {_quoted(host)}",
@@ -131,9 +136,24 @@ def nats_config(
     )
 
 
+def _served(service: Service, node: str | None) -> tuple[str, ...]:
+    """The request subjects that *service* (on *node*) answers."""
+    return tuple(request_subject(service.name, name, node or "") for name in service.serves)
+
+
+def _answers(user: str) -> str:
+    """The subjects on which *user* hears answers.
+
+    Who may answer is named in the publish lists.  The server's ``allow_responses`` would do without, but
+    it remembers a permission for each message with a reply subject, deliveries of JetStream among
+    them, and walks them all once they are many: 10,000 keys cost a minute of its CPU.
+    """
+    return f"_INBOX_{token(user)}.>"
+
+
 def _inbox(user: str) -> Allowed:
-    """The subjects on which *user* hears answers, and sends itself a message to see it pass."""
-    own = (f"_INBOX_{token(user)}.>",)
+    """*user* hears answers, and sends itself a message to see it pass."""
+    own = (_answers(user),)
     return Allowed(own, own)
 
 
@@ -153,12 +173,10 @@ def _joined(parts: Iterable[Allowed]) -> Allowed:
 
 
 def _user(name: str, password: str, allowed: Allowed) -> str:
-    # allow_responses: answering a request is publishing to the asker's inbox, once per request.
     return (
         f"    {{ user: {_quoted(name)}, password: {_quoted(password)}, permissions: {{\n"
         f"      publish: {{ allow: {_listed(allowed.publish)} }},\n"
-        f"      subscribe: {{ allow: {_listed(allowed.subscribe)} }},\n"
-        f'      allow_responses: {{ max: 1, expires: "1m" }} }} }}'
+        f"      subscribe: {{ allow: {_listed(allowed.subscribe)} }} }} }}"
     )
 
 
