@@ -228,7 +228,7 @@ def test_shards_make_their_bucket_at_once(nats: NatsServer) -> None:
 def test_shard_whose_key_is_the_shard_alone(nats: NatsServer) -> None:
     async def test(bus: Bus, other: Bus) -> None:
         one, two = bus.publisher(NODES, "n1"), other.publisher(NODES, "n10")
-        await one.replace([NodeStatus(node="n1", policy_revision=4)])
+        await one.replace([NodeStatus(node="n1", addresses_used=4)])
         await two.replace([NodeStatus(node="n10")])
         async with other.table(NODES) as table, other.table(NODES, "n1") as mine:
             await eventually(lambda: table.complete == {"n1", "n10"} and mine.ready.is_set())

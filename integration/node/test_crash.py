@@ -80,11 +80,11 @@ async def fresh(here: Node) -> dict[str, Any]:
         "cirri_endpoints",
     ):
         (here.bpffs / name).unlink()
-    revision = here.statuses.revision_of("node1")
+    revision = here.acks.revision_of("node1")
     here.start()
     await answering(here)
     await eventually(
-        lambda: here.statuses.revision_of("node1") > revision and here.status.policy_revision > 0,
+        lambda: here.acks.revision_of("node1") > revision and here.ack.policy_revision > 0,
         what=str(here.status),
     )
     await eventually(
@@ -118,7 +118,7 @@ def test_killed_under_load_nothing_is_lost_and_it_is_useful_again_within_a_secon
             assert (stream.sent - stream.received, stream.broken) == (0, ""), f"of {stream.sent}"
             assert stream.sent > 500
             assert min(useful) < 1.0, useful  # the best of four: tests run beside each other
-            await eventually(lambda: here.status.policy_revision > 0)
+            await eventually(lambda: here.ack.policy_revision > 0)
             assert maps(here.bpffs) == before
             assert await fresh(here) == before
 
@@ -169,7 +169,7 @@ def test_a_wiped_store_takes_nothing_away() -> None:
                     assert not connects(x.netns, web.ipv4, 80, timeout_s=0.1)
                     await asyncio.sleep(0.05)
             await eventually(
-                lambda: len(here.endpoints) == 3 and here.status.policy_revision > 0, within_s=10
+                lambda: len(here.endpoints) == 3 and here.ack.policy_revision > 0, within_s=10
             )
             assert maps(here.bpffs) == before
 

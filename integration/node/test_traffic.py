@@ -149,7 +149,7 @@ def test_a_service_answers_on_its_cluster_ip() -> None:
             revision = 0
             for resource in service("10.96.0.10", [web.ipv4]):
                 revision = await here.cluster.put(resource)
-            await eventually(lambda: here.status.resources_revision >= revision, what=str(here.status))
+            await eventually(lambda: here.ack.resources_revision >= revision, what=str(here.status))
             with Echo(web.netns, 8080), Echo(web.netns, 8081):
                 said = await asyncio.to_thread(
                     subprocess.run,

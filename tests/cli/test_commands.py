@@ -15,11 +15,13 @@ from cirri.cli.context import RUN_DIR
 from cirri.cli.root import cli
 from cirri.kv import Bus
 from cirri.model import (
+    ACKS,
     ENDPOINTS,
     IDENTITIES,
     NODES,
     POLICIES,
     SELECTORS,
+    Ack,
     Bucket,
     Compiled,
     Direction,
@@ -355,7 +357,8 @@ def test_wait_names_the_nodes_that_are_behind_and_returns_when_they_are_not(cirr
 
         def acknowledge() -> None:
             for node in ("node1", "node2"):
-                cirri.put(NODES, NodeStatus(node=node, policy_revision=revision))
+                cirri.put(NODES, NodeStatus(node=node))
+                cirri.put(ACKS, Ack(node=node, policy_revision=revision))
 
         done = while_running(
             acknowledge, lambda: cirri.run("apply", "-f", POLICY, "--wait", "--timeout", "15")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cirri.cli.health import Consumer, Instance, components, managed, node_reports, slow_readers
-from cirri.model import Endpoint, NodeStatus, PodCIDRs, Resource
+from cirri.model import Ack, Endpoint, NodeStatus, PodCIDRs, Resource
 from cirri.runtime import Service
 
 CLUSTER = Service(name="policy", summary="", scope="cluster")
@@ -68,8 +68,14 @@ def test_nodes(
     status: NodeStatus | None, ranges: PodCIDRs | None, endpoints: list[Endpoint], problems: tuple[str, ...]
 ) -> None:
     statuses = {"n": status} if status else {}
-    (found,) = node_reports(["n"], statuses, {"n": ranges} if ranges else {}, endpoints)
+    (found,) = node_reports(["n"], statuses, {"n": ranges} if ranges else {}, endpoints, {})
     assert found.problems == problems
+
+
+def test_acknowledged_revisions() -> None:
+    acks = {"n": Ack(node="n", policy_revision=5, resources_revision=4)}
+    (found,) = node_reports(["n"], {"n": NodeStatus(node="n")}, {}, [], acks)
+    assert (found.policy_revision, found.resources_revision) == (5, 4)
 
 
 def test_pods_on_the_hosts_network_are_not_ours() -> None:

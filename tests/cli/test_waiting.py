@@ -6,7 +6,7 @@ import pytest
 
 from cirri.cli.waiting import Goal, behind, goal_of, unready
 from cirri.manifests.api import Result
-from cirri.model import NodeStatus, Resource
+from cirri.model import Ack, NodeStatus, Resource
 
 
 def result(kind: str, revision: int, name: str = "x") -> Result:
@@ -30,21 +30,32 @@ def test_goal(results: list[Result], goal: Goal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("goal", "status", "late"),
+    ("goal", "status", "ack", "late"),
     [
-        (Goal(5, 0), NodeStatus(node="n", policy_revision=5), {}),
-        (Goal(5, 0), NodeStatus(node="n", policy_revision=4), {"n": "policies up to 4 of 5"}),
-        (Goal(0, 5), NodeStatus(node="n", policy_revision=9), {"n": "services up to 0 of 5"}),
+        (Goal(5, 0), NodeStatus(node="n"), Ack(node="n", policy_revision=5), {}),
+        (
+            Goal(5, 0),
+            NodeStatus(node="n"),
+            Ack(node="n", policy_revision=4),
+            {"n": "policies up to 4 of 5"},
+        ),
+        (
+            Goal(0, 5),
+            NodeStatus(node="n"),
+            Ack(node="n", policy_revision=9),
+            {"n": "services up to 0 of 5"},
+        ),
         (
             Goal(5, 5),
             NodeStatus(node="n", errors=("no map",)),
+            None,
             {"n": "policies up to 0 of 5 and services up to 0 of 5; no map"},
         ),
-        (Goal(0, 0), None, {"n": "has not reported"}),
+        (Goal(0, 0), None, None, {"n": "has not reported"}),
     ],
 )
-def test_behind(goal: Goal, status: NodeStatus | None, late: dict[str, str]) -> None:
-    assert behind(goal, ["n"], {"n": status} if status else {}) == late
+def test_behind(goal: Goal, status: NodeStatus | None, ack: Ack | None, late: dict[str, str]) -> None:
+    assert behind(goal, ["n"], {"n": status} if status else {}, {"n": ack} if ack else {}) == late
 
 
 def deployment(generation: int, **status: Any) -> Resource:

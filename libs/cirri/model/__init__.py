@@ -10,7 +10,7 @@ from cirri.model.bucket import Bucket
 from cirri.model.endpoint import ENDPOINTS, Endpoint, EndpointState
 from cirri.model.identity import IDENTITIES, Identity
 from cirri.model.lease import LEASES, Lease
-from cirri.model.node import NODES, POD_CIDRS, NodeStatus, PodCIDRs
+from cirri.model.node import ACKS, NODES, POD_CIDRS, Ack, NodeStatus, PodCIDRs
 from cirri.model.policy import (
     POLICIES,
     SELECTORS,
@@ -32,10 +32,12 @@ BUCKETS: tuple[Bucket[Any], ...] = (
     POLICIES,
     ENDPOINTS,
     NODES,
+    ACKS,
     LEASES,
 )
 
 __all__ = [
+    "ACKS",
     "BUCKETS",
     "ENDPOINTS",
     "IDENTITIES",
@@ -45,6 +47,7 @@ __all__ = [
     "POLICIES",
     "RESOURCES",
     "SELECTORS",
+    "Ack",
     "Bucket",
     "Compiled",
     "Direction",

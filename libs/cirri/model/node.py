@@ -47,6 +47,4 @@ class Ack(Struct, frozen=True, kw_only=True):
 
 POD_CIDRS = Bucket("podcidrs", PodCIDRs, lambda p: token(p.node), writer="ipam")
 NODES = Bucket("nodes", NodeStatus, lambda n: token(n.node), writer="datapath", shard="node")
-ACKS = Bucket(
-    "acks", Ack, lambda a: token(a.node), writer="datapath", shard="node", history=1
-)
+ACKS = Bucket("acks", Ack, lambda a: token(a.node), writer="datapath", shard="node", history=1)

@@ -30,6 +30,7 @@ from cirri.engine import Compiler
 from cirri.kv import Bus, Table
 from cirri.labels import LabelFilter, canonical, pod_labels, probes
 from cirri.model import (
+    ACKS,
     ENDPOINTS,
     IDENTITIES,
     NODES,
@@ -37,6 +38,7 @@ from cirri.model import (
     POLICIES,
     RESOURCES,
     SELECTORS,
+    Ack,
     Compiled,
     Endpoint,
     Identity,
@@ -81,6 +83,7 @@ class Cluster:
             self._cidrs,
             self.bus.publisher(ENDPOINTS, "nobody"),
             self.bus.publisher(NODES, "nobody"),
+            self.bus.publisher(ACKS, "nobody"),
         ):
             await publisher.start()
         await self._resources.replace(self.resources.values())
@@ -181,6 +184,7 @@ class Node:
         self.cluster: Cluster
         self.endpoints: Table[Endpoint]
         self.statuses: Table[NodeStatus]
+        self.acks: Table[Ack]
 
     # the machine ---------------------------------------------------------------------
 
@@ -260,12 +264,17 @@ class Node:
         """What it says of itself."""
         return self.statuses.get(NODE) or NodeStatus(node=NODE)
 
+    @property
+    def ack(self) -> Ack:
+        """What it says is in force."""
+        return self.acks.get(NODE) or Ack(node=NODE)
+
     async def enforced(self, revision: int, *, within_s: float = 5.0) -> None:
         """Return when the node says that every policy up to *revision* is in force."""
         await eventually(
-            lambda: self.status.policy_revision >= revision,
+            lambda: self.ack.policy_revision >= revision,
             within_s=within_s,
-            what=f"policy {revision}: {self.status}",
+            what=f"policy {revision}: {self.ack} {self.status}",
         )
 
     # CNI -------------------------------------------------------------------------------
@@ -350,7 +359,11 @@ async def node(*, service: bool = True, cidrs: tuple[str, ...] | None = None) ->
         here.bus = await Bus.connect(here.nats.url, name="test")
         here.cluster = Cluster(here.bus)
         await here.cluster.start(here.cidrs if cidrs is None else cidrs)
-        async with here.bus.table(ENDPOINTS) as here.endpoints, here.bus.table(NODES) as here.statuses:
+        async with (
+            here.bus.table(ENDPOINTS) as here.endpoints,
+            here.bus.table(NODES) as here.statuses,
+            here.bus.table(ACKS) as here.acks,
+        ):
             if service:
                 here.start()
                 await answering(here)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from cirri.model import Endpoint, NodeStatus, PodCIDRs, Resource
+from cirri.model import Ack, Endpoint, NodeStatus, PodCIDRs, Resource
 from cirri.model.bucket import text_of
 from cirri.runtime.contract import Service
 
@@ -131,6 +131,7 @@ def node_reports(
     statuses: Mapping[str, NodeStatus],
     ranges: Mapping[str, PodCIDRs],
     endpoints: Sequence[Endpoint],
+    acks: Mapping[str, Ack],
 ) -> tuple[Node, ...]:
     """Each node, with what is wrong on it."""
     found = []
@@ -146,12 +147,12 @@ def node_reports(
             for e in endpoints
             if e.node == name and e.error
         ]
-        seen = status or NodeStatus(node=name)
+        seen, ack = status or NodeStatus(node=name), acks.get(name) or Ack(node=name)
         found.append(
             Node(
                 name=name,
-                policy_revision=seen.policy_revision,
-                resources_revision=seen.resources_revision,
+                policy_revision=ack.policy_revision,
+                resources_revision=ack.resources_revision,
                 pods=sum(1 for e in endpoints if e.node == name),
                 addresses_used=seen.addresses_used,
                 addresses_total=seen.addresses_total,

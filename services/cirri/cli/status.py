@@ -16,7 +16,17 @@ from cirri.cli.context import Target
 from cirri.cli.health import Consumer, Instance, Report, components, managed, node_reports, slow_readers
 from cirri.cli.output import emit, output, table
 from cirri.errors import CirriError
-from cirri.model import BUCKETS, ENDPOINTS, IDENTITIES, NODES, POD_CIDRS, POLICIES, RESOURCES, resource_key
+from cirri.model import (
+    ACKS,
+    BUCKETS,
+    ENDPOINTS,
+    IDENTITIES,
+    NODES,
+    POD_CIDRS,
+    POLICIES,
+    RESOURCES,
+    resource_key,
+)
 
 if TYPE_CHECKING:
     from cirri.kv import Bus, Entry, Message
@@ -82,12 +92,13 @@ async def examine(bus: Bus) -> Report:
     nodes = [e.value.name for e in await _entries(bus, RESOURCES, resource_key("Node", "", "*", "*"))]
     pods = [e.value for e in await _entries(bus, RESOURCES, resource_key("Pod", "*", "*", "*"))]
     statuses = {e.value.node: e.value for e in await _entries(bus, NODES)}
+    acks = {e.value.node: e.value for e in await _entries(bus, ACKS)}
     ranges = {e.value.node: e.value for e in await _entries(bus, POD_CIDRS)}
     endpoints = [e.value for e in await _entries(bus, ENDPOINTS)]
     identities = [e.value for e in await _entries(bus, IDENTITIES)]
     policies = [e.value for e in await _entries(bus, POLICIES)]
     parts = components(_contracts(), instances, sorted(nodes))
-    places = node_reports({*nodes, *statuses}, statuses, ranges, endpoints)
+    places = node_reports({*nodes, *statuses}, statuses, ranges, endpoints, acks)
     ready, wanted = managed(pods, endpoints)
     problems = [f"{c.name}: {p}" for c in parts for p in c.problems]
     problems += [f"{n.name}: {p}" for n in places for p in n.problems]

@@ -11,7 +11,7 @@ from cirri.errors import CirriError
 from cirri.manifests.api import Result
 from cirri.manifests.config import CONFIG_NAME
 from cirri.manifests.kinds import POLICY_KINDS
-from cirri.model import NODES, RESOURCES, NodeStatus, Resource, resource_key
+from cirri.model import ACKS, NODES, RESOURCES, Ack, NodeStatus, Resource, resource_key
 
 if TYPE_CHECKING:
     from cirri.kv import Bus
@@ -41,7 +41,9 @@ def goal_of(results: Iterable[Result]) -> Goal:
     return Goal(policy, datapath)
 
 
-def behind(goal: Goal, nodes: Iterable[str], statuses: Mapping[str, NodeStatus]) -> dict[str, str]:
+def behind(
+    goal: Goal, nodes: Iterable[str], statuses: Mapping[str, NodeStatus], acks: Mapping[str, Ack]
+) -> dict[str, str]:
     """Nodes that have not realized *goal*, and how far they are."""
     late = {}
     for node in sorted(nodes):
@@ -49,11 +51,11 @@ def behind(goal: Goal, nodes: Iterable[str], statuses: Mapping[str, NodeStatus])
         if status is None:
             late[node] = "has not reported"
             continue
-        parts = []
-        if status.policy_revision < goal.policy:
-            parts.append(f"policies up to {status.policy_revision} of {goal.policy}")
-        if status.resources_revision < goal.datapath:
-            parts.append(f"services up to {status.resources_revision} of {goal.datapath}")
+        parts, ack = [], acks.get(node) or Ack(node=node)
+        if ack.policy_revision < goal.policy:
+            parts.append(f"policies up to {ack.policy_revision} of {goal.policy}")
+        if ack.resources_revision < goal.datapath:
+            parts.append(f"services up to {ack.resources_revision} of {goal.datapath}")
         if parts:
             late[node] = " and ".join(parts) + "".join(f"; {error}" for error in status.errors)
     return late
@@ -146,13 +148,14 @@ async def acknowledged(bus: Bus, results: Sequence[Result], timeout_s: float) ->
     deadline = time.monotonic() + timeout_s
     async with (
         bus.table(NODES) as statuses,
+        bus.table(ACKS) as acks,
         bus.table(RESOURCES, resource_key("Node", "", "*", "*")) as nodes,
         bus.table(RESOURCES, resource_key("Pod", "*", "*", "*")) as pods,
         bus.table(RESOURCES, resource_key("Deployment", "*", "*", "*")) as deployments,
         bus.table(RESOURCES, resource_key("Service", "*", "*", "*")) as services,
         bus.table(RESOURCES, resource_key("EndpointSlice", "*", "*", "*")) as slices,
     ):
-        # Not the statuses: nobody completes that bucket while there is no node.
+        # Not the statuses and acks: nobody completes these buckets while there is no node.
         tables = (nodes, pods, deployments, services, slices)
         while True:
             late = {"bucket resources": "cannot be read"}
@@ -169,8 +172,12 @@ async def acknowledged(bus: Bus, results: Sequence[Result], timeout_s: float) ->
                         if missing := unlisted(service, pods.values(), own.values()):
                             late[f"service {service.name}"] = f"does not lead to {', '.join(sorted(missing))}"
                         newest = max([newest, *map(slices.revision_of, own)])
-                by_node = {status.node: status for status in statuses.values()}
-                late |= behind(Goal(goal.policy, newest), [node.name for node in nodes.values()], by_node)
+                late |= behind(
+                    Goal(goal.policy, newest),
+                    [node.name for node in nodes.values()],
+                    {status.node: status for status in statuses.values()},
+                    {ack.node: ack for ack in acks.values()},
+                )
             if not late:
                 return
             if time.monotonic() >= deadline:

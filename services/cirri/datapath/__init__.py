@@ -2,7 +2,7 @@
 
 Reads   resources (Pods of its node, Namespaces, Nodes, Services, EndpointSlices, the configuration),
         identities, policies, selectors, endpoints and nodes of everybody, its ranges in podcidrs
-Writes  the pinned maps; its shard of endpoints and nodes
+Writes  the pinned maps; its shard of endpoints, nodes and acks
 Serves  container runtimes, through ``cirri-cni`` on the socket RUN_DIR/cni.sock
 Needs   CAP_BPF and CAP_PERFMON (programs), CAP_NET_ADMIN (devices), CAP_SYS_ADMIN (pods' namespaces)
 
@@ -10,7 +10,7 @@ Forwarding state lives in pinned maps and attached programs: without this proces
 bus, all that is realized goes on.
 """
 
-from cirri.model import ENDPOINTS, IDENTITIES, NODES, POD_CIDRS, POLICIES, RESOURCES, SELECTORS
+from cirri.model import ACKS, ENDPOINTS, IDENTITIES, NODES, POD_CIDRS, POLICIES, RESOURCES, SELECTORS
 from cirri.runtime.contract import Service
 
 SERVICE = Service(
@@ -18,7 +18,7 @@ SERVICE = Service(
     summary="The node's kernel forwards and enforces what the cluster wants",
     scope="node",
     reads=(RESOURCES, IDENTITIES, POLICIES, SELECTORS, ENDPOINTS, NODES, POD_CIDRS),
-    writes=(ENDPOINTS, NODES),
+    writes=(ENDPOINTS, NODES, ACKS),
     maps=(
         "cirri_ct",
         "cirri_endpoint_slots",

@@ -10,7 +10,7 @@ from cirri.datapath.report import Reporter
 from cirri.datapath.store import Store
 from cirri.datapath.sync import Sync
 from cirri.datapath.views import Views
-from cirri.model import ENDPOINTS, NODES, NodeStatus
+from cirri.model import ACKS, ENDPOINTS, NODES, NodeStatus
 from cirri.runtime import Runtime, run
 
 SWEEP_S = 30.0
@@ -27,6 +27,7 @@ async def serve(rt: Runtime) -> None:
         settings.node,
         endpoints=rt.publisher(ENDPOINTS),
         nodes=rt.publisher(NODES),
+        acks=rt.publisher(ACKS),
         views=views,
         store=store,
         log=log,
@@ -42,8 +43,6 @@ async def serve(rt: Runtime) -> None:
             node=settings.node,
             addresses=node.addresses,
             pod_cidrs=endpoints.cidrs,
-            policy_revision=sync.policy_revision,
-            resources_revision=sync.resources_revision,
             addresses_used=endpoints.pool.used(),
             addresses_total=endpoints.pool.total(),
             errors=(*node.faults, *endpoints.faults, *route_faults, *sync.faults()),
@@ -55,6 +54,7 @@ async def serve(rt: Runtime) -> None:
         if sync.book.here(now):
             kernel.runtime.next_epoch()
         reporter.status(now)
+        reporter.acknowledge(sync.policy_revision, sync.resources_revision)
 
     async def follow_ranges() -> None:
         async for _ in views.cidrs.changes():

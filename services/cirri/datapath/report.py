@@ -1,4 +1,4 @@
-"""Say what is realized: endpoint files and records, the node's status, names for the CLI."""
+"""Say what is realized: endpoint files and records, status and acknowledgement, names for the CLI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cirri.datapath.regenerate import Local
 from cirri.datapath.store import Store
 from cirri.datapath.views import Views
 from cirri.kv import BusError, Publisher
-from cirri.model import Endpoint, NodeStatus
+from cirri.model import Ack, Endpoint, NodeStatus
 from cirri.model.bucket import token
 from cirri.runtime.logs import Log
 
@@ -26,7 +26,7 @@ FIRST_S = 3.0
 
 
 class Reporter:
-    """Writes bucket ``endpoints`` and ``nodes`` (this node's shards) and the endpoint files."""
+    """Writes buckets ``endpoints``, ``nodes`` and ``acks`` (this node's shards) and the endpoint files."""
 
     def __init__(
         self,
@@ -34,18 +34,22 @@ class Reporter:
         *,
         endpoints: Publisher[Endpoint],
         nodes: Publisher[NodeStatus],
+        acks: Publisher[Ack],
         views: Views,
         store: Store,
         log: Log,
     ) -> None:
         self.node, self.views, self.store, self.log = node, views, store, log
-        self._endpoints, self._nodes = endpoints, nodes
+        self._endpoints, self._nodes, self._acks = endpoints, nodes, acks
         self._saved: dict[int, object] = {}
         self._said: dict[int, Endpoint] = {}
         self._due: dict[int, Local | None] = {}
         self._lazy: dict[int, Local] = {}
         self._status: NodeStatus | None = None
         self._status_due = asyncio.Event()
+        self._ack = Ack(node=node)
+        self._ack_due = asyncio.Event()
+        self._ack_due.set()  # what the service before said may hold no more
         self._wake, self._lazily, self._files = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def changed(self, local: Local) -> None:
@@ -80,6 +84,13 @@ class Reporter:
             self._status = status
             self._status_due.set()
 
+    def acknowledge(self, policy_revision: int, resources_revision: int) -> None:
+        """Say up to which revisions of bucket ``resources`` everything is in force."""
+        ack = Ack(node=self.node, policy_revision=policy_revision, resources_revision=resources_revision)
+        if ack != self._ack:
+            self._ack = ack
+            self._ack_due.set()
+
     def endpoint(self, local: Local) -> Endpoint:
         """The record of *local* as others see it."""
         record, policies = local.record, self.views.policies
@@ -109,6 +120,7 @@ class Reporter:
         """Publish from now on; first the whole state, so that nothing old is left."""
         tasks.create_task(self._publish(tasks, locals_))
         tasks.create_task(self._publish_status(tasks))
+        tasks.create_task(self._publish_acks(tasks))
         tasks.create_task(self._publish_lazily())
         tasks.create_task(self._write_names(locals_, run_dir))
 
@@ -136,13 +148,19 @@ class Reporter:
         while True:
             await self._status_due.wait()
             self._status_due.clear()
-            if self._status is not None:
-                put = self._nodes.put if declared else self._declare
+            if (status := self._status) is not None:
+                write = self._nodes.put(status) if declared else self._nodes.replace([status])
                 declared = True
-                tasks.create_task(self._quiet(put(self._status)))
+                tasks.create_task(self._quiet(write))
 
-    async def _declare(self, status: NodeStatus) -> int:
-        return await self._nodes.replace([status])
+    async def _publish_acks(self, tasks: asyncio.TaskGroup) -> None:
+        declared = False
+        while True:
+            await self._ack_due.wait()
+            self._ack_due.clear()
+            write = self._acks.put(self._ack) if declared else self._acks.replace([self._ack])
+            declared = True
+            tasks.create_task(self._quiet(write))
 
     async def _publish_lazily(self) -> None:
         while True:

@@ -121,5 +121,4 @@ def progress(cluster: Cluster, topology: Topology) -> dict[str, object]:
         for s in dns_slices
         for e in s.manifest.get("endpoints") or []
     )
-    acknowledged = {n.node: n.resources_revision for n in cluster.nodes}
-    return {"nodes": ready, "dns": answering, "acknowledged": acknowledged}
+    return {"nodes": ready, "dns": answering}
