@@ -25,7 +25,7 @@ debian() {  # ID, VERSION_ID and the codenames as os-release(5) has them; testin
   [ "${ID:-}" = debian ] && [ "${VERSION_ID:-99}" -ge 12 ] 2>/dev/null && return
   [ "${DEBIAN_CODENAME:-${VERSION_CODENAME:-}}" = bookworm ]
 }
-name() { (. /etc/os-release 2>/dev/null && echo "${PRETTY_NAME:-$ID}" || uname -s); }
+name() { (. /etc/os-release 2>/dev/null && echo "${PRETTY_NAME:-${ID:-$(uname -s)}}") || uname -s; }
 mighty() {  # CAP_NET_ADMIN and CAP_SYS_ADMIN, which the root of a plain container has not
   local held=$((16#$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)))
   (( held >> 12 & 1 && held >> 21 & 1 ))

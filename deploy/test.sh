@@ -10,7 +10,7 @@ sweep() { .venv/bin/python -m cirri.testing.leftovers "$@"; }
 say() { printf 'cirri test: %s\n' "$1" >&2; }
 
 # A machine with systemd has it mounted, others have not.
-mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf || { say "cannot mount the BPF file system on /sys/fs/bpf"; exit 1; }
+[ "$(stat -f -c %T /sys/fs/bpf 2>/dev/null)" = bpf_fs ] || mount -t bpf bpf /sys/fs/bpf || { say "cannot mount the BPF file system on /sys/fs/bpf"; exit 1; }
 sweep
 
 # In a process group of its own, so that pytest is interrupted once, by us, whoever got the signal:
