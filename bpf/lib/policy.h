@@ -82,3 +82,83 @@ static __always_inline bool policy_any_is_longer(const struct policy_key *asked,
 	}
 	return false;
 }
+
+/* How answers were found lately: to walk the trie from new costs a new connection more than all
+ * else.  Each CPU has its own.  One holds while the epoch does that was read before it was found.
+ */
+enum policy_side {
+	SIDE_NONE = 0,		/* no entry is about it */
+	SIDE_PEER = 1,		/* one that names the peer decides */
+	SIDE_ANY = 2,
+};
+
+struct policy_memo {
+	__u32  policy_id;	/* what was asked, as in struct policy_key */
+	__u32  identity;
+	__u8   direction;
+	__u8   protocol;
+	__be16 port;
+	__u32  epoch;
+	__u8   decides;		/* enum policy_side */
+	__u8   match;		/* enum policy_match */
+	__u16  pad;
+};
+
+MAP(cirri_policy_memos, PERCPU_ARRAY, __u32, struct policy_memo, 1024);
+
+/* Where the answer for *key* is remembered, if it is. */
+static __always_inline struct policy_memo *policy_memo_of(const struct policy_key *key)
+{
+	__u32 last = key->port | (__u32)key->protocol << 16 | (__u32)key->direction << 24;
+	__u32 index = (key->policy_id * 0x9e3779b1 ^ key->identity * 0x85ebca6b ^ last * 0xc2b2ae35) >> 22;
+
+	return bpf_map_lookup_elem(&cirri_policy_memos, &index);
+}
+
+static __always_inline bool policy_memo_holds(const struct policy_memo *memo, const struct policy_key *key,
+					      __u32 epoch)
+{
+	return memo->policy_id == key->policy_id && memo->identity == key->identity &&
+	       memo->direction == key->direction && memo->protocol == key->protocol &&
+	       memo->port == key->port && memo->epoch == epoch;
+}
+
+/* Which of the entries about *asked* decides, and how it matched.
+ */
+static __noinline int policy_choose(const struct policy_key *asked, __u8 *decides)
+{
+	struct policy_value *specific, *any, *chosen;
+	struct policy_key key;
+	__u32 bits;
+	bool named;
+
+	if (!asked || !decides)
+		return MATCH_NONE;
+	key = *asked;
+	specific = bpf_map_lookup_elem(&cirri_policy, &key);
+	key.identity = 0;
+	any = bpf_map_lookup_elem(&cirri_policy, &key);
+	if (specific && specific->deny)
+		chosen = specific;
+	else if (any && (!specific || any->deny))
+		chosen = any;
+	else if (any && any->priority != specific->priority)
+		chosen = any->priority > specific->priority ? any : specific;
+	else if (any)
+		chosen = policy_any_is_longer(asked, specific, any) ? any : specific;
+	else
+		chosen = specific;
+
+	*decides = SIDE_NONE;
+	if (!chosen)
+		return MATCH_NONE;
+	named = chosen == specific;
+	*decides = named ? SIDE_PEER : SIDE_ANY;
+	key.identity = named ? asked->identity : 0;
+	bits = policy_prefix(&key, chosen);
+	if (bits == POLICY_PREFIX_PORT)
+		return named ? MATCH_IDENTITY_PORT : MATCH_PORT;
+	if (bits == POLICY_PREFIX_PROTOCOL)
+		return named ? MATCH_IDENTITY_PROTOCOL : MATCH_PROTOCOL;
+	return named ? MATCH_IDENTITY : MATCH_ALL;
+}

@@ -37,35 +37,27 @@ GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
 			.protocol = packet->protocol,
 			.port = packet->destination_port,
 		};
-		struct policy_value *specific = bpf_map_lookup_elem(&cirri_policy, &key);
-		struct policy_value *any;
+		const struct runtime *runtime = runtime_get();
+		__u32 epoch = runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
+		struct policy_memo *memo = policy_memo_of(&key);
 
-		key.identity = 0;
-		any = bpf_map_lookup_elem(&cirri_policy, &key);
-		if (specific && specific->deny)
-			chosen = specific;
-		else if (any && (!specific || any->deny))
-			chosen = any;
-		else if (any && any->priority != specific->priority)
-			chosen = any->priority > specific->priority ? any : specific;
-		else if (any) {
-			key.identity = peer;
-			chosen = policy_any_is_longer(&key, specific, any) ? any : specific;
-		} else
-			chosen = specific;
-
+		if (!memo)
+			return DROP_INVALID;
+		if (!policy_memo_holds(memo, &key, epoch)) {
+			memo->match = policy_choose(&key, &memo->decides);
+			memo->policy_id = key.policy_id;
+			memo->identity = peer;
+			memo->direction = direction;
+			memo->protocol = key.protocol;
+			memo->port = key.port;
+			memo->epoch = epoch;
+		}
+		if (memo->decides) {
+			key.identity = memo->decides == SIDE_PEER ? peer : 0;
+			chosen = bpf_map_lookup_elem(&cirri_policy, &key);
+		}
 		if (chosen) {
-			bool named = chosen == specific;
-			__u32 bits;
-
-			key.identity = named ? peer : 0;
-			bits = policy_prefix(&key, chosen);
-			if (bits == POLICY_PREFIX_PORT)
-				verdict->match = named ? MATCH_IDENTITY_PORT : MATCH_PORT;
-			else if (bits == POLICY_PREFIX_PROTOCOL)
-				verdict->match = named ? MATCH_IDENTITY_PROTOCOL : MATCH_PROTOCOL;
-			else
-				verdict->match = named ? MATCH_IDENTITY : MATCH_ALL;
+			verdict->match = memo->match;
 			verdict->rule = chosen->rule;
 			/* Not atomic: values of an LPM trie are not aligned, and an atomic operation
 			 * across two cache lines locks the bus (measured: 60 us and more).

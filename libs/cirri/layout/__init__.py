@@ -36,12 +36,15 @@ from cirri.layout.metrics import METRICS, MetricsValue, metrics_index, metrics_o
 from cirri.layout.mirror import Codec, Mirror
 from cirri.layout.policy import (
     POLICY,
+    POLICY_MEMOS,
     POLICY_PREFIX_PEER,
     POLICY_PREFIX_PORT,
     POLICY_PREFIX_PROTOCOL,
     PolicyDirection,
     PolicyKey,
     PolicyMatch,
+    PolicyMemo,
+    PolicySide,
     PolicyValue,
 )
 from cirri.layout.runtime import RUNTIME, RuntimeConfig
@@ -68,6 +71,7 @@ MIRRORS: tuple[type[Mirror], ...] = (
     LbReverse,
     MetricsValue,
     PolicyKey,
+    PolicyMemo,
     PolicyValue,
     RuntimeConfig,
 )
@@ -88,6 +92,7 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
         LB_REVERSE,
         METRICS,
         POLICY,
+        POLICY_MEMOS,
         RUNTIME,
     )
 }
@@ -111,6 +116,7 @@ ENUMS: tuple[EnumMirror, ...] = (
     EnumMirror("reserved_identity", "lib/ipcache.h", "IDENTITY_", ReservedIdentity),
     EnumMirror("policy_direction", "lib/policy.h", "POLICY_", PolicyDirection),
     EnumMirror("policy_match", "lib/policy.h", "MATCH_", PolicyMatch),
+    EnumMirror("policy_side", "lib/policy.h", "SIDE_", PolicySide),
 )
 """``enum drop_reason`` is proved by :func:`cirri.layout.drop.drop_asserts`, with its texts."""
 
@@ -145,6 +151,7 @@ __all__ = [
     "METRICS",
     "MIRRORS",
     "POLICY",
+    "POLICY_MEMOS",
     "POLICY_PREFIX_PEER",
     "POLICY_PREFIX_PORT",
     "POLICY_PREFIX_PROTOCOL",
@@ -181,6 +188,8 @@ __all__ = [
     "PolicyDirection",
     "PolicyKey",
     "PolicyMatch",
+    "PolicyMemo",
+    "PolicySide",
     "PolicyValue",
     "ReservedIdentity",
     "RuntimeConfig",

@@ -4,6 +4,7 @@ from enum import IntEnum
 from typing import ClassVar, Self
 
 from cirri.layout.mirror import U8, U16, U32, U64, Be16, Mirror
+from cirri.layout.scalar import U32_NUMBER
 from cirri.layout.spec import NO_PREALLOC, MapSpec, MapType
 
 HEADER = "lib/policy.h"
@@ -118,3 +119,33 @@ class PolicyValue(Mirror, frozen=True, kw_only=True):
 
 
 POLICY = MapSpec("cirri_policy", HEADER, MapType.LPM_TRIE, PolicyKey, PolicyValue, 262144, flags=NO_PREALLOC)
+
+
+class PolicySide(IntEnum):
+    """``enum policy_side``."""
+
+    NONE = 0
+    PEER = 1
+    ANY = 2
+
+
+class PolicyMemo(Mirror, frozen=True, kw_only=True):
+    """How programs found an answer lately; theirs alone."""
+
+    c_name: ClassVar[str] = "policy_memo"
+    header: ClassVar[str] = HEADER
+
+    policy_id: U32 = 0
+    identity: U32 = 0
+    direction: U8 = 0
+    protocol: U8 = 0
+    port: Be16 = 0
+    epoch: U32 = 0
+    decides: U8 = 0
+    """:class:`PolicySide`."""
+    match: U8 = 0
+    """:class:`PolicyMatch`."""
+    pad: U16 = 0
+
+
+POLICY_MEMOS = MapSpec("cirri_policy_memos", HEADER, MapType.PERCPU_ARRAY, U32_NUMBER, PolicyMemo, 1024)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,9 +32,11 @@ from cirri.layout import (
     EVENT_COUNTER,
     EVENTS,
     FRAGMENTS,
+    HOPS,
     IPCACHE,
     METRICS,
     POLICY,
+    POLICY_MEMOS,
     RUNTIME,
     DropReason,
     EndpointValue,
@@ -135,6 +138,7 @@ class World:
         self.runtime = open_pinned(self.bpffs, RUNTIME)
         self._metrics: Any = open_pinned(self.bpffs, METRICS)
         self._counters: Any = open_pinned(self.bpffs, EVENT_COUNTER)
+        self._remembered: Any = [open_pinned(self.bpffs, spec) for spec in (HOPS, POLICY_MEMOS)]
         self._counts: dict[bytes, bytes] = {}
         self.ring = RingBuffer(self.bpffs / EVENTS.name)
         self.reset()
@@ -146,6 +150,8 @@ class World:
             each.close()
         self._metrics.close()
         self._counters.close()
+        for each in self._remembered:
+            each.close()
         self.programs.close()
 
     # the world ---------------------------------------------------------------
@@ -154,6 +160,10 @@ class World:
         """Nothing is known of any connection, no policy is in force, A, B, R and the host are there."""
         for each in (self.ct, self.fragments, self.policy, self.endpoints, self.ipcache):
             each.clear()
+        for each in self._remembered:  # the epoch is what it was
+            nothing = bytes(len(each.get_raw(bytes(4))))
+            keys = b"".join(index.to_bytes(4, sys.byteorder) for index in range(1024))
+            each.put_many_raw(keys, nothing * 1024)
         self.runtime.put(0, RuntimeConfig(epoch=EPOCH, uplink_ifindex=UPLINK))
         for pod in PODS.values():
             self.set_pod(pod.name, policy_id=0, flags=0)

@@ -33,6 +33,7 @@ SERVICE = Service(
         "cirri_lb_services",
         "cirri_metrics",
         "cirri_policy",
+        "cirri_policy_memos",
         "cirri_runtime",
     ),
     capabilities=("BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN"),

@@ -319,6 +319,7 @@ class Kernel:
         self.policies = Policies(
             open_pinned(bpffs, POLICY), open_pinned(bpffs, ENDPOINTS), open_pinned(bpffs, ENDPOINT_SLOTS)
         )
+        self.runtime.next_epoch()  # what programs remember may be from before a crash
 
     def faults(self) -> list[str]:
         """What is not in the kernel although it should be, one sentence each."""
