@@ -2,7 +2,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from cirri.addresses import Pool, cluster_pools
+from cirri.addresses import NodeAddresses, Pool, cluster_pools
 from cirri.ipam.assign import assign
 from cirri.model import NodeStatus, PodCIDRs
 
@@ -10,7 +10,8 @@ POOLS = cluster_pools({}).enabled
 SMALL = (Pool(4, (ip_network("10.0.0.0/23"),), 24),)
 
 
-def report(node: str, *cidrs: str, used: int = 0, total: int = 0) -> tuple[str, NodeStatus]:
+def report(node: str, *cidrs: str, used: int = 0) -> tuple[str, NodeStatus]:
+    total = NodeAddresses.of(cidrs).total()
     return node, NodeStatus(node=node, pod_cidrs=cidrs, addresses_used=used, addresses_total=total)
 
 
@@ -73,35 +74,63 @@ def test_ranges_in_force_on_a_node_without_its_object_are_given_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("used", "total", "taken_up", "expected"),
+    ("used", "taken_up", "expected"),
     [
-        (100, 253, True, ("10.0.0.0/24",)),
-        (228, 253, True, ("10.0.0.0/24", "10.0.1.0/24")),
-        (253, 253, True, ("10.0.0.0/24", "10.0.1.0/24")),
-        (253, 253, False, ("10.0.0.0/24",)),
-        (2, 5, True, ("10.0.0.0/24", "10.0.1.0/24")),
+        (100, True, ("10.0.0.0/24",)),
+        (228, True, ("10.0.0.0/24", "10.0.1.0/24")),
+        (253, True, ("10.0.0.0/24", "10.0.1.0/24")),
+        (253, False, ("10.0.0.0/24",)),
     ],
 )
-def test_growth(used: int, total: int, taken_up: bool, expected: tuple[str, ...]) -> None:
-    reports = dict([report("n1", *(["10.0.0.0/24"] if taken_up else []), used=used, total=total)])
+def test_growth(used: int, taken_up: bool, expected: tuple[str, ...]) -> None:
+    reports = dict([report("n1", *(["10.0.0.0/24"] if taken_up else []), used=used)])
     found = assign(SMALL, {"n1"}, reports, dict([given("n1", "10.0.0.0/24")]))
     assert found["n1"].cidrs == expected
     assert found["n1"].error == ""
 
 
-def test_both_families_grow_together() -> None:
-    both = ("10.52.0.0/24", "fd00:10:52::/120")
-    reports = dict([report("n1", *both, used=253, total=253)])
-    found = assign(POOLS, {"n1"}, reports, dict([given("n1", *both)]))
-    assert found["n1"].cidrs == (*both, "10.52.1.0/24", "fd00:10:52::100/120")
+def test_few_addresses_are_few_before_most_are_used() -> None:
+    pool = Pool(4, (ip_network("10.0.0.0/28"),), 29)
+    found = assign([pool], {"n1"}, dict([report("n1", "10.0.0.0/29", used=2)]), {})
+    assert found["n1"].cidrs == ("10.0.0.0/29", "10.0.0.8/29")
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "mask_size", "pods", "more"),
+    [
+        pytest.param(("10.52.0.0/24", "fd00:10:52::/120"), 24, 100, (), id="room in both"),
+        pytest.param(
+            ("10.52.0.0/24", "fd00:10:52::/120"), 24, 250, ("10.52.1.0/24", "fd00:10:52::100/120"), id="both"
+        ),
+        pytest.param(("10.52.0.0/28", "fd00:10:52::/120"), 28, 5, (), id="room in the small one"),
+        pytest.param(("10.52.0.0/28", "fd00:10:52::/120"), 28, 13, ("10.52.0.16/28",), id="the small one"),
+    ],
+)
+def test_each_family_grows_when_it_is_full(
+    cidrs: tuple[str, ...], mask_size: int, pods: int, more: tuple[str, ...]
+) -> None:
+    pools = cluster_pools({"cluster-pool-ipv4-mask-size": str(mask_size)}).enabled
+    reports = dict([report("n1", *cidrs, used=2 * pods)])
+    found = assign(pools, {"n1"}, reports, dict([given("n1", *cidrs)]))
+    assert found["n1"].cidrs == (*cidrs, *more)
+
+
+def test_only_the_family_that_is_full_cannot_grow() -> None:
+    pools = (Pool(4, (ip_network("10.0.0.0/28"),), 28), Pool(6, (ip_network("fd00::/120"),), 120))
+    cidrs = ("10.0.0.0/28", "fd00::/120")
+    found = assign(pools, {"n1"}, dict([report("n1", *cidrs, used=26)]), dict([given("n1", *cidrs)]))
+    assert found["n1"].cidrs == cidrs
+    assert found["n1"].error == (
+        "no further /28 range in 10.0.0.0/28 for n1: add a prefix to cluster-pool-ipv4-cidr"
+    )
 
 
 def test_growth_is_not_possible() -> None:
     current = dict([given("n1", "10.0.0.0/24", "10.0.1.0/24")])
-    full = dict([report("n1", "10.0.0.0/24", "10.0.1.0/24", used=504, total=506)])
+    full = dict([report("n1", "10.0.0.0/24", "10.0.1.0/24", used=504)])
     found = assign(SMALL, {"n1"}, full, current)
     assert found["n1"].error.startswith("no further /24 range in 10.0.0.0/23 for n1")
-    roomy = dict([report("n1", "10.0.0.0/24", "10.0.1.0/24", used=470, total=506)])
+    roomy = dict([report("n1", "10.0.0.0/24", "10.0.1.0/24", used=470)])
     assert assign(SMALL, {"n1"}, roomy, current)["n1"].error == ""
     grown = (Pool(4, (*SMALL[0].cidrs, ip_network("10.9.0.0/24")), 24),)
     assert assign(grown, {"n1"}, full, current)["n1"].cidrs[-1] == "10.9.0.0/24"

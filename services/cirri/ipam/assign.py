@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from ipaddress import ip_network
 
+from cirri.addresses import NodeAddresses
 from cirri.addresses.pools import Network, Pool, free_block
 from cirri.model import NodeStatus, PodCIDRs
 
 FULL = 0.9
-"""A node whose addresses are used to this part gets one more range."""
+"""A node gets one more range of a family when its addresses of it are used to this part."""
 
 SPARE = 4
-"""... or one that has fewer addresses left than this."""
+"""... or when fewer of them are left than this."""
 
 
 def assign(
@@ -38,15 +39,16 @@ def assign(
     errors: dict[str, list[str]] = {node: [conflicts[node]] for node in conflicts}
     for node in sorted(nodes & (reports.keys() | current.keys())):
         mine = given.setdefault(node, [])
-        grows = _nearly_full(reports.get(node), mine)
+        left = _left(reports.get(node), mine)
         for pool in enabled:
             has = any(net.version == pool.version for net in mine)
-            if has and not grows:
+            spare, total = left.get(pool.version, (0, 0))
+            if has and (not total or (spare > (1 - FULL) * total and spare >= SPARE)):
                 continue
             block = _take(pool, given, elsewhere)
             if block is not None:
                 mine.append(block)
-            elif not has or not _spare(reports[node]):
+            elif not has or spare < SPARE:
                 errors.setdefault(node, []).append(_exhausted(node, pool, has=has))
     return {
         node: PodCIDRs(node=node, cidrs=tuple(map(str, nets)), error="; ".join(errors.get(node, ())))
@@ -73,15 +75,20 @@ def _take(pool: Pool, given: Mapping[str, list[Network]], elsewhere: list[Networ
     return free_block(pool, used + elsewhere) or free_block(pool, used)
 
 
-def _nearly_full(report: NodeStatus | None, mine: list[Network]) -> bool:
-    """Whether the node needs one more range; not before it has taken up those it was given."""
-    if report is None or not report.addresses_total or not set(map(str, mine)) <= set(report.pod_cidrs):
-        return False
-    return report.addresses_used >= FULL * report.addresses_total or not _spare(report)
+def _left(report: NodeStatus | None, mine: list[Network]) -> dict[int, tuple[int, int]]:
+    """By family: how many of the node's addresses are left, and of how many.
 
-
-def _spare(report: NodeStatus) -> bool:
-    return report.addresses_total - report.addresses_used >= SPARE
+    Nothing before the node has taken up the ranges it was given.
+    """
+    if report is None or not set(map(str, mine)) <= set(report.pod_cidrs):
+        return {}
+    ranges, versions = NodeAddresses(tuple(mine)), {net.version for net in mine}
+    # A pod has one address of each family that its node has.
+    totals = {version: ranges.total(version) for version in versions}
+    return {
+        version: (total - -(-report.addresses_used // len(versions)), total)
+        for version, total in totals.items()
+    }
 
 
 def _exhausted(node: str, pool: Pool, *, has: bool) -> str:
