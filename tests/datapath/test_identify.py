@@ -4,12 +4,12 @@ from pyroaring import BitMap
 
 from cirri.datapath.identify import configuration, identity_of, policy_of
 from cirri.labels import canonical, probes
-from cirri.model import Direction, Identity, PolicyEntry, Resource, Rule, SelectorSet, SubjectPolicy
+from cirri.model import Direction, Identity, PolicyEntry, Rule, SelectorSet, SubjectPolicy
 
 LABELS = ("k8s:app=web", "k8s:io.kubernetes.pod.namespace=default", "k8s:pod-template-hash=1")
 RELEVANT = canonical(LABELS[:2])
 FIRST, SECOND, *_ = probes(RELEVANT)
-CONFIG = configuration(None, "default")
+CONFIG = configuration({}, "default")
 
 
 def identity(number: int, labels: tuple[str, ...] = RELEVANT) -> dict[str, Identity]:
@@ -25,13 +25,24 @@ def test_the_identity_of_labels_is_found_wherever_probing_put_it() -> None:
     assert identity_of(LABELS, CONFIG, identity(FIRST, ()) | identity(SECOND)) == SECOND, "retired number"
 
 
-def test_the_filter_and_the_cluster_come_from_the_configuration() -> None:
+def test_the_filter_the_cluster_and_the_ranges_come_from_the_configuration() -> None:
     data = {"labels": "k8s:tier k8s:io.kubernetes.pod.namespace", "cluster-name": "north"}
-    found = configuration(Resource(kind="ConfigMap", name="cirri-config", manifest={"data": data}), "default")
-    assert (found.cluster, found.error) == ("north", "")
+    found = configuration(data | {"service-cluster-ip-range": "10.50.0.0/20"}, "default")
+    assert (found.cluster, found.errors) == ("north", ())
     assert found.filter.relevant(LABELS) == frozenset(LABELS[1:2])
-    broken = Resource(kind="ConfigMap", name="cirri-config", manifest={"data": {"labels": "k8s:["}})
-    assert "k8s:[" in configuration(broken, "default").error
+    assert list(map(str, found.services)) == ["10.50.0.0/20"]
+    assert list(map(str, CONFIG.services)) == ["10.96.0.0/16", "fd00:10:96::/112"]
+
+
+def test_in_place_of_what_is_wrong_the_last_good_holds_as_in_the_identity_service() -> None:
+    wrong = {"labels": "k8s:[", "service-cluster-ip-range": "ten", "cluster-name": "south"}
+    good = configuration({"labels": "k8s:tier", "service-cluster-ip-range": "10.50.0.0/20"}, "default")
+    found = configuration(wrong, "default", good)
+    assert (found.filter, found.services, found.cluster) == (good.filter, good.services, "south")
+    assert len(found.errors) == 2
+    assert "k8s:[" in found.errors[0]
+    assert "service-cluster-ip-range" in found.errors[1]
+    assert configuration({}, "default", found) == CONFIG, "gone means default"
 
 
 def test_a_policy_waits_for_every_selector_that_it_names() -> None:

@@ -10,7 +10,17 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from cirri.netlink import Channel, NamespaceGone, NetlinkRefused, channel_in, namespace, pod, read, sysctl
+from cirri.netlink import (
+    Channel,
+    NamespaceGone,
+    NetlinkRefused,
+    channel_in,
+    inside,
+    namespace,
+    pod,
+    read,
+    sysctl,
+)
 from cirri.netlink import messages as m
 
 DEVICE = pod.PodDevice(
@@ -99,6 +109,28 @@ def test_routes_of_other_nodes_are_set_changed_and_deleted() -> None:
         for _ in range(2):
             outer.apply([m.route_delete(away, index=index)])
         assert [r for r in read.routes(outer) if r.destination == away] == []
+
+
+def test_a_refusing_route_is_the_last_resort_and_told_from_those_that_lead_somewhere() -> None:
+    both = {ip_network("10.96.0.0/16"), ip_network("fd00:10:96::/112")}
+    with wired() as (outer, _):
+        for _ in range(2):
+            outer.apply(m.refusal(each) for each in both)
+        outer.apply(m.route(each, index=outer.index(DEVICE.outside)) for each in both)
+        assert read.refusals(outer) == both
+        assert {r.destination for r in read.routes(outer)} >= both
+        for _ in range(2):
+            outer.apply(m.refusal_delete(each) for each in both)
+        assert read.refusals(outer) == set()
+        assert {r.destination for r in read.routes(outer)} >= both, "the others stay"
+
+
+def test_a_rule_added_twice_is_there_once() -> None:
+    with namespaces() as (node, _), channel_in(node) as channel:
+        for _ in range(2):
+            channel.apply([m.rule(32000, ip_network("169.254.0.0/16"), refuse=True)])
+        said = inside(node, lambda: subprocess.run(["ip", "rule"], capture_output=True, check=True).stdout)
+        assert said.count(b"from all to 169.254.0.0/16 unreachable") == 1
 
 
 def test_a_batch_goes_on_after_a_failure_and_reports_the_first() -> None:

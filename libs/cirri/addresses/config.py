@@ -19,6 +19,8 @@ DEFAULTS = {
 """Keys of ConfigMap ``kube-system/cirri-config`` and what holds where they are absent.  An empty
 pool switches its family off."""
 
+SERVICE_RANGES = "service-cluster-ip-range"
+
 MAX_BLOCK_BITS = 16
 """A node's block has at most 65536 addresses: they are counted one by one."""
 
@@ -57,13 +59,18 @@ def cluster_pools(data: Mapping[str, str], *, before: Pools | None = None) -> Po
     pools = Pools(
         _pool(4, data, "cluster-pool-ipv4-cidr", "cluster-pool-ipv4-mask-size"),
         _pool(6, data, "cluster-pool-ipv6-cidr", "cluster-pool-ipv6-mask-size"),
-        tuple(_networks(data, "service-cluster-ip-range", None)),
+        service_networks(data),
     )
     _refuse_overlaps(pools, data)
     if before is not None:
         _refuse_edits(before.ipv4, pools.ipv4, data, "cluster-pool-ipv4")
         _refuse_edits(before.ipv6, pools.ipv6, data, "cluster-pool-ipv6")
     return pools
+
+
+def service_networks(data: Mapping[str, str]) -> tuple[Network, ...]:
+    """The ranges of Service addresses, in order.  Raises InvalidPools."""
+    return tuple(_networks(data, SERVICE_RANGES, None))
 
 
 def _pool(version: int, data: Mapping[str, str], cidr_key: str, mask_key: str) -> Pool:

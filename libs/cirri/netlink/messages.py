@@ -1,6 +1,6 @@
 """What is asked of the kernel, as netlink messages.  Pure: nothing here opens a socket.
 
-Constants are those of linux/rtnetlink.h, linux/if_link.h, linux/neighbour.h and
+Constants are those of linux/rtnetlink.h, linux/fib_rules.h, linux/if_link.h, linux/neighbour.h and
 linux/pkt_sched.h; pyroute2 lays the attributes out.
 """
 
@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 from typing import Any
 
 from cirri.netlink.channel import Request
-from cirri.netlink.wire import ifaddrmsg, ifinfmsg, ndmsg, rtmsg, tcmsg
+from cirri.netlink.wire import fibmsg, ifaddrmsg, ifinfmsg, ndmsg, rtmsg, tcmsg
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -22,6 +22,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH = 28
+RTM_NEWRULE = 32
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 
@@ -35,7 +36,10 @@ RT_TABLE_MAIN = 254
 RTPROT_CIRRI = 193
 """Marks our routes (a number that linux/rtnetlink.h does not assign), so that they are told from others'."""
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_UNREACHABLE = 1, 7
+LAST_RESORT = 0x7FFFFFFF
+"""Metric of routes that refuse: any other route to the same prefix comes before them."""
+FR_ACT_TO_TBL, FR_ACT_UNREACHABLE = 1, 7
 ADDR_GEN_MODE_NONE = 1
 
 CLSACT_HANDLE, CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1
@@ -57,6 +61,7 @@ LAYOUTS: Mapping[int, type[Any]] = {
     RTM_DELROUTE: rtmsg,
     RTM_GETROUTE: rtmsg,
     RTM_NEWNEIGH: ndmsg,
+    RTM_NEWRULE: fibmsg,
     RTM_NEWQDISC: tcmsg,
     RTM_DELQDISC: tcmsg,
     RTM_GETQDISC: tcmsg,
@@ -143,6 +148,55 @@ def route_delete(destination: Network, *, index: int, gateway: Address | None = 
     return _request(RTM_DELROUTE, 0, fields, attrs, f"delete the route to {destination}", ignore=GONE)
 
 
+def refusal(destination: Network) -> Request:
+    """Let packets to *destination* that no other route leads anywhere end here, and their senders know."""
+    fields, attrs = _refusal(destination)
+    what = f"make {destination} unreachable"
+    return _request(RTM_NEWROUTE, CREATE | REPLACE, fields, attrs, what)
+
+
+def refusal_delete(destination: Network) -> Request:
+    """Undo :func:`refusal`.  An absent one is fine."""
+    fields, attrs = _refusal(destination)
+    fields["scope"] = RT_SCOPE_NOWHERE
+    what = f"make {destination} reachable again"
+    return _request(RTM_DELROUTE, 0, fields, attrs, what, ignore=GONE)
+
+
+def rule(
+    priority: int,
+    destination: Network,
+    *,
+    source_device: str = "",
+    at_least: int | None = None,
+    refuse: bool = False,
+) -> Request:
+    """Have routes to *destination* looked up in the main table, or refused.
+
+    With *source_device* only what comes from there ("lo": from the node itself); with *at_least* a
+    route counts only if its prefix is that long.  A rule that exists is fine.
+    """
+    fields = {
+        "family": _family(destination.network_address),
+        "dst_len": destination.prefixlen,
+        "action": FR_ACT_UNREACHABLE if refuse else FR_ACT_TO_TBL,
+    }
+    attrs: list[tuple[str, Any]] = [
+        ("FRA_DST", str(destination.network_address)),
+        ("FRA_PRIORITY", priority),
+        ("FRA_PROTOCOL", RTPROT_CIRRI),
+    ]
+    if not refuse:
+        fields["table"] = RT_TABLE_MAIN
+    if source_device:
+        attrs.append(("FRA_IIFNAME", source_device))
+    if at_least is not None:
+        attrs.append(("FRA_SUPPRESS_PREFIXLEN", at_least - 1))
+    ignore = frozenset({errno.EEXIST})
+    what = f"add the rule {priority} about {destination}"
+    return _request(RTM_NEWRULE, CREATE | EXCL, fields, attrs, what, ignore=ignore)
+
+
 def clsact(index: int, *, name: str) -> Request:
     """Give a device the two hooks that programs attach to."""
     fields = {"family": 0, "index": index, "handle": CLSACT_HANDLE, "parent": CLSACT_PARENT}
@@ -212,6 +266,13 @@ def _route(
     if gateway is not None:
         attrs.append(("RTA_GATEWAY", str(gateway)))
     return fields, attrs
+
+
+def _refusal(destination: Network) -> tuple[dict[str, int], list[tuple[str, Any]]]:
+    fields, attrs = _route(destination, 0, None)
+    fields |= {"scope": RT_SCOPE_UNIVERSE, "type": RTN_UNREACHABLE}
+    attrs = [(name, value) for name, value in attrs if name != "RTA_OIF"]
+    return fields, [*attrs, ("RTA_PRIORITY", LAST_RESORT)]
 
 
 def host(value: Address) -> Network:

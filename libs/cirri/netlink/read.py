@@ -13,6 +13,8 @@ from cirri.netlink import messages as m
 from cirri.netlink.channel import Channel
 from cirri.netlink.wire import ifaddrmsg, ifinfmsg, rtmsg
 
+Network = IPv4Network | IPv6Network
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -29,7 +31,7 @@ class Link:
 class Route:
     """A route of the main table."""
 
-    destination: IPv4Network | IPv6Network
+    destination: Network
     index: int
     gateway: IPv4Address | IPv6Address | None
     protocol: int
@@ -75,26 +77,23 @@ def addresses(channel: Channel) -> list[Assigned]:
 
 def routes(channel: Channel) -> list[Route]:
     """Unicast routes of the main table, both families."""
-    found = []
-    # the kernel's "any family" stops after the first one when checks are strict
-    for message in chain.from_iterable(
-        _decoded(channel, m.dump(m.RTM_GETROUTE, family=family), rtmsg) for family in (AF_INET, AF_INET6)
-    ):
-        attrs = dict(_attrs(message))
-        if message["table"] != m.RT_TABLE_MAIN or message["type"] != m.RTN_UNICAST or "RTA_OIF" not in attrs:
-            continue
-        base = attrs.get("RTA_DST") or ("0.0.0.0" if message["family"] == AF_INET else "::")  # noqa: S104
-        gateway = attrs.get("RTA_GATEWAY")
-        found.append(
-            Route(
-                ip_network(f"{base}/{message['dst_len']}"),
-                attrs["RTA_OIF"],
-                ip_address(gateway) if gateway else None,
-                message["proto"],
-                attrs.get("RTA_PRIORITY") or 0,
-            )
+    return [
+        Route(
+            _destination(message, attrs),
+            attrs["RTA_OIF"],
+            ip_address(attrs["RTA_GATEWAY"]) if attrs.get("RTA_GATEWAY") else None,
+            message["proto"],
+            attrs.get("RTA_PRIORITY") or 0,
         )
-    return found
+        for message, attrs in _routes(channel, m.RTN_UNICAST)
+        if "RTA_OIF" in attrs
+    ]
+
+
+def refusals(channel: Channel) -> set[Network]:
+    """Prefixes that routes of ours make unreachable."""
+    found = _routes(channel, m.RTN_UNREACHABLE)
+    return {_destination(message, attrs) for message, attrs in found if message["proto"] == m.RTPROT_CIRRI}
 
 
 def default_device(channel: Channel) -> int | None:
@@ -102,6 +101,21 @@ def default_device(channel: Channel) -> int | None:
     ways = [r for r in routes(channel) if r.destination.prefixlen == 0]
     ways.sort(key=lambda r: (r.destination.version, r.metric))
     return ways[0].index if ways else None
+
+
+def _routes(channel: Channel, kind: int) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Routes of the main table of *kind*, with their attributes."""
+    # the kernel's "any family" stops after the first one when checks are strict
+    for message in chain.from_iterable(
+        _decoded(channel, m.dump(m.RTM_GETROUTE, family=family), rtmsg) for family in (AF_INET, AF_INET6)
+    ):
+        if message["table"] == m.RT_TABLE_MAIN and message["type"] == kind:
+            yield message, dict(_attrs(message))
+
+
+def _destination(message: Any, attrs: dict[str, Any]) -> Network:
+    base = attrs.get("RTA_DST") or ("0.0.0.0" if message["family"] == AF_INET else "::")  # noqa: S104
+    return ip_network(f"{base}/{message['dst_len']}")
 
 
 def _decoded(channel: Channel, request: bytes, layout: type[Any]) -> Iterator[Any]:

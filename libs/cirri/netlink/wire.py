@@ -27,6 +27,7 @@ _standing_in = _shell()
 if _standing_in is not None:
     sys.modules[PACKAGE] = _standing_in
 try:
+    from pyroute2.netlink.rtnl.fibmsg import fibmsg
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
     from pyroute2.netlink.rtnl.ndmsg import ndmsg
@@ -36,4 +37,4 @@ finally:
     if _standing_in is not None:
         del sys.modules[PACKAGE]
 
-__all__ = ["ifaddrmsg", "ifinfmsg", "ndmsg", "rtmsg", "tcmsg"]
+__all__ = ["fibmsg", "ifaddrmsg", "ifinfmsg", "ndmsg", "rtmsg", "tcmsg"]

@@ -1,8 +1,10 @@
 """``cirri-datapath``: read this file to see what the service is made of."""
 
 import asyncio
+import time
+from contextlib import suppress
 
-from cirri.datapath import SERVICE, attach
+from cirri.datapath import SERVICE, attach, routes
 from cirri.datapath.cni import CniServer
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.lifecycle import Endpoints
@@ -15,6 +17,10 @@ from cirri.runtime import Runtime, run
 
 SWEEP_S = 30.0
 """How often expired connections are removed."""
+ROUTES_S = 30.0
+"""How often routes are compared with the kernel's, which forgets them when a device goes down."""
+UNCERTAIN_S = 1.0
+"""How often it is asked whether every node has said what it has; that alone is no news."""
 
 
 async def serve(rt: Runtime) -> None:
@@ -59,17 +65,26 @@ async def serve(rt: Runtime) -> None:
     async def follow_ranges() -> None:
         async for _ in views.cidrs.changes():
             endpoints.note_cidrs()
+            sync.routes_moved.set()
             report()
 
-    async def follow_nodes() -> None:
-        led: attach.Ways = {}
+    async def follow_routes() -> None:
+        before, looked = routes.Wanted(), 0.0
+        sync.routes_moved.set()
         while True:
-            await sync.nodes_moved.wait()
-            sync.nodes_moved.clear()
-            wanted = attach.ways(sync.book.remote().values())
-            if node.uplink and wanted != led:
-                route_faults[:] = await asyncio.to_thread(attach.route, wanted, led, node.uplink)
-                led = wanted
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ROUTES_S if before.certain else UNCERTAIN_S):
+                    await sync.routes_moved.wait()
+            sync.routes_moved.clear()
+            wanted = routes.Wanted(
+                node.uplink,
+                attach.ways(sync.book.remote().values()),
+                frozenset((*endpoints.pool.cidrs, *sync.regenerator.config.services)),
+                certain=sync.book.certain,
+            )
+            if wanted != before or time.monotonic() > looked + ROUTES_S:
+                route_faults[:] = await asyncio.to_thread(routes.realize, wanted, before)
+                before, looked = wanted, time.monotonic()
 
     route_faults: list[str] = []
     sync = Sync(
@@ -101,7 +116,7 @@ async def serve(rt: Runtime) -> None:
         await sync.run(tasks)
         await reporter.run(tasks, lambda: list(sync.regenerator.locals.values()), settings.run_dir)
         tasks.create_task(follow_ranges())
-        tasks.create_task(follow_nodes())
+        tasks.create_task(follow_routes())
         tasks.create_task(endpoints.bury())
         tasks.create_task(endpoints.quicken())
         tasks.create_task(endpoints.sweep_connections(SWEEP_S))

@@ -119,6 +119,13 @@ class AddressBook:
         keys = [key for key in self.views.nodes if key != token(self.node)]
         return {text_of(key): status for key in keys if (status := self.status(key)) is not None}
 
+    @property
+    def certain(self) -> bool:
+        """Whether every node that is known of has said all that it has to say of itself."""
+        nodes, objects = self.views.nodes, self.views.node_objects
+        known = {token(self.node), *nodes, *(key.split(".")[2] for key in objects)}
+        return nodes.ready.is_set() and objects.ready.is_set() and nodes.complete >= known
+
     def _sweep(self) -> bool:
         """Once all that could be wanted is known, remove what nobody claims.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from pyroaring import BitMap
 
+from cirri.addresses import InvalidPools, service_networks
+from cirri.addresses.pools import Network
 from cirri.labels import InvalidLabelFilter, LabelFilter, canonical, probes, reserved_number
-from cirri.model import Identity, PolicyEntry, Resource, SelectorSet, SubjectPolicy
+from cirri.model import Identity, PolicyEntry, SelectorSet, SubjectPolicy
 from cirri.model.policy import ANY_PEER
 
 
@@ -17,20 +18,30 @@ from cirri.model.policy import ANY_PEER
 class Config:
     """What this service takes from the ConfigMap ``cirri-config``."""
 
-    filter: LabelFilter
-    cluster: str
-    error: str = ""
-    """What in it is wrong; the rest holds, with the default in place of the wrong part."""
+    filter: LabelFilter = field(default_factory=LabelFilter.parse)
+    cluster: str = ""
+    services: tuple[Network, ...] = service_networks({})
+    """The ranges of Service addresses."""
+    errors: tuple[str, ...] = ()
+    """What in it is wrong, one sentence each; in place of the wrong parts the last good ones hold."""
 
 
-def configuration(config_map: Resource | None, cluster: str) -> Config:
-    """The configuration in force; *cluster* is the setting that a missing ``cluster-name`` leaves."""
-    data: dict[str, Any] = (config_map.manifest.get("data") if config_map else None) or {}
-    name = str(data.get("cluster-name") or cluster)
+def configuration(data: Mapping[str, str], cluster: str, before: Config | None = None) -> Config:
+    """The configuration in force when the ConfigMap says *data* and *before* was in force.
+
+    *cluster* is the setting that a missing ``cluster-name`` leaves.
+    """
+    before = before or Config()
+    label_filter, services, errors = before.filter, before.services, []
     try:
-        return Config(LabelFilter.parse(str(data.get("labels") or "").split()), name)
+        label_filter = LabelFilter.parse(data.get("labels", "").split())
     except InvalidLabelFilter as error:
-        return Config(LabelFilter.parse([]), name, str(error))
+        errors.append(str(error))
+    try:
+        services = service_networks(data)
+    except InvalidPools as error:
+        errors.append(str(error))
+    return Config(label_filter, data.get("cluster-name") or cluster, services, tuple(errors))
 
 
 def identity_of(labels: Iterable[str], config: Config, identities: Mapping[str, Identity]) -> int:

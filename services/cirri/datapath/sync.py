@@ -45,8 +45,8 @@ class Sync:
         self.policy_revision = 0
         """Revision of ``resources`` up to which every policy is in force."""
         self.resources_revision = 0
-        self.nodes_moved = asyncio.Event()
-        """Set when other nodes came, went or changed."""
+        self.routes_moved = asyncio.Event()
+        """Set when other nodes or the configuration changed: routes may have to follow."""
         self._marker = 0, 0
         self._selectors_seen = 0
         self._removed, self._report = removed, report
@@ -69,14 +69,15 @@ class Sync:
 
         def everybody(keys: Iterable[str]) -> None:
             regenerator.note_config()
+            self.routes_moved.set()
 
         def nodes(keys: Iterable[str]) -> None:
             self.book.note_nodes(keys)
-            self.nodes_moved.set()
+            self.routes_moved.set()
 
         def node_objects(keys: Iterable[str]) -> None:
             self.book.note_node_objects()
-            self.nodes_moved.set()
+            self.routes_moved.set()
 
         follow: list[tuple[Table[object], Callable[[frozenset[str]], None]]] = [
             (views.policies, self._policies),  # type: ignore[list-item]
@@ -119,7 +120,7 @@ class Sync:
             for o in self.regenerator.locals.values()
             if o.error
         ]
-        return found + [self.regenerator.fault] * bool(self.regenerator.fault)
+        return [*found, *self.regenerator.config.errors]
 
     async def _follow(self, table: Table[object], note: Callable[[frozenset[str]], None]) -> None:
         views = self.views
