@@ -88,8 +88,8 @@ async def fresh(here: Node) -> dict[str, Any]:
         what=str(here.status),
     )
     await eventually(
-        lambda: all(e.state == "ready" and e.policy_revision for e in here.endpoints.values()),
-        what="all ready",
+        lambda: len(maps(here.bpffs)["endpoints"]) == 2 * len(here.pods),
+        what="all realized",
     )
     return maps(here.bpffs)
 

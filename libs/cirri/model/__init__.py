@@ -7,7 +7,7 @@ services roll one by one.  One module per domain; this one re-exports them all.
 from typing import Any
 
 from cirri.model.bucket import Bucket
-from cirri.model.endpoint import ENDPOINTS, Endpoint, EndpointState
+from cirri.model.endpoint import ENDPOINTS, REPORTS, Endpoint, EndpointState
 from cirri.model.identity import IDENTITIES, Identity
 from cirri.model.lease import LEASES, Lease
 from cirri.model.node import ACKS, NODES, POD_CIDRS, Ack, NodeStatus, PodCIDRs
@@ -45,6 +45,7 @@ __all__ = [
     "NODES",
     "POD_CIDRS",
     "POLICIES",
+    "REPORTS",
     "RESOURCES",
     "SELECTORS",
     "Ack",

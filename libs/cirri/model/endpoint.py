@@ -10,7 +10,11 @@ EndpointState = Literal["waiting-for-identity", "regenerating", "ready", "discon
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """A pod on a node.  Addresses as text, "" if it has none of that family."""
+    """A pod on a node.  Addresses as text, "" if it has none of that family.
+
+    Everything but :data:`REPORTS` is published at once.  Which policies are in force on it, its
+    node's :class:`cirri.model.Ack` says.
+    """
 
     node: str
     id: int
@@ -31,9 +35,11 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     state: EndpointState = "waiting-for-identity"
     ingress_enforced: bool = False
     egress_enforced: bool = False
-    policy_revision: int = 0
-    """Revision of bucket ``policies`` whose entry for this identity is in the kernel."""
     error: str = ""
+
+
+REPORTS = ("ingress_enforced", "egress_enforced", "error")
+"""Fields that are for people: they may be published some moments late, and no service acts on them."""
 
 
 ENDPOINTS = Bucket(

@@ -217,7 +217,6 @@ def endpoint_object(endpoint: Endpoint, identity_labels: Sequence[str]) -> dict[
             "policy": {
                 "ingress": {"enforcing": endpoint.ingress_enforced},
                 "egress": {"enforcing": endpoint.egress_enforced},
-                "revision": endpoint.policy_revision,
             },
             "external-identifiers": {
                 "container-id": endpoint.container_id,

@@ -11,7 +11,7 @@ from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
 from cirri.cli.output import emit, output, table
 from cirri.errors import CirriError
-from cirri.model import ENDPOINTS, IDENTITIES, Endpoint
+from cirri.model import ACKS, ENDPOINTS, IDENTITIES, Ack, Endpoint
 
 if TYPE_CHECKING:
     from cirri.kv import Bus
@@ -57,10 +57,10 @@ def list_(target: Target, *, node: str | None, form: str | None) -> None:
 
     Numbers are unique on a node only; -o json says which node each is on.
     """
-    endpoints, labels = with_bus(target, _read)
+    endpoints, labels, acks = with_bus(target, _read)
     chosen = [e for e in endpoints if node in (None, e.node)]
     if form:
-        emit([_object(e, labels) for e in chosen], form)
+        emit([_object(e, labels, acks) for e in chosen], form)
         return
     click.echo(listing(chosen, labels))
 
@@ -90,7 +90,7 @@ def listing(endpoints: Sequence[Endpoint], labels: Mapping[int, Sequence[str]]) 
 @click.pass_obj
 def get(target: Target, name: str, *, node: str | None, form: str | None) -> None:
     """Show everything about one endpoint (as JSON unless -o says otherwise)."""
-    endpoints, labels = with_bus(target, _read)
+    endpoints, labels, acks = with_bus(target, _read)
     names = {name, f"default/{name}"}
     found = [
         e
@@ -99,23 +99,32 @@ def get(target: Target, name: str, *, node: str | None, form: str | None) -> Non
     ]
     if not found:
         raise NoEndpoint(name)
-    emit([_object(e, labels) for e in found], form or "json")
+    emit([_object(e, labels, acks) for e in found], form or "json")
 
 
-async def _read(bus: Bus) -> tuple[list[Endpoint], dict[int, Sequence[str]]]:
+async def _read(bus: Bus) -> tuple[list[Endpoint], dict[int, Sequence[str]], dict[str, Ack]]:
+    from cirri.kv import BucketMissing
+
     endpoints = [e.value for e in await bus.entries(ENDPOINTS)]
     labels: dict[int, Sequence[str]] = {e.value.id: e.value.labels for e in await bus.entries(IDENTITIES)}
-    return sorted(endpoints, key=lambda e: (e.node, e.id)), labels
+    try:
+        acks = {e.value.node: e.value for e in await bus.entries(ACKS)}
+    except BucketMissing:  # no node has been up yet
+        acks = {}
+    return sorted(endpoints, key=lambda e: (e.node, e.id)), labels, acks
 
 
-def _object(endpoint: Endpoint, labels: Mapping[int, Sequence[str]]) -> dict[str, object]:
+def _object(
+    endpoint: Endpoint, labels: Mapping[int, Sequence[str]], acks: Mapping[str, Ack]
+) -> dict[str, object]:
+    ack = acks.get(endpoint.node)
     return {
         "id": endpoint.id,
         "node": endpoint.node,
         "namespace": endpoint.namespace,
         "pod": endpoint.pod,
         "policyEnabled": _enabled(endpoint),
-        "policyRevision": endpoint.policy_revision,
+        "policyRevision": ack.policy_revision if ack and endpoint.state == "ready" else 0,
         "identity": endpoint.identity,
         "labels": list(labels.get(endpoint.identity, endpoint.labels)),
         "ipv6": endpoint.ipv6,

@@ -32,7 +32,8 @@ from cirri.labels import Reserved, pod_labels
 from cirri.layout import EndpointFlag, EndpointValue, address16
 from cirri.maps import MapFull
 from cirri.model import EndpointState, SubjectPolicy, resource_key
-from cirri.model.config import config_data
+
+NEITHER = EndpointFlag(0)
 
 
 @dataclass(slots=True)
@@ -45,6 +46,8 @@ class Local:
     state: EndpointState = "waiting-for-identity"
     wanted: int = 0
     """The identity of its labels, once known."""
+    enforced: EndpointFlag = NEITHER
+    """Directions in which it is under policy."""
     error: str = ""
     waits_for: str = "its Pod object"
     """Completes "waiting for"; empty when it waits for nothing."""
@@ -85,8 +88,7 @@ class Regenerator:
         self.realized: dict[int, SubjectPolicy] = {}
         """Policies in force, by local identity."""
         self._cluster, self._changed = cluster, changed
-        self.config: Config = configuration({}, cluster)
-        """In force."""
+        self._config: Config = configuration(None, cluster)
         self._sets: dict[str, BitMap] = {}
         """Members in force of the selectors that they name."""
         self._endpoints: set[int] = set()
@@ -100,6 +102,11 @@ class Regenerator:
         """Whether an endpoint is under a policy that is not the one the tables say."""
         return any(o.error or (o.waits_for and o.realized.is_set()) for o in self.locals.values())
 
+    @property
+    def fault(self) -> str:
+        """What is wrong in the configuration."""
+        return self._config.error
+
     def add(self, record: Record, ifindex: int = 0) -> Local:
         """Care for an endpoint from now on.  With *ifindex* it was found at start, and what the
         kernel holds of it stays until the tables say more."""
@@ -108,6 +115,8 @@ class Regenerator:
         known = all(address16(a) in self.policies.endpoints for a in record.addresses)
         if record.identity and ifindex and known:
             self.book.realized(record)
+            if found := self.policies.sets.get(record.identity):
+                local.enforced = found.flags
             local.state, local.wanted, local.waits_for = "ready", record.identity, ""
             local.computed.set()
             local.realized.set()
@@ -163,7 +172,8 @@ class Regenerator:
 
     def note_config(self) -> None:
         """The cluster's configuration changed."""
-        self.config = configuration(config_data(self.views.config), self._cluster, self.config)
+        found = self.views.config.get(resource_key("ConfigMap", "kube-system", "cirri-config", ""))
+        self._config = configuration(found, self._cluster)
         self._endpoints.update(self.locals)
 
     def note_all(self) -> None:
@@ -204,8 +214,10 @@ class Regenerator:
             changed = [moved[key] for key in selectors_of(policy) if key in moved]
             if changed and identity not in besides:
                 peers = set(BitMap.union(*changed))
+                before = self._standing(identity)
                 touched |= self.policies.patch(identity, peers, entries(policy, self._sets, only=peers))
-                self._told.add(identity)
+                if before != self._standing(identity):
+                    self._told.add(identity)
         return touched
 
     def _repolicy(self, identity: int) -> bool:
@@ -218,8 +230,16 @@ class Regenerator:
                 local.waits_for = _missing(computed, identity) if computed.missing else ""
         if computed.policy is None:
             return False
-        self._told.add(identity)
-        return self._install(computed.policy)
+        before = self._standing(identity)
+        touched = self._install(computed.policy)
+        if before != self._standing(identity):
+            self._told.add(identity)
+        return touched
+
+    def _standing(self, identity: int) -> tuple[EndpointFlag, str]:
+        """What an endpoint's record says of its identity's policy."""
+        one = self.policies.sets[identity]
+        return one.flags, one.fault
 
     def _install(self, policy: SubjectPolicy) -> bool:
         """Put *policy* in force for whoever has its identity."""
@@ -239,14 +259,14 @@ class Regenerator:
         views, record = self.views, local.record
         if not (views.config.ready.is_set() and views.identities.ready.is_set() and record.labels):
             return False
-        local.wanted = identity_of(record.labels, self.config, views.identities)
+        local.wanted = identity_of(record.labels, self._config, views.identities)
         computed = policy_of(local.wanted, views.policies, views.selectors)
-        before = (local.state, local.error)
+        before = (local.state, local.enforced, local.error)
         local.waits_for = _missing(computed, local.wanted)
         if computed.policy is None:
             if not local.realized.is_set():
                 local.state = "regenerating" if local.wanted else "waiting-for-identity"
-            if before != (local.state, local.error):
+            if before != (local.state, local.enforced, local.error):
                 self._changed(local)
             return False
         local.computed.set()
@@ -254,7 +274,7 @@ class Regenerator:
             local.state, local.waits_for = "regenerating", "its device"
             return False
         touched = self._move(local, computed.policy)
-        if touched or before != (local.state, local.error):
+        if touched or before != (local.state, local.enforced, local.error):
             self._changed(local)
         return touched
 
@@ -265,7 +285,7 @@ class Regenerator:
         if pod is None or not (views.namespaces.ready.is_set() and views.config.ready.is_set()):
             return
         namespace = views.namespaces.get(_namespace_key(record))
-        labels = tuple(sorted(pod_labels(pod, namespace, self.config.cluster)))
+        labels = tuple(sorted(pod_labels(pod, namespace, self._config.cluster)))
         if labels != record.labels:
             local.record = replace(record, labels=labels)
             self._changed(local)
@@ -284,7 +304,8 @@ class Regenerator:
         if old != new:
             local.record = replace(local.record, identity=new)
         touched |= self.book.realized(local.record)
-        local.state, local.error = "ready", self.policies.sets[new].fault
+        local.state = "ready"
+        local.enforced, local.error = self._standing(new)
         if not local.realized.is_set():
             self._opening.append(local)
         if old != new:
@@ -296,7 +317,7 @@ class Regenerator:
         told, self._told = self._told & self.policies.sets.keys(), set()
         for local in self.locals.values() if told else ():
             if (identity := local.record.identity) in told:
-                local.error = self.policies.sets[identity].fault
+                local.enforced, local.error = self._standing(identity)
                 self._changed(local)
 
     def open(self) -> None:

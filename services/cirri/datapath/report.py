@@ -9,17 +9,20 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from cirri.datapath.regenerate import Local
 from cirri.datapath.store import Store
 from cirri.datapath.views import Views
 from cirri.kv import BusError, Publisher
-from cirri.model import Ack, Endpoint, NodeStatus
+from cirri.layout import EndpointFlag
+from cirri.model import REPORTS, Ack, Endpoint, NodeStatus
 from cirri.model.bucket import token
 from cirri.runtime.logs import Log
 
-LAZY_S = 0.1
-"""How long a change of nothing but a revision may wait: the kernel comes first."""
+LAZY_S = 0.5
+"""How long a change of nothing but reports may wait: the kernel comes first, and what is undone
+meanwhile is not published at all."""
 FILES_S = 0.5
 FIRST_S = 3.0
 """How long the first publication waits for the policies."""
@@ -63,7 +66,7 @@ class Reporter:
         new, old = self.endpoint(local), self._said.get(record.id)
         if new == old:
             return
-        if old is not None and new == msgspec.structs.replace(old, policy_revision=new.policy_revision):
+        if old is not None and new == replace(old, **{name: getattr(new, name) for name in REPORTS}):
             self._lazy[record.id] = local
             self._lazily.set()
         else:
@@ -90,13 +93,11 @@ class Reporter:
         if ack != self._ack:
             self._ack = ack
             self._ack_due.set()
+            self._files.set()  # there may be rules with other names
 
     def endpoint(self, local: Local) -> Endpoint:
         """The record of *local* as others see it."""
-        record, policies = local.record, self.views.policies
-        key = str(record.identity)
-        entry = policies.get(key)
-        subject = entry.subject if entry else None
+        record = local.record
         return Endpoint(
             node=self.node,
             id=record.id,
@@ -110,9 +111,8 @@ class Reporter:
             labels=record.labels,
             identity=record.identity,
             state=local.state if record.complete or local.state != "ready" else "regenerating",
-            ingress_enforced=subject is not None and subject.ingress.enforced,
-            egress_enforced=subject is not None and subject.egress.enforced,
-            policy_revision=policies.revision_of(key) if entry and local.realized.is_set() else 0,
+            ingress_enforced=EndpointFlag.ENFORCE_INGRESS in local.enforced,
+            egress_enforced=EndpointFlag.ENFORCE_EGRESS in local.enforced,
             error=local.error,
         )
 
@@ -139,8 +139,8 @@ class Reporter:
                 if local is None:
                     self._said.pop(number, None)
                     tasks.create_task(self._quiet(self._endpoints.delete(f"{token(self.node)}.{number}")))
-                else:
-                    self._said[number] = new = self.endpoint(local)
+                elif (new := self.endpoint(local)) != self._said.get(number):
+                    self._said[number] = new
                     tasks.create_task(self._quiet(self._endpoints.put(new)))
 
     async def _publish_status(self, tasks: asyncio.TaskGroup) -> None:
@@ -180,6 +180,8 @@ class Reporter:
 
     async def _write_names(self, locals_: Callable[[], list[Local]], run_dir: Path) -> None:
         """``rules.json`` and ``identities.json``: what cookies and numbers in the maps stand for."""
+        written: dict[str, bytes] = {}
+        known = -1
         while True:
             await self._files.wait()
             await asyncio.sleep(FILES_S)
@@ -189,9 +191,14 @@ class Reporter:
                 entry = self.views.policies.get(str(number))
                 for origin in entry.subject.origins if entry and entry.subject else ():
                     rules[str(origin.cookie)] = origin
-            names = {key: one.labels for key, one in self.views.identities.items()}
-            await asyncio.to_thread(_replace, run_dir / "rules.json", msgspec.json.encode(rules))
-            await asyncio.to_thread(_replace, run_dir / "identities.json", msgspec.json.encode(names))
+            files = {"rules.json": msgspec.json.encode(rules)}
+            if known != (known := self.views.identities.revision):
+                names = {key: one.labels for key, one in self.views.identities.items()}
+                files["identities.json"] = msgspec.json.encode(names)
+            for name, data in files.items():
+                if written.get(name) != data:
+                    await asyncio.to_thread(_replace, run_dir / name, data)
+                    written[name] = data
 
 
 def _replace(path: Path, data: bytes) -> None:
