@@ -48,7 +48,9 @@ flock -n 9 || { echo "waiting for another set-up to end"; flock 9; }
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-complaints() { { grep -E '^ *(E|W|Err|ERROR|error)\b' "$log" || tail -n 5 "$log"; } | tail -n 5 >&2; }
+complaints() {  # why, in the words of apt, dpkg or pip: a broken connection explains what follows it
+  grep -m 1 'connection broken' "$log" || grep -m 5 -E '^ *(E:|W:|dpkg: error|ERROR:)' "$log" || tail -n 5 "$log"
+} >&2
 did=
 
 # --- Debian --------------------------------------------------------------------------------------
@@ -73,7 +75,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   # A fresh machine has no package lists, an old one stale lists, an interrupted one unpacked
   # packages: try, put that right, try again.
   install_missing || { dpkg --configure -a >>"$log" 2>&1 9<&- || true; : >"$log"; refresh; install_missing; } ||
-    { complaints; fail "apt-get could not install ${missing[*]}; run it again when the above is put right."; }
+    { complaints; fail "apt-get could not install ${missing[*]}, see above; put that right and run it again."; }
   # Debian starts a server of its own on port 4222; Cirri starts the ones it needs itself.
   case " ${missing[*]} " in *" nats-server "*)
     [ ! -d /run/systemd/system ] || systemctl disable --now nats-server >/dev/null 2>&1 || true ;;
@@ -94,7 +96,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$where"$'\n'"$from" ] || [ ! -x .venv/bin
   rm -f "$stamp"
   pip() { PIP_USER=0 PIP_CONSTRAINT=deploy/constraints.txt .venv/bin/python -m pip --disable-pip-version-check "$@" >"$log" 2>&1; }
   pip install -e '.[dev]' ||
-    { complaints; fail "pip could not install the Python packages; run it again when the above is put right."; }
+    { complaints; fail "pip could not install the Python packages, see above; put that right and run it again."; }
   # What an earlier version needed and this one does not.
   mapfile -t unwanted < <(.venv/bin/python -m pip --disable-pip-version-check list --format=freeze --exclude-editable \
     --exclude pip --exclude setuptools | cut -d= -f1 | grep -vixFf <(cut -d= -f1 deploy/constraints.txt))

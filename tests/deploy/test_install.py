@@ -106,9 +106,8 @@ def test_pip_fails(clone: Clone) -> None:
     *why, last = complaints.splitlines()
     assert code == 1
     assert any(line.strip().startswith("ERROR: No matching distribution found for hatchling") for line in why)
-    assert (
-        last
-        == "cirri setup: pip could not install the Python packages; run it again when the above is put right."
+    assert last == (
+        "cirri setup: pip could not install the Python packages, see above; put that right and run it again."
     )
     assert not clone.stamp.exists()
 
@@ -131,7 +130,7 @@ def test_apt_fails(clone: Clone) -> None:
     assert (code, said) == (1, "installing from Debian: nats-server\n")
     assert any("127.0.0.1:1" in line for line in why), complaints
     assert last == (
-        "cirri setup: apt-get could not install nats-server; run it again when the above is put right."
+        "cirri setup: apt-get could not install nats-server, see above; put that right and run it again."
     )
     assert not (clone.folder / ".venv").exists()
     assert list(clone.tmp.iterdir()) == []
