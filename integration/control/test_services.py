@@ -287,7 +287,7 @@ def test_configuration_is_live() -> None:
             }
         assert errors["identity"].startswith("label filter: '[' is not a prefix")
         assert "enable-policy: 'x' is not one of" in errors["policy"]
-        assert "10.52.0.0/16 cannot be changed or removed" in errors["ipam"]
+        assert "10.52.0.0/24, which must stay in the list" in errors["ipam"]
         assert one.ingress(WEB).enforced, "the last good configuration holds"
         assert one.cidrs["n1"].cidrs[0] == "10.52.0.0/24"
 
@@ -297,11 +297,34 @@ def test_configuration_is_live() -> None:
 def test_a_node_grows_and_goes() -> None:
     async def scenario(one: World) -> None:
         cidrs = await one.until("ranges", lambda: one.cidrs["n1"].cidrs)
-        await one.nodes.put(NodeStatus(node="n1", pod_cidrs=cidrs, addresses_used=253, addresses_total=253))
+        await one.nodes.put(NodeStatus(node="n1", pod_cidrs=cidrs, addresses_used=504, addresses_total=507))
         await one.until("one more of each", lambda: len(one.cidrs["n1"].cidrs) == 4)
         assert one.cidrs["n1"].cidrs[:2] == cidrs
         await one.resources.delete("Node._.n1._")
         await one.until("free", lambda: "n1" not in one.cidrs)
+
+    run(scenario)
+
+
+async def refused(one: World) -> None:
+    end = asyncio.get_running_loop().time() + DEADLINE_S
+    while "must stay in the list" not in (await one.status("ipam"))["config_error"]:
+        assert asyncio.get_running_loop().time() < end, "the pools are accepted"
+        await asyncio.sleep(0.02)
+
+
+def test_pools_in_use_are_kept_over_a_restart() -> None:
+    async def scenario(one: World) -> None:
+        await one.until("ranges", lambda: one.cidrs["n1"].cidrs)
+        await one.resources.put(config({"cluster-pool-ipv4-cidr": "10.0.0.0/16"}))
+        for _ in range(2):
+            await refused(one)
+            one.kill("ipam")
+            one.start("ipam")
+        await refused(one)
+        assert one.cidrs["n1"].cidrs[0] == "10.52.0.0/24"
+        await one.resources.put(config({"cluster-pool-ipv4-cidr": "10.52.0.0/16 10.0.0.0/16"}))
+        await one.until("corrected", lambda: not one.cidrs["n1"].error)
 
     run(scenario)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from msgspec import json
 
 from cirri.addresses import InvalidPools, Pools, capacity, cluster_pools
+from cirri.addresses.strays import refuse_strays
 from cirri.ipam import SERVICE
 from cirri.ipam.assign import assign
 from cirri.kv import BusError
@@ -43,7 +44,9 @@ async def serve(rt: Runtime) -> None:
     count(rt, {"nodes_without_range": ("Nodes that lack a range", lacking)})
     while True:
         try:
-            pools, error = cluster_pools(config_data(config), before=pools), ""
+            configured = cluster_pools(config_data(config))
+            refuse_strays(configured, (cidr for each in current.values() for cidr in each.cidrs))
+            pools, error = configured, ""
         except InvalidPools as refused:
             if error != str(refused):
                 rt.log.warning("pools refused", error=str(refused))
