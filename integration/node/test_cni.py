@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import time
 from ipaddress import ip_network
 from typing import Any, NamedTuple
 
@@ -380,5 +381,24 @@ def test_hostile_text_reaches_the_service_unharmed() -> None:
                 check=False,
             )
             assert json.loads(raw.stdout)["code"] == raw.returncode == 6
+
+    asyncio.run(main())
+
+
+def test_a_del_does_not_wait_for_an_add_that_waits() -> None:
+    async def main() -> None:
+        async with node() as here:
+            pod = await here.pod("slow", {"app": "slow"}, known=False)
+            async with asyncio.TaskGroup() as tasks:
+                adding = tasks.create_task(here.cni("ADD", pod.name))
+                await eventually(lambda: list((here.state_dir / "endpoints").glob("*.json")))
+                start = time.monotonic()
+                assert (await here.cni("DEL", pod.name)).code == 0
+                refused = await adding
+            assert time.monotonic() - start < 2, "an ADD waits 5 s for a Pod object"
+            assert refused.code == 11
+            assert "DEL came while ADD waited for its Pod object" in refused.output["msg"]
+            await here.announce(pod)
+            await here.plug(pod)
 
     asyncio.run(main())

@@ -46,6 +46,10 @@ class Endpoints:
         """The ranges of the pool."""
         self._records: dict[Attachment, int] = {}
         self._locks: dict[Attachment, asyncio.Lock] = {}
+        self._waiting: dict[Attachment, asyncio.Timeout] = {}
+        """ADDs that wait for their policy; rescheduling ends that."""
+        self._unwanted: set[Attachment] = set()
+        """Attachments whose DEL waits for an ADD to end."""
         self._connections = open_pinned(bpffs, CT)
         self._cidrs_file = cidrs_file
         self._last = 0
@@ -164,7 +168,20 @@ class Endpoints:
         self.sync.changed(local)
 
     async def _policy(self, local: Local) -> None:
-        """Wait until the endpoint's policy is in the kernel.  Raises: TryAgain, AddressesSpent."""
+        """Wait until the endpoint's policy is in the kernel, or a DEL comes.
+
+        Raises: TryAgain, AddressesSpent.
+        """
+        about = local.record.attachment
+        try:
+            async with asyncio.timeout(0 if about in self._unwanted else None) as self._waiting[about]:
+                await self._in_force(local)
+        except TimeoutError:
+            raise TryAgain(f"DEL came while ADD waited for {local.waits_for or 'its policy'}") from None
+        finally:
+            self._waiting.pop(about, None)
+
+    async def _in_force(self, local: Local) -> None:
         start = time.monotonic()
         while not local.realized.is_set():
             limit = POLICY_S if local.record.labels else POD_S
@@ -191,8 +208,16 @@ class Endpoints:
     # DEL, GC, CHECK, STATUS --------------------------------------------------------------
 
     async def delete(self, about: Attachment) -> None:
-        """End the endpoint, if there is one: nothing passes it when this returns."""
+        """End the endpoint, if there is one: nothing passes it when this returns.
+
+        An ADD that still waits for its policy is given up.
+        """
+        self._unwanted.add(about)
+        waiting = self._waiting.get(about)
+        if waiting is not None and not waiting.expired():
+            waiting.reschedule(0)
         async with self._lock(about):
+            self._unwanted.discard(about)
             number = self._records.get(about)
             local = self.sync.regenerator.locals.get(number) if number is not None else None
             if local is not None:
