@@ -187,15 +187,25 @@ def test_refused(objects: list[Resource], message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_pools_in_use_may_only_grow() -> None:
+def test_pools_of_nodes_may_only_grow() -> None:
     def config(cidr: str) -> Resource:
         return resource("ConfigMap", "cirri-config", "kube-system", data={"cluster-pool-ipv4-cidr": cidr})
 
     world = World()
-    world.apply(config("10.52.0.0/16"))
+    world.apply(config("10.9.0.0/16"))
+    world.apply(config("10.52.0.0/16"), resource("Node", "n1"))
     world.apply(config("10.52.0.0/16 10.53.0.0/16"))
     with pytest.raises(Refused, match=r"data\.cluster-pool-ipv4-cidr: 10\.52\.0\.0/16 cannot be changed"):
         world.apply(config("10.53.0.0/16"))
+
+
+def test_default_pools_of_nodes_may_only_grow() -> None:
+    world = World()
+    world.apply(resource("Node", "n1"))
+    smaller = {"cluster-pool-ipv4-mask-size": "26"}
+    with pytest.raises(Refused, match=r"data\.cluster-pool-ipv4-mask-size: the mask size cannot be changed"):
+        world.apply(resource("ConfigMap", "cirri-config", "kube-system", data=smaller))
+    world.apply(resource("ConfigMap", "cirri-config", "kube-system", data={"labels": "!version"}))
 
 
 def test_deleting_a_namespace_takes_its_objects() -> None:

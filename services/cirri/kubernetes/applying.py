@@ -30,7 +30,8 @@ def plan_apply(
     *now* is RFC 3339 in UTC.  Objects are checked already, and no two have the same name.
     """
     namespaces = {key.name for key in (*state, *map(key_of, objects)) if key.kind == "Namespace"}
-    problems = [fault for new in objects for fault in _faults(new, state.get(key_of(new)), namespaces)]
+    pools = _pools(state)
+    problems = [fault for new in objects for fault in _faults(new, state.get(key_of(new)), namespaces, pools)]
     if problems:
         raise Refused(problems)
     merged = _addressed([_merged(new, state.get(key_of(new))) for new in objects], state)
@@ -55,23 +56,28 @@ def require_existing(state: State, objects: Sequence[Resource]) -> None:
         raise Refused(problem(new, "metadata.name", "no such object") for new in missing)
 
 
-def _faults(new: Resource, old: Resource | None, namespaces: set[str]) -> Iterator[Problem]:
+def _faults(
+    new: Resource, old: Resource | None, namespaces: set[str], pools: Pools | None
+) -> Iterator[Problem]:
     """What is wrong with *new* in this cluster."""
     if new.namespace and new.namespace not in namespaces:
         yield problem(new, "metadata.namespace", f'namespace "{new.namespace}" does not exist')
     if old is not None and old.node and new.node and new.node != old.node:
         yield problem(new, "spec.nodeName", f'cannot change from "{old.node}"; delete the Pod first')
-    if old is not None and key_of(new) == _CONFIG:
-        for path, says in pool_faults(new.manifest.get("data", {}), _pools(old)):
+    if key_of(new) == _CONFIG:
+        for path, says in pool_faults(new.manifest.get("data", {}), pools):
             yield problem(new, path_text(path), says)
     size = len(msgspec.msgpack.encode(new.manifest))
     if size > MAX_BYTES:
         yield problem(new, "", f"has {size} bytes; allowed: at most {MAX_BYTES}")
 
 
-def _pools(config: Resource) -> Pools | None:
+def _pools(state: State) -> Pools | None:
+    """The pools that nodes may have ranges of; None where there are no nodes, or nothing is known."""
+    if not any(key.kind == "Node" for key in state):
+        return None
     try:
-        return cluster_pools(config.manifest.get("data", {}))
+        return cluster_pools(state[_CONFIG].manifest.get("data", {}) if _CONFIG in state else {})
     except InvalidPools:  # stored by a version with other rules
         return None
 
