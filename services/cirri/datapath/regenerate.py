@@ -32,6 +32,7 @@ from cirri.labels import Reserved, pod_labels
 from cirri.layout import EndpointFlag, EndpointValue, address16
 from cirri.maps import MapFull
 from cirri.model import EndpointState, SubjectPolicy, resource_key
+from cirri.model.config import config_data
 
 NEITHER = EndpointFlag(0)
 
@@ -88,7 +89,8 @@ class Regenerator:
         self.realized: dict[int, SubjectPolicy] = {}
         """Policies in force, by local identity."""
         self._cluster, self._changed = cluster, changed
-        self._config: Config = configuration(None, cluster)
+        self.config: Config = configuration({}, cluster)
+        """In force."""
         self._sets: dict[str, BitMap] = {}
         """Members in force of the selectors that they name."""
         self._endpoints: set[int] = set()
@@ -101,11 +103,6 @@ class Regenerator:
     def behind(self) -> bool:
         """Whether an endpoint is under a policy that is not the one the tables say."""
         return any(o.error or (o.waits_for and o.realized.is_set()) for o in self.locals.values())
-
-    @property
-    def fault(self) -> str:
-        """What is wrong in the configuration."""
-        return self._config.error
 
     def add(self, record: Record, ifindex: int = 0) -> Local:
         """Care for an endpoint from now on.  With *ifindex* it was found at start, and what the
@@ -172,8 +169,7 @@ class Regenerator:
 
     def note_config(self) -> None:
         """The cluster's configuration changed."""
-        found = self.views.config.get(resource_key("ConfigMap", "kube-system", "cirri-config", ""))
-        self._config = configuration(found, self._cluster)
+        self.config = configuration(config_data(self.views.config), self._cluster, self.config)
         self._endpoints.update(self.locals)
 
     def note_all(self) -> None:
@@ -259,7 +255,7 @@ class Regenerator:
         views, record = self.views, local.record
         if not (views.config.ready.is_set() and views.identities.ready.is_set() and record.labels):
             return False
-        local.wanted = identity_of(record.labels, self._config, views.identities)
+        local.wanted = identity_of(record.labels, self.config, views.identities)
         computed = policy_of(local.wanted, views.policies, views.selectors)
         before = (local.state, local.enforced, local.error)
         local.waits_for = _missing(computed, local.wanted)
@@ -285,7 +281,7 @@ class Regenerator:
         if pod is None or not (views.namespaces.ready.is_set() and views.config.ready.is_set()):
             return
         namespace = views.namespaces.get(_namespace_key(record))
-        labels = tuple(sorted(pod_labels(pod, namespace, self._config.cluster)))
+        labels = tuple(sorted(pod_labels(pod, namespace, self.config.cluster)))
         if labels != record.labels:
             local.record = replace(record, labels=labels)
             self._changed(local)
