@@ -90,6 +90,8 @@ def test_policy(cluster: Any) -> None:
     ]
     numeric = lines(cluster.run("bpf", "policy", "list", "--node", "node1", "-n", "--endpoint", "77"))
     assert [row[3] for row in numeric] == ["IDENTITY", "1", "300", "301", "ANY"]
+    unknown = cluster.run("bpf", "policy", "list", "--endpoint", "78")
+    assert (unknown.exit_code, unknown.stderr) == (1, 'Error: no endpoint "78". Endpoints: 77\n')
     records = cluster.json("bpf", "policy", "list", "--endpoint", "77")
     assert [record["node"] for record in records] == ["node1"] * 4
     assert records[1]["rule"] == {"cookie": 7, **ORIGIN}
@@ -244,6 +246,17 @@ def test_an_unknown_node_names_the_known_ones(cluster: Any) -> None:
 
     assert result.exit_code == 1
     assert 'no node "node9". Nodes with maps on this machine: node1, node2' in result.output
+
+
+@pytest.mark.parametrize("kind", ["policy", "ct", "ipcache", "endpoint"])
+def test_numbers_alone_can_be_asked_for_wherever_there_are_identities(cluster: Any, kind: str) -> None:
+    with open_pinned(cluster.bpffs["node1"], IPCACHE) as ipcache:
+        ipcache.put(IpcacheKey.of(ip_network("0.0.0.0/0")), IpcacheValue(identity=9))
+    for flag in ("-n", "--numeric"):
+        result = cluster.run("bpf", kind, "list", flag)
+        assert result.exit_code == 0, result.output
+        assert "reserved:" not in result.stdout
+        assert "LABELS" not in result.stdout
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{"], ids=["empty", "list", "cut off"])

@@ -244,7 +244,19 @@ FAILURES = [
         1,
         "Error: nothing was applied:\n/nowhere.yaml: no such file or directory",
     ),
-    (("identity", "get", "999"), 1, "Error: no identity 999. `cirri identity list` shows all"),
+    (
+        ("get", "foo"),
+        2,
+        'unknown kind "foo"; known kinds: namespaces (ns), nodes (no), configmaps (cm), services (svc), '
+        "endpointslices (eps), deployments (deploy), pods (po), networkpolicies (netpol), "
+        "ciliumnetworkpolicies (cnp), ciliumclusterwidenetworkpolicies (ccnp), ciliumendpoints (cep), "
+        "ciliumidentities (ciliumid)",
+    ),
+    (("identity", "get", "999"), 1, "Error: no identity 999. Identities: 1, 2, "),
+    (("policy", "get", "--identity", "99999"), 1, "Error: no identity 99999. Identities: 1, 2, "),
+    (("endpoint", "list", "--node", "node9"), 1, 'Error: no node "node9". Nodes: node1\n'),
+    (("endpoint", "get", "7", "--node", "node9"), 1, 'Error: no node "node9". Nodes: node1\n'),
+    (("ip", "list", "--node", "node9"), 1, 'Error: no node "node9". Nodes: node1\n'),
     (("endpoint", "get", "x"), 1, 'Error: no endpoint "x"'),
     (("policy", "get", "x"), 1, 'Error: policy "x" not found'),
     (("statsu",), 2, 'Error: no command "statsu" (did you mean "status"?)'),
@@ -379,5 +391,12 @@ def test_a_bus_that_is_away_is_one_sentence(tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert result.stderr.startswith("Error: ")
         assert "127.0.0.1:1" in result.stderr
+        assert "cirri lab" not in result.stderr
+        (folder / "plan.json").touch()
+        said = {"nats_url": "nats://127.0.0.1:1", "run_dir": str(folder)}
+        (folder / "context.json").write_text(json.dumps(said))
+        result = CliRunner().invoke(cli, ["--context", name, "get", "pods"])
+        assert f"`cirri lab status --name {name}` shows what runs" in result.stderr
+        assert f"`cirri lab resume --name {name}` starts it again" in result.stderr
     finally:
         shutil.rmtree(folder)

@@ -122,7 +122,7 @@ def send(cluster: Any, node: str, *records: EventRecord) -> list[int]:
 
 
 @contextmanager
-def monitor(cluster: Any, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def monitor(cluster: Any, *arguments: str, begins: str = "") -> Iterator[subprocess.Popen[str]]:
     """The command, listening."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "cirri.cli", "--context", cluster.context, "monitor", *arguments],
@@ -132,7 +132,9 @@ def monitor(cluster: Any, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     )
     try:
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("Listening for events on node")
+        first = process.stderr.readline()
+        assert first.startswith("Listening for events on node")
+        assert begins in first
         yield process
     finally:
         process.kill()
@@ -157,6 +159,25 @@ def test_events_of_all_nodes_are_followed(cluster: Any) -> None:
     assert first[0].startswith("[node1] -> identity 300->301 state new: ")
     assert rest[0].startswith("[node2] xx drop (Invalid packet) endpoint 77")
     assert rest[1].startswith("[node2] -- identity 300->301 state closed: ")
+
+
+def test_what_was_there_before_is_shown_only_when_asked_for(cluster: Any) -> None:
+    said = []
+    for arguments in ((), ("--all",)):
+        send(cluster, "node1", *(event(EventType.DROP, reason=133, endpoint=200 + n) for n in (0, 1)))
+        with monitor(cluster, "--node", "node1", *arguments) as process:
+            send(cluster, "node1", event(EventType.DROP, reason=133, endpoint=299))
+            said.append(shown(process, 3 if arguments else 1))
+    assert ["endpoint 299" in line for line in said[0]] == [True]
+    assert ["endpoint 299" in line for line in said[1]] == [False, False, True]
+
+
+def test_it_says_where_it_begins(cluster: Any) -> None:
+    send(cluster, "node1", *(event(EventType.CONNECTION_NEW) for _ in range(3)))
+    with monitor(cluster, "--node", "node1", begins="from now on; 3 earlier ones are thrown away"):
+        pass
+    with monitor(cluster, "--node", "node1", "--all", begins="all that are there, then new ones"):
+        pass
 
 
 def test_events_can_be_chosen(cluster: Any) -> None:

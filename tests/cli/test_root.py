@@ -26,6 +26,7 @@ def test_help_loads_next_to_nothing() -> None:
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
     assert "cirri lab up --nodes 2" in out
+    assert "CIRRI_CONTEXT" in out
 
 
 @pytest.mark.parametrize("name", sorted(ENTRIES))

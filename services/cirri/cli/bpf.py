@@ -10,6 +10,7 @@ import click
 
 from cirri.cli import records as r
 from cirri.cli.context import Target
+from cirri.cli.endpoint import NoEndpoint
 from cirri.cli.output import Cell, emit, output, table
 from cirri.cli.pins import Node, from_each, nodes
 from cirri.cli.records import Record
@@ -18,6 +19,8 @@ from cirri.maps import open_per_cpu, open_pinned
 
 Row = Callable[[Record], Sequence[Cell]]
 _node = click.option("--node", metavar="NODE", help="Only this node.  [default: every node of the cluster]")
+
+_numeric = click.option("-n", "--numeric", is_flag=True, help="Numbers of identities, no labels.")
 
 
 @click.group()
@@ -42,10 +45,13 @@ def _show(
     form: str | None,
     read: Callable[[Node], list[Record]],
     show: Callable[[list[Record]], str],
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Read *node* or every node, print, and exit with 1 if one could not be read."""
+    """Read *node* or every node, *check*, print, and exit with 1 if one could not be read."""
     chosen = nodes(target, node)
     found, failed = from_each(chosen, lambda n: [{"node": n.name, **record} for record in read(n)])
+    check()
     if form:
         emit(found, form)
     else:
@@ -64,24 +70,34 @@ def _tabled(header: Sequence[str], row: Row) -> Callable[[list[Record]], str]:
 
 
 @_listing("policy", "Policy entries: which peers endpoints may talk to.")
-@click.option("-n", "--numeric", is_flag=True, help="Numbers of identities in place of their labels.")
+@_numeric
 @click.option("--endpoint", type=int, metavar="ID", help="Only what holds for this endpoint.")
 def policy(
     target: Target, *, node: str | None, form: str | None, numeric: bool, endpoint: int | None
 ) -> None:
     """List policy entries, how often each gave a verdict, and the rule it comes from."""
 
+    known: set[int] = set()
+
     def read(on: Node) -> list[Record]:
         with open_pinned(on.bpffs, POLICY) as entries, open_pinned(on.bpffs, ENDPOINTS) as endpoints:
-            found = r.policy_records(entries.items(), endpoints.to_dict(), on.names)
+            here = endpoints.to_dict()
+            found = r.policy_records(entries.items(), here, on.names)
+        known.update(value.id for value in here.values())
         return [record for record in found if endpoint is None or endpoint in record["endpoints"]]
 
+    def check() -> None:
+        if endpoint is not None and endpoint not in known:
+            raise NoEndpoint(str(endpoint), [str(number) for number in sorted(known)])
+
     header = tuple("IDENTITY" if numeric and h.startswith("LABELS") else h for h in r.POLICY_HEADER)
-    _show(target, node, form, read, _tabled(header, lambda record: r.policy_row(record, numeric=numeric)))
+    show = _tabled(header, lambda record: r.policy_row(record, numeric=numeric))
+    _show(target, node, form, read, show, check=check)
 
 
 @_listing("ct", "Connection tracking.")
-def ct(target: Target, *, node: str | None, form: str | None) -> None:
+@_numeric
+def ct(target: Target, *, node: str | None, form: str | None, numeric: bool) -> None:
     """List connections, those that have expired but were not yet removed too."""
 
     def read(on: Node) -> list[Record]:
@@ -93,18 +109,24 @@ def ct(target: Target, *, node: str | None, form: str | None) -> None:
 
 
 @_listing("ipcache", "Which identity owns which address.")
-def ipcache(target: Target, *, node: str | None, form: str | None) -> None:
+@_numeric
+def ipcache(target: Target, *, node: str | None, form: str | None, numeric: bool) -> None:
     """List address prefixes, their identities, and the next hop to those behind another node."""
 
     def read(on: Node) -> list[Record]:
         with open_pinned(on.bpffs, IPCACHE) as entries:
             return r.ipcache_records(entries.to_dict().items(), on.names)
 
-    _show(target, node, form, read, _tabled(r.IPCACHE_HEADER, r.ipcache_row))
+    def row(cells: Sequence[Cell]) -> list[Cell]:
+        return [cell for at, cell in enumerate(cells) if not numeric or at != r.IPCACHE_LABELS]
+
+    header = [str(cell) for cell in row(r.IPCACHE_HEADER)]
+    _show(target, node, form, read, _tabled(header, lambda record: row(r.ipcache_row(record))))
 
 
 @_listing("endpoint", "The node's own endpoints, by address.")
-def endpoint(target: Target, *, node: str | None, form: str | None) -> None:
+@_numeric
+def endpoint(target: Target, *, node: str | None, form: str | None, numeric: bool) -> None:
     """List addresses of endpoints and the devices behind them."""
 
     def read(on: Node) -> list[Record]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cirri.cli.context import Target, enter
+from cirri.cli.context import Context, NoNode, Target, enter
+from cirri.model import NODES, RESOURCES, resource_key
 
 if TYPE_CHECKING:
     from cirri.kv import Bus
 
 T = TypeVar("T")
+LAB_PLAN = "plan.json"
+"""In a lab's run directory: what its supervisor runs."""
 
 
 def with_bus(target: Target, work: Callable[[Bus], Awaitable[T]]) -> T:
@@ -20,14 +24,36 @@ def with_bus(target: Target, work: Callable[[Bus], Awaitable[T]]) -> T:
     enter(context.netns)
 
     async def run() -> T:
-        from cirri.kv import Bus
+        from cirri.kv import Bus, BusUnavailable
 
-        bus = await Bus.connect(
-            context.nats_url, user=context.user, password=context.password, name="cirri-cli"
-        )
+        try:
+            bus = await Bus.connect(
+                context.nats_url, user=context.user, password=context.password, name="cirri-cli"
+            )
+        except BusUnavailable as error:
+            error.hint = _what_to_do(context) or error.hint
+            raise
         try:
             return await work(bus)
         finally:
             await bus.drain()
 
     return asyncio.run(run())
+
+
+async def require_node(bus: Bus, node: str | None) -> None:
+    """Raise :class:`NoNode` unless the cluster has *node*; None is fine."""
+    if node is None:
+        return
+    known = {entry.value.node for entry in await bus.entries(NODES)}
+    known |= {entry.value.name for entry in await bus.entries(RESOURCES, resource_key("Node", "*", "*", "*"))}
+    if node not in known:
+        raise NoNode(node, sorted(known))
+
+
+def _what_to_do(context: Context) -> str:
+    """The next step when the bus of a lab is away; "" if it is no lab."""
+    if not context.run_dir or not (Path(context.run_dir) / LAB_PLAN).exists():
+        return ""
+    name = f" --name {context.name}"
+    return f"`cirri lab status{name}` shows what runs, `cirri lab resume{name}` starts it again"

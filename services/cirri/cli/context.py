@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ class BrokenContext(CirriError):
     def __init__(self, path: Path, why: str) -> None:
         self.path, self.why = path, why
         super().__init__(f"{path}: {why}")
+
+
+class NoNode(CirriError):
+    """The cluster has no node of that name."""
+
+    def __init__(self, node: str, known: Iterable[str], says: str = "Nodes") -> None:
+        self.node, self.known = node, tuple(known)
+        self.hint = f"{says}: {', '.join(self.known) or 'none'}"
+        super().__init__(f'no node "{node}"')
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cirri.cli.bus import with_bus
+from cirri.cli.bus import require_node, with_bus
 from cirri.cli.context import Target
-from cirri.cli.output import emit, output, table
+from cirri.cli.output import emit, output, some, table
 from cirri.errors import CirriError
 from cirri.model import ACKS, ENDPOINTS, IDENTITIES, Ack, Endpoint
 
@@ -38,8 +38,10 @@ class NoEndpoint(CirriError):
 
     hint = "`cirri endpoint list` shows all"
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, known: Sequence[str] = ()) -> None:
+        self.name, self.known = name, tuple(known)
+        if known:
+            self.hint = f"Endpoints: {some(known)}"
         super().__init__(f'no endpoint "{name}"')
 
 
@@ -57,7 +59,7 @@ def list_(target: Target, *, node: str | None, form: str | None) -> None:
 
     Numbers are unique on a node only; -o json says which node each is on.
     """
-    endpoints, labels, acks = with_bus(target, _read)
+    endpoints, labels, acks = with_bus(target, lambda bus: _read(bus, node))
     chosen = [e for e in endpoints if node in (None, e.node)]
     if form:
         emit([_object(e, labels, acks) for e in chosen], form)
@@ -90,7 +92,7 @@ def listing(endpoints: Sequence[Endpoint], labels: Mapping[int, Sequence[str]]) 
 @click.pass_obj
 def get(target: Target, name: str, *, node: str | None, form: str | None) -> None:
     """Show everything about one endpoint (as JSON unless -o says otherwise)."""
-    endpoints, labels, acks = with_bus(target, _read)
+    endpoints, labels, acks = with_bus(target, lambda bus: _read(bus, node))
     names = {name, f"default/{name}"}
     found = [
         e
@@ -102,9 +104,12 @@ def get(target: Target, name: str, *, node: str | None, form: str | None) -> Non
     emit([_object(e, labels, acks) for e in found], form or "json")
 
 
-async def _read(bus: Bus) -> tuple[list[Endpoint], dict[int, Sequence[str]], dict[str, Ack]]:
+async def _read(
+    bus: Bus, node: str | None
+) -> tuple[list[Endpoint], dict[int, Sequence[str]], dict[str, Ack]]:
     from cirri.kv import BucketMissing
 
+    await require_node(bus, node)
     endpoints = [e.value for e in await bus.entries(ENDPOINTS)]
     labels: dict[int, Sequence[str]] = {e.value.id: e.value.labels for e in await bus.entries(IDENTITIES)}
     try:

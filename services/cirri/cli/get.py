@@ -101,9 +101,11 @@ def _known(word: str) -> Kind | None:
         return None
     kind = kind_named(word)
     if kind is None:
-        names = [*(k.plural for k in KINDS.values()), "cep", "ciliumid"]
+        shorts = {k.plural: k.short[0] for k in KINDS.values()}
+        shorts |= {"ciliumendpoints": "cep", "ciliumidentities": "ciliumid"}
+        names = [f"{plural} ({short})" for plural, short in shorts.items()]
         raise click.UsageError(
-            f'unknown kind "{word}"{suggestion(word, names)}; known kinds: {listed(names)}'
+            f'unknown kind "{word}"{suggestion(word, shorts)}; known kinds: {listed(names)}'
         )
     return kind
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
-from cirri.cli.output import emit, output, table
+from cirri.cli.output import emit, output, some, table
 from cirri.errors import CirriError
 from cirri.labels import RESERVED_LABELS
 from cirri.model import IDENTITIES
@@ -23,10 +23,9 @@ Labels = Mapping[int, Sequence[str]]
 class NoIdentity(CirriError):
     """The number stands for nothing."""
 
-    hint = "`cirri identity list` shows all"
-
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, number: int, known: Iterable[int]) -> None:
+        self.number, self.known = number, tuple(known)
+        self.hint = f"Identities: {some([str(each) for each in self.known])}; `cirri identity list` shows all"
         super().__init__(f"no identity {number}")
 
 
@@ -51,7 +50,7 @@ def get(target: Target, number: int, form: str | None) -> None:
     """Show the labels that a number stands for."""
     found = with_bus(target, all_labels)
     if number not in found:
-        raise NoIdentity(number)
+        raise NoIdentity(number, found)
     _show({number: found[number]}, form)
 
 

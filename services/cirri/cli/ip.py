@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from cirri.cli.bus import with_bus
+from cirri.cli.bus import require_node, with_bus
 from cirri.cli.context import Target
 from cirri.cli.output import emit, output, table
 from cirri.labels import Reserved
@@ -44,6 +44,7 @@ def list_(target: Target, *, node: str | None, form: str | None) -> None:
     """
 
     async def read(bus: Bus) -> tuple[list[Endpoint], list[NodeStatus]]:
+        await require_node(bus, node)
         endpoints = [e.value for e in await bus.entries(ENDPOINTS)]
         return endpoints, [e.value for e in await bus.entries(NODES)]
 

@@ -49,6 +49,7 @@ TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
     help="Only events of this type; repeatable.",
 )
 @click.option("--related-to", type=int, metavar="ID", help="Only events of this endpoint.")
+@click.option("--all", "everything", is_flag=True, help="Begin with what the ring buffers still hold.")
 @click.option("-v", "--verbose", is_flag=True, help="Show time and rule too.")
 @click.option("-o", "--output", "form", type=click.Choice(["json"]), help="One JSON object a line.")
 @click.pass_obj
@@ -58,11 +59,13 @@ def monitor(
     node: str | None,
     kinds: Sequence[str],
     related_to: int | None,
+    everything: bool,
     verbose: bool,
     form: str | None,
 ) -> None:
-    """Follow the kernel's events: drops, verdicts, connections.
+    """Follow the kernel's events from now on: drops, verdicts, connections.
 
+    What nobody has read yet, often minutes of it, is thrown away; with --all it is shown first.
     A ring buffer has one reader: while a service reads it, this command says so.  Events that
     the kernel could not store are counted and told.
     """
@@ -70,7 +73,12 @@ def monitor(
     offset_ns = time.time_ns() - time.monotonic_ns()
     with ExitStack() as stack:
         rings, failed = from_each(chosen, lambda n: [_Followed(n, stack)])
-        click.echo("Listening for events on " + ", ".join(ring.node.name for ring in rings), err=True)
+        skipped = 0 if everything else sum(ring.skip() for ring in rings)
+        since = "all that are there, then new ones" if everything else "from now on"
+        if skipped:
+            since += f"; {skipped} earlier ones are thrown away (--all shows them)"
+        names = ", ".join(ring.node.name for ring in rings)
+        click.echo(f"Listening for events on {names}: {since}", err=True)
         try:
             while True:
                 _wait(rings)
@@ -106,6 +114,10 @@ class _Followed:
 
     def fileno(self) -> int:
         return self.ring.fileno()
+
+    def skip(self) -> int:
+        """Throw away what is there; how many those were."""
+        return len(self.ring.read())
 
     def records(self) -> list[EventRecord]:
         """What has come."""

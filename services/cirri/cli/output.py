@@ -32,6 +32,12 @@ def table(header: Sequence[str] | Sequence[Sequence[str]], rows: Sequence[Sequen
     )
 
 
+def some(words: Sequence[str], limit: int = 12) -> str:
+    """The first of *words*, and how many more there are."""
+    rest = f" and {len(words) - limit} more" if len(words) > limit else ""
+    return ", ".join(words[:limit]) + rest
+
+
 def plain(value: Any) -> Any:
     """Structs and dataclasses as mappings and lists."""
     return msgspec.to_builtins(value)

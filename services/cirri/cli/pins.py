@@ -13,22 +13,13 @@ from typing import Any, TypeVar
 
 import click
 
-from cirri.cli.context import Target
+from cirri.cli.context import NoNode, Target
 from cirri.errors import CirriError
 from cirri.labels import RESERVED_LABELS
 
 T = TypeVar("T")
 RULES, IDENTITIES = "rules.json", "identities.json"
 """In each node's run directory, written by cirri.datapath."""
-
-
-class NoNode(CirriError):
-    """The cluster has no node of that name here."""
-
-    def __init__(self, node: str, known: Sequence[str]) -> None:
-        self.node, self.known = node, tuple(known)
-        self.hint = f"Nodes with maps on this machine: {', '.join(known) or 'none'}"
-        super().__init__(f'no node "{node}"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +77,7 @@ def nodes(target: Target, only: str | None) -> list[Node]:
     """
     context = target.context()
     if only is not None and only not in context.bpffs:
-        raise NoNode(only, sorted(context.bpffs))
+        raise NoNode(only, sorted(context.bpffs), "Nodes with maps on this machine")
     run_dir = Path(context.run_dir) if context.run_dir else target.run_dir / context.name
     return [
         Node(name, Path(path), Names.read(run_dir / name))

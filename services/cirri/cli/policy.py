@@ -12,7 +12,7 @@ from msgspec import Struct
 from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
 from cirri.cli.get import NotFound
-from cirri.cli.identity import all_labels
+from cirri.cli.identity import NoIdentity, all_labels
 from cirri.cli.output import emit, output, table
 from cirri.manifests import POLICY_KINDS
 from cirri.model import POLICIES, RESOURCES, SELECTORS, Direction, Origin, PolicyEntry, Rule, resource_key
@@ -60,7 +60,9 @@ def policy() -> None:
 
 @policy.command()
 @click.argument("name", required=False, metavar="[[NAMESPACE/]NAME]")
-@click.option("--identity", type=int, metavar="ID", help="Only rules whose subject has this identity.")
+@click.option(
+    "--identity", type=click.IntRange(0), metavar="ID", help="Only rules whose subject has this identity."
+)
 @output
 @click.pass_obj
 def get(target: Target, name: str | None, *, identity: int | None, form: str | None) -> None:
@@ -68,6 +70,8 @@ def get(target: Target, name: str | None, *, identity: int | None, form: str | N
     found = with_bus(target, _read)
     if name is not None and name not in found.names:
         raise NotFound("policy", name, "")
+    if identity is not None and identity not in found.labels:
+        raise NoIdentity(identity, found.labels)
     subjects = [e for e in found.entries if e.subject and identity in (None, e.subject.identity)]
     shown = [line for line in lines(subjects, found.selectors) if name is None or _from(line, name)]
     if form:

@@ -178,6 +178,8 @@ def _flags(flags: int, kind: type[CtFlag | EndpointFlag]) -> list[str]:
 # ipcache ---------------------------------------------------------------------
 
 IPCACHE_HEADER = ("IP PREFIX/ADDRESS", "IDENTITY", "LABELS (source:key[=value])", "NODE")
+IPCACHE_LABELS = 2
+"""The column that -n leaves out."""
 
 
 def ipcache_records(entries: Iterable[tuple[IpcacheKey, IpcacheValue]], names: Names) -> list[Record]:

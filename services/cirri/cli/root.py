@@ -88,6 +88,7 @@ class LazyGroup(click.Group):
     envvar="CIRRI_CONTEXT",
     default="lab",
     show_default=True,
+    show_envvar=True,
     help="The cluster to talk to: the name given to `cirri lab up --name`.",
 )
 @click.pass_context
