@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 .PHONY: help setup build demo test lint bench clean
 
 help:			## this list
-	@echo "Cirri: identity-aware networking for workloads.  As root, on Debian 12:"
+	@echo "Cirri: identity-aware networking for workloads.  As root, on Debian 12 or 13:"
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "demo, test, lint and bench do setup first; when it is done, that takes half a second."
 

@@ -20,8 +20,9 @@ fail() { printf 'cirri setup: %s\n' "$1" >&2; exit 1; }
 
 # --- can this machine serve? ---------------------------------------------------------------------
 
-debian() {  # the release that every check runs on, or what is made of it, in os-release(5)'s words
-  . /etc/os-release 2>/dev/null && [ "${DEBIAN_CODENAME:-${VERSION_CODENAME:-}}" = bookworm ]
+debian() {  # 12, which every check runs on, or 13, or what is made of them, in os-release(5)'s words
+  . /etc/os-release 2>/dev/null || return 1
+  case "${DEBIAN_CODENAME:-${VERSION_CODENAME:-}}" in bookworm|trixie) ;; *) return 1 ;; esac
 }
 name() { (. /etc/os-release 2>/dev/null && echo "${PRETTY_NAME:-${ID:-$(uname -s)}}") || uname -s; }
 mighty() {  # CAP_NET_ADMIN and CAP_SYS_ADMIN, which the root of a plain container has not
@@ -29,7 +30,7 @@ mighty() {  # CAP_NET_ADMIN and CAP_SYS_ADMIN, which the root of a plain contain
   (( held >> 12 & 1 && held >> 21 & 1 ))
 }
 
-(debian) && command -v apt-get >/dev/null || fail "needs Debian 12, and this is $(name)."
+(debian) && command -v apt-get >/dev/null || fail "needs Debian 12 or 13, and this is $(name)."
 [ -r /sys/kernel/btf/vmlinux ] ||
   fail "needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, as Debian's are, and $(uname -r) has no /sys/kernel/btf/vmlinux."
 grep -qw cgroup2 /proc/filesystems ||

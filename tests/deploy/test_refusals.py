@@ -28,7 +28,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
             OS: 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n'
             'PRETTY_NAME="Ubuntu 24.04 LTS"\n'
         },
-        "needs Debian 12, and this is Ubuntu 24.04 LTS.",
+        "needs Debian 12 or 13, and this is Ubuntu 24.04 LTS.",
     ),
     "Debian 11": (
         (),
@@ -36,15 +36,15 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
             OS: 'ID=debian\nVERSION_ID="11"\nVERSION_CODENAME=bullseye\n'
             'PRETTY_NAME="Debian GNU/Linux 11 (bullseye)"\n'
         },
-        "needs Debian 12, and this is Debian GNU/Linux 11 (bullseye).",
+        "needs Debian 12 or 13, and this is Debian GNU/Linux 11 (bullseye).",
     ),
-    "Debian 13": (
+    "Debian testing": (
         (),
-        {OS: 'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\nPRETTY_NAME="Debian 13"\n'},
-        "needs Debian 12, and this is Debian 13.",
+        {OS: 'ID=debian\nVERSION_CODENAME=forky\nPRETTY_NAME="Debian GNU/Linux forky/sid"\n'},
+        "needs Debian 12 or 13, and this is Debian GNU/Linux forky/sid.",
     ),
-    "without a name": ((), {OS: "ID=alpine\n"}, "needs Debian 12, and this is alpine."),
-    "unknown system": ((), {OS: ""}, "needs Debian 12, and this is Linux."),
+    "without a name": ((), {OS: "ID=alpine\n"}, "needs Debian 12 or 13, and this is alpine."),
+    "unknown system": ((), {OS: ""}, "needs Debian 12 or 13, and this is Linux."),
     "no BTF": (
         (),
         {"/sys/kernel/btf": None},
@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
     "wrong system before not root": (
         NOBODY,
         {OS: "ID=arch\n"},
-        "needs Debian 12, and this is arch.",
+        "needs Debian 12 or 13, and this is arch.",
     ),
 }
 
@@ -77,10 +77,11 @@ def test_refused(clone: Clone, words: tuple[str, ...], hide: dict[str, str | Non
     "release",
     [
         'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n',
+        'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n',
         'ID=raspbian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n',
         'ID=linuxmint\nVERSION_ID="6"\nVERSION_CODENAME=faye\nDEBIAN_CODENAME=bookworm\n',
     ],
-    ids=["Debian 12", "Raspbian", "made of Debian 12"],
+    ids=["Debian 12", "Debian 13", "Raspbian", "made of Debian 12"],
 )
 def test_accepted(clone: Clone, release: str) -> None:
     """Shown by what is refused next."""
