@@ -18,7 +18,8 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 		return TC_ACT_OK;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
-	destination = endpoint_lookup(&packet->destination);
+	verdict_begin(passage);
+	destination = endpoint_recall(&packet->destination, passage->epoch);
 	if (!destination)
 		return TC_ACT_OK;
 	passage->verdict.endpoint = destination->id;

@@ -39,7 +39,8 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	if (packet->flags & PACKET_NEIGHBOUR)
 		return nd_from_pod(skb, packet);
 
-	source = endpoint_lookup(&packet->source);
+	verdict_begin(passage);
+	source = endpoint_recall(&packet->source, passage->epoch);
 	if (!source || source->ifindex != skb->ifindex)
 		return DROP_INVALID_SOURCE_IP;
 	passage->verdict.endpoint = source->id;
@@ -47,7 +48,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	error = check_frame(skb, source);
 	if (error)
 		return error;
-	destination = endpoint_lookup(&packet->destination);
+	destination = endpoint_recall(&packet->destination, passage->epoch);
 	if (!destination && address_is_unroutable(&packet->destination))
 		return DROP_UNROUTABLE;
 
@@ -92,7 +93,8 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 		return error;
 	if (nd_from_node(skb, packet))
 		return TC_ACT_OK;
-	destination = endpoint_lookup(&packet->destination);
+	verdict_begin(passage);
+	destination = endpoint_recall(&packet->destination, passage->epoch);
 	if (!destination || destination->ifindex != skb->ifindex) {
 		/* The stack greets every new device with multicast: no news. */
 		return address_is_multicast(&packet->destination) ? TC_ACT_SHOT : DROP_UNROUTABLE;

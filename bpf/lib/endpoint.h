@@ -24,34 +24,42 @@ struct endpoint {
 
 MAP(cirri_endpoints, HASH, union address, struct endpoint, 65536);
 
-/* A front to cirri_endpoints: to hash the addresses of each packet costs more than anything else
- * that is done for a known connection.  A slot holds one of the endpoints whose addresses lead to it, or
- * none; the map above stays the truth, and is asked whenever the slot is about another address.
- * A slot changes its endpoint only while its address is zero, so no packet meets a mixture.
- */
-struct endpoint_slot {
-	union address address;	/* zero: empty */
-	struct endpoint endpoint;
-	__u32 pad;
-};
-
-MAP(cirri_endpoint_slots, ARRAY, __u32, struct endpoint_slot, 4096);
-
-#define ENDPOINT_SLOTS 4096
-
-/* Pods of a node have neighbouring addresses: the low bits tell them apart, and the family. */
-static __always_inline __u32 endpoint_slot_of(const union address *address)
-{
-	return (bpf_ntohl(address->words[3]) & (ENDPOINT_SLOTS / 2 - 1)) |
-	       (address->words[2] == ADDRESS_MAPPED ? 0 : ENDPOINT_SLOTS / 2);
-}
-
 static __always_inline const struct endpoint *endpoint_lookup(const union address *address)
 {
-	__u32 index = endpoint_slot_of(address);
-	const struct endpoint_slot *slot = bpf_map_lookup_elem(&cirri_endpoint_slots, &index);
-
-	if (slot && address->halves[1] && address_equal(&slot->address, address))
-		return &slot->endpoint;
 	return bpf_map_lookup_elem(&cirri_endpoints, address);
+}
+
+/* Endpoints found lately: to hash the addresses of each packet costs more than anything else that is
+ * done for a known connection.  Each CPU has its own, so nothing is ever half written.  An answer
+ * holds while the epoch does that was read before it was looked up.  One without a device is the
+ * answer that nobody has the address; an endpoint that still waits for its device is not remembered,
+ * since it gets it without a new epoch.
+ */
+struct endpoint_memo {
+	union address address;
+	struct endpoint endpoint;
+	__u32 epoch;
+};
+
+MAP(cirri_endpoint_memos, PERCPU_ARRAY, __u32, struct endpoint_memo, 1024);
+
+/* Pods of a node have neighbouring addresses: the low bits tell them apart, and the family. */
+static __always_inline const struct endpoint *endpoint_recall(const union address *address, __u32 epoch)
+{
+	__u32 index = (bpf_ntohl(address->words[3]) & 511) | (address->words[2] == ADDRESS_MAPPED ? 0 : 512);
+	struct endpoint_memo *memo = bpf_map_lookup_elem(&cirri_endpoint_memos, &index);
+	const struct endpoint *endpoint;
+
+	if (memo && memo->epoch == epoch && address->halves[1] && address_equal(&memo->address, address))
+		return memo->endpoint.ifindex ? &memo->endpoint : NULL;
+	endpoint = endpoint_lookup(address);
+	if (memo && (!endpoint || endpoint->ifindex)) {
+		if (endpoint)
+			memo->endpoint = *endpoint;
+		else
+			memo->endpoint.ifindex = 0;
+		memo->address = *address;
+		memo->epoch = epoch;
+	}
+	return endpoint;
 }

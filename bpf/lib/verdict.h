@@ -270,13 +270,22 @@ GLOBAL int report_closed(struct __sk_buff *skb, const struct passage *passage, c
 	return report(skb, &forward, &verdict, EVENT_CONNECTION_CLOSED, 0);
 }
 
+/* To be called before anything is looked up that the epoch covers, endpoints among it: a change
+ * meanwhile leaves an old epoch behind, never an old answer under a new one.
+ */
+static __always_inline void verdict_begin(struct passage *passage)
+{
+	const struct runtime *runtime = runtime_get();
+
+	passage->epoch = runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
+}
+
 /* May the packet pass?  0, or a drop reason.
  * *source*: set if its egress policy is asked here; *destination*: set if it is on this node.
  */
 static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *passage,
 					const struct endpoint *source, const struct endpoint *destination)
 {
-	const struct runtime *runtime = runtime_get();
 	struct packet *packet = &passage->packet;
 	struct ct_value *value;
 
@@ -286,8 +295,6 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 		if (error)
 			return error;
 	}
-	/* Read before anything that it covers: a change meanwhile leaves an old epoch behind. */
-	passage->epoch = runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
 	passage->now = bpf_ktime_get_coarse_ns();
 	passage->high = ct_key_set(&passage->key, packet);
 	passage->reply = 0;

@@ -30,11 +30,9 @@ from integration.bench.paths import NODE_ADDRESSES, Path, wire
 from integration.bench.pods import Pod, attach_pod, attach_uplink, mac_bytes, pins
 from integration.bench.rounds import PORT
 
-from cirri.datapath.slots import Slots
 from cirri.lab.enter import inside
 from cirri.layout import (
     CT,
-    ENDPOINT_SLOTS,
     ENDPOINTS,
     EVENT_COUNTER,
     IPCACHE,
@@ -167,8 +165,6 @@ def _fill(node: Node, pods: Sequence[tuple[Pod, int, int]], far: Mapping[str, in
             for direction in PolicyDirection:
                 policy.put_many(policy_entries(number, peer, direction))
             endpoints.put_many(endpoint_values(pod, identity, number))
-        with open_pinned(node.pins, ENDPOINT_SLOTS) as slots:
-            Slots(slots, endpoints.to_dict())
     near = {address: identity for pod, identity, _ in pods for address in pod.addresses.values()}
     with open_pinned(node.pins, IPCACHE) as ipcache:
         ipcache.put_many(ipcache_entries(near, far))

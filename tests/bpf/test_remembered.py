@@ -1,12 +1,14 @@
-"""Next hops and policy's answers are remembered while the epoch stands, and not a packet longer."""
+"""What programs remember holds while the epoch stands: endpoints, next hops, policy's answers."""
 
 from ipaddress import ip_address, ip_network
 
 import pytest
+from msgspec.structs import replace
 
 from cirri.layout import (
     DropReason,
     EndpointFlag,
+    EndpointValue,
     IpcacheKey,
     IpcacheValue,
     PolicyDirection,
@@ -53,6 +55,61 @@ def test_a_change_of_next_hops_holds_with_the_epoch(shared_world: World, f: Fami
                 Send("A", outside, AWAY, nothing),
                 Do(lambda w: unknown(w, f.world)),
                 Send("A", outside, STACK, nothing),
+            ),
+        ),
+    )
+
+
+def found(world: World, address: str, value: EndpointValue | None, *, news: bool = True) -> None:
+    """Say what is known of *address* (None: it is nobody's), and if it is *news*, that something changed."""
+    if value is None:
+        world.endpoints.delete(address16(address))
+    else:
+        world.endpoints.put(address16(address), value)
+    if news:
+        world.raise_epoch()
+
+
+def known(world: World, address: str) -> EndpointValue:
+    world.reset()
+    return world.endpoints[address16(address)]
+
+
+@pytest.mark.parametrize("f", FAMILIES, ids=lambda f: f.name)
+def test_a_change_of_endpoints_holds_with_the_epoch(shared_world: World, f: Family) -> None:
+    there, back = f.udp(f.a, f.b), f.udp(f.b, f.a, 53, 40000)
+    b = known(shared_world, f.b)
+
+    play(
+        shared_world,
+        Case(
+            "comes and goes",
+            (
+                Send("A", f.udp(f.a, f.b), "B", ("new",)),
+                Send("A", there, "B", ()),
+                Do(lambda w: found(w, f.b, None)),
+                Send("A", there, STACK, ()),
+                Send("B", back, DropReason.INVALID_SOURCE_IP),
+                Do(lambda w: found(w, f.b, b)),
+                Send("A", there, "B", ()),
+            ),
+        ),
+    )
+
+
+@pytest.mark.parametrize("f", FAMILIES, ids=lambda f: f.name)
+def test_an_endpoint_that_waits_for_its_device_is_not_remembered(shared_world: World, f: Family) -> None:
+    """It gets it without a new epoch."""
+    b = known(shared_world, f.b)
+    play(
+        shared_world,
+        Case(
+            "opened",
+            (
+                Do(lambda w: found(w, f.b, replace(b, ifindex=0))),
+                Send("B", f.udp(f.b, f.a), DropReason.INVALID_SOURCE_IP),
+                Do(lambda w: found(w, f.b, b, news=False)),
+                Send("B", f.udp(f.b, f.a), "A", ("new",)),
             ),
         ),
     )

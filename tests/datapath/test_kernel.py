@@ -12,17 +12,14 @@ import pytest
 from cirri.datapath.kernel import ALL, Kernel
 from cirri.engine.entries import EGRESS, INGRESS, Entries, EntryKey, EntryValue
 from cirri.layout import (
-    ENDPOINT_SLOTS,
     EndpointFlag,
-    EndpointSlot,
     EndpointValue,
     LbBackend,
     LbServiceKey,
     PolicyKey,
     address16,
-    endpoint_slot,
 )
-from cirri.maps import Objects, open_pinned
+from cirri.maps import Objects
 
 OBJECTS = Path(__file__).resolve().parents[2] / "bpf" / "build"
 WEB, TIE, X = 700, 701, 702
@@ -217,39 +214,3 @@ def test_services_follow_and_leave_no_slot_behind(again: Callable[[Kernel], Kern
                         b for k, b in sorted(slots.items(), key=lambda i: i[0].slot) if k.service == head.id
                     ]
                     assert tuple(found) == expected
-
-
-def test_slots_follow_the_endpoints_and_are_mended_at_start() -> None:
-    """Two addresses of one slot: the first has it; what a kill left in a slot is gone after a start."""
-    first, second, other = (address16(a) for a in ("10.0.0.5", "10.0.8.5", "10.0.0.6"))
-    assert endpoint_slot(first) == endpoint_slot(second) != endpoint_slot(other)
-
-    def found(kernel: Kernel) -> dict[bytes, EndpointValue]:
-        slots = open_pinned(bpffs, ENDPOINT_SLOTS)
-        held = {s.address: EndpointValue.unpack(s.endpoint) for s in slots.to_dict().values()}
-        slots.close()
-        held.pop(bytes(16))
-        assert held.items() <= kernel.policies.endpoints.items()
-        return held
-
-    with pinned() as bpffs:
-        kernel = Kernel(bpffs)
-        kernel.policies.realize(WEB, *STATES[2])
-        for number, address in enumerate(("10.0.0.5", "10.0.8.5", "fd00::5"), 1):
-            pod(kernel, address, WEB, number)
-        assert found(kernel).keys() == {first, address16("fd00::5")}
-
-        kernel.policies.realize(WEB, *STATES[3])
-        assert found(kernel)[first] == kernel.policies.endpoints[first]
-
-        with open_pinned(bpffs, ENDPOINT_SLOTS) as slots:
-            stale = slots[endpoint_slot(first)]
-            slots.put(endpoint_slot(other), EndpointSlot.of(other, EndpointValue(ifindex=9)))
-            slots.put(endpoint_slot(first), EndpointSlot(endpoint=stale.endpoint))
-
-        kernel = Kernel(bpffs)
-        (taken,) = found(kernel).keys() - {address16("fd00::5")}
-        kernel.policies.drop_endpoint(taken)
-        assert found(kernel).keys() == {address16("fd00::5")}
-        (left,) = {first, second} - {taken}
-        assert found(Kernel(bpffs)).keys() == {left, address16("fd00::5")}

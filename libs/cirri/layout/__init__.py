@@ -10,13 +10,11 @@ from cirri.layout.address import address16, address_of, network_of, prefix16
 from cirri.layout.conntrack import CT, CtFlag, CtKey, CtValue
 from cirri.layout.drop import DropReason, drop_text
 from cirri.layout.endpoint import (
-    ENDPOINT_SLOT_COUNT,
-    ENDPOINT_SLOTS,
+    ENDPOINT_MEMOS,
     ENDPOINTS,
     EndpointFlag,
-    EndpointSlot,
+    EndpointMemo,
     EndpointValue,
-    endpoint_slot,
 )
 from cirri.layout.event import EVENT_COUNTER, EVENT_COUNTERS, EVENTS, EventCounter, EventRecord, EventType
 from cirri.layout.fragment import FRAGMENTS, FragmentKey, FragmentValue
@@ -56,7 +54,7 @@ MIRRORS: tuple[type[Mirror], ...] = (
     CtKey,
     CtValue,
     EndpointValue,
-    EndpointSlot,
+    EndpointMemo,
     EventRecord,
     FragmentKey,
     FragmentValue,
@@ -81,7 +79,7 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
     for spec in (
         CT,
         ENDPOINTS,
-        ENDPOINT_SLOTS,
+        ENDPOINT_MEMOS,
         EVENTS,
         EVENT_COUNTER,
         FRAGMENTS,
@@ -121,7 +119,6 @@ ENUMS: tuple[EnumMirror, ...] = (
 """``enum drop_reason`` is proved by :func:`cirri.layout.drop.drop_asserts`, with its texts."""
 
 CONSTANTS: tuple[tuple[str, str, int], ...] = (
-    ("lib/endpoint.h", "ENDPOINT_SLOTS", ENDPOINT_SLOT_COUNT),
     ("lib/event.h", "EVENT_COUNTERS", EVENT_COUNTERS),
     ("lib/metrics.h", "METRICS_INDEX(133, 2)", metrics_index(133, 2)),
     ("lib/policy.h", "POLICY_PREFIX_PEER", POLICY_PREFIX_PEER),
@@ -135,8 +132,7 @@ __all__ = [
     "CONSTANTS",
     "CT",
     "ENDPOINTS",
-    "ENDPOINT_SLOTS",
-    "ENDPOINT_SLOT_COUNT",
+    "ENDPOINT_MEMOS",
     "ENUMS",
     "EVENTS",
     "EVENT_COUNTER",
@@ -164,7 +160,7 @@ __all__ = [
     "CtValue",
     "DropReason",
     "EndpointFlag",
-    "EndpointSlot",
+    "EndpointMemo",
     "EndpointValue",
     "EnumMirror",
     "EventCounter",
@@ -196,7 +192,6 @@ __all__ = [
     "address16",
     "address_of",
     "drop_text",
-    "endpoint_slot",
     "metrics_index",
     "metrics_of",
     "network_of",

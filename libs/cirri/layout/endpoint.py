@@ -1,7 +1,7 @@
 """Mirror of ``bpf/lib/endpoint.h``: the pods of a node, by address."""
 
 from enum import IntFlag
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
 from cirri.layout.mirror import NO_ADDRESS, U16, U32, Address16, CType, Mac, Mirror
 from cirri.layout.scalar import ADDRESS, U32_NUMBER
@@ -39,30 +39,16 @@ class EndpointValue(Mirror, frozen=True, kw_only=True):
 ENDPOINTS = MapSpec("cirri_endpoints", HEADER, MapType.HASH, ADDRESS, EndpointValue, 65536)
 
 
-class EndpointSlot(Mirror, frozen=True, kw_only=True):
-    """A copy of an endpoint where programs find it without hashing; empty while its address is zero."""
+class EndpointMemo(Mirror, frozen=True, kw_only=True):
+    """An endpoint that programs found lately; theirs alone."""
 
-    c_name: ClassVar[str] = "endpoint_slot"
+    c_name: ClassVar[str] = "endpoint_memo"
     header: ClassVar[str] = HEADER
 
     address: Address16 = NO_ADDRESS
     endpoint: Annotated[bytes, CType("28s")] = bytes(28)
-    """:class:`EndpointValue`, packed."""
-    pad: U32 = 0
-
-    @classmethod
-    def of(cls, address: bytes, value: EndpointValue) -> Self:
-        """The slot's content for the endpoint under *address*."""
-        return cls(address=address, endpoint=value.pack())
+    """:class:`EndpointValue`, packed; without a device: nobody has the address."""
+    epoch: U32 = 0
 
 
-ENDPOINT_SLOT_COUNT = 4096
-ENDPOINT_SLOTS = MapSpec(
-    "cirri_endpoint_slots", HEADER, MapType.ARRAY, U32_NUMBER, EndpointSlot, ENDPOINT_SLOT_COUNT
-)
-
-
-def endpoint_slot(address: bytes) -> int:
-    """Index of the slot that *address* (16 bytes) leads to, as ``endpoint_slot_of`` in C."""
-    low = int.from_bytes(address[12:], "big") & (ENDPOINT_SLOT_COUNT // 2 - 1)
-    return low if address[8:12] == b"\0\0\xff\xff" else low + ENDPOINT_SLOT_COUNT // 2
+ENDPOINT_MEMOS = MapSpec("cirri_endpoint_memos", HEADER, MapType.PERCPU_ARRAY, U32_NUMBER, EndpointMemo, 1024)

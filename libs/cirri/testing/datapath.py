@@ -28,6 +28,7 @@ from msgspec.structs import replace
 
 from cirri.layout import (
     CT,
+    ENDPOINT_MEMOS,
     ENDPOINTS,
     EVENT_COUNTER,
     EVENTS,
@@ -138,7 +139,8 @@ class World:
         self.runtime = open_pinned(self.bpffs, RUNTIME)
         self._metrics: Any = open_pinned(self.bpffs, METRICS)
         self._counters: Any = open_pinned(self.bpffs, EVENT_COUNTER)
-        self._remembered: Any = [open_pinned(self.bpffs, spec) for spec in (HOPS, POLICY_MEMOS)]
+        memos = (ENDPOINT_MEMOS, HOPS, POLICY_MEMOS)
+        self._remembered: Any = [open_pinned(self.bpffs, spec) for spec in memos]
         self._counts: dict[bytes, bytes] = {}
         self.ring = RingBuffer(self.bpffs / EVENTS.name)
         self.reset()

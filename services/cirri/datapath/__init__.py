@@ -21,7 +21,7 @@ SERVICE = Service(
     writes=(ENDPOINTS, NODES, ACKS),
     maps=(
         "cirri_ct",
-        "cirri_endpoint_slots",
+        "cirri_endpoint_memos",
         "cirri_endpoints",
         "cirri_event_counters",
         "cirri_events",

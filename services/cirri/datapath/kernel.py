@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cirri.datapath.frontends import Backends, Frontends
-from cirri.datapath.slots import Slots
 from cirri.engine.entries import Change, Entries, EntryKey, EntryValue, plan
 from cirri.layout import (
-    ENDPOINT_SLOTS,
     ENDPOINTS,
     IPCACHE,
     LB_BACKENDS,
@@ -22,7 +20,6 @@ from cirri.layout import (
     POLICY,
     RUNTIME,
     EndpointFlag,
-    EndpointSlot,
     EndpointValue,
     IpcacheKey,
     IpcacheValue,
@@ -164,17 +161,15 @@ class Services:
 
 
 class Policies:
-    """``cirri_policy`` and the endpoints that refer to it (``cirri_endpoints``, ``cirri_endpoint_slots``)."""
+    """``cirri_policy`` and the endpoints that refer to it (``cirri_endpoints``)."""
 
     def __init__(
         self,
         policy: BpfMap[PolicyKey, PolicyValue],
         endpoints: BpfMap[bytes, EndpointValue],
-        slots: BpfMap[int, EndpointSlot],
     ) -> None:
         self.map, self.endpoint_map = policy, endpoints
         self.endpoints: dict[bytes, EndpointValue] = endpoints.to_dict()
-        self._slots = Slots(slots, self.endpoints)
         self.sets: dict[int, PolicySet] = {}
         """By identity."""
         self._last = 0
@@ -245,7 +240,6 @@ class Policies:
         if self.endpoints.get(address) == value:
             return False
         self.endpoint_map.put(address, value)
-        self._slots.put(address, value)
         self.endpoints[address] = value
         return True
 
@@ -253,7 +247,6 @@ class Policies:
         """Forget the pod with *address*; True if it was known."""
         if self.endpoints.pop(address, None) is None:
             return False
-        self._slots.drop(address)
         self.endpoint_map.delete(address)
         return True
 
@@ -316,9 +309,7 @@ class Kernel:
         self.runtime = Switches(open_pinned(bpffs, RUNTIME))
         self.ipcache = Ipcache(open_pinned(bpffs, IPCACHE))
         self.services = Services(open_pinned(bpffs, LB_SERVICES), open_pinned(bpffs, LB_BACKENDS))
-        self.policies = Policies(
-            open_pinned(bpffs, POLICY), open_pinned(bpffs, ENDPOINTS), open_pinned(bpffs, ENDPOINT_SLOTS)
-        )
+        self.policies = Policies(open_pinned(bpffs, POLICY), open_pinned(bpffs, ENDPOINTS))
         self.runtime.next_epoch()  # what programs remember may be from before a crash
 
     def faults(self) -> list[str]:
