@@ -1,11 +1,13 @@
 """The real service on a real nats-server: bad input changes nothing, and nothing is lost."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from cirri.kv import RequestFailed
 from cirri.manifests import load
 from cirri.manifests.api import (
     APPLY,
@@ -211,3 +213,28 @@ def test_a_lost_store_is_filled_again(demo: KubernetesService) -> None:
 
     assert demo.apply(ApplyRequest(objects=(config("after"),))).error is None
     assert set(demo.bucket()) == before | {"ConfigMap.default.after._"}
+
+
+def test_what_the_disk_refuses_is_taken_back(demo: KubernetesService) -> None:
+    """A folder cannot be made where a file lies: the request fails and the bucket loses the object again."""
+    obstacle = demo.home / "state/manifests/ConfigMap/refused"
+    obstacle.parent.mkdir(exist_ok=True)
+    obstacle.write_text("")
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "refused"}}
+    try:
+        assert demo.apply(ApplyRequest(objects=(ApplyObject(manifest=namespace),))).error is None
+        before = demo.bucket().keys()
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "lost", "namespace": "refused"},
+            "data": {},
+        }
+        with pytest.raises(RequestFailed, match="File exists"):
+            demo.apply(ApplyRequest(objects=(ApplyObject(manifest=manifest),)))
+        deadline = time.monotonic() + 5
+        while demo.bucket().keys() != before:
+            assert time.monotonic() < deadline, demo.bucket().keys() ^ before
+    finally:
+        obstacle.unlink()
+        demo.delete(DeleteRequest(objects=(ObjectRef(kind="Namespace", name="refused"),)))

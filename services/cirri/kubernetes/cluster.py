@@ -32,7 +32,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 SMALL = 20
-"""Objects that are checked and stored in a few milliseconds."""
+"""Objects that are checked in a few milliseconds."""
 
 
 class Publishing(Protocol):
@@ -122,10 +122,22 @@ class Cluster:
         return plan_apply(self._objects, objects, now=self._now(), new_uid=self._new_uid)
 
     async def _done(self, changes: list[Change], *, status_only: bool = False) -> bytes:
-        """Keep *changes*, publish them, and say at which revisions they hold."""
-        await self._keep(changes, status_only=status_only)
+        """Keep *changes*, publish them, and say at which revisions they hold.
+
+        The disk is slower than the bus, so both are done at once; what cannot be kept is taken back.
+        """
+        published, kept = await asyncio.gather(
+            asyncio.gather(*map(self._published, changes)),
+            self._keep(changes, status_only=status_only),
+            return_exceptions=True,
+        )
+        if isinstance(kept, BaseException):
+            self.behind.set()
+            raise kept
         try:
-            results = [_result(change, await self._published(change)) for change in changes]
+            if isinstance(published, BaseException):
+                raise published
+            results = list(map(_result, changes, published))
         except CirriError as error:
             self.behind.set()
             says = f"stored, but not published yet: {error}. It will be as soon as the bus allows"
@@ -142,7 +154,7 @@ class Cluster:
             for resource in put:
                 self._store.put_status(resource)
         elif put or drop:
-            await _beside(len(changes), self._store.change, put, drop)
+            await asyncio.to_thread(self._store.change, put, drop)
         for resource in put:
             self._objects[key_of(resource)] = resource
         for key in drop:
