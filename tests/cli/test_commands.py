@@ -183,6 +183,42 @@ def test_what_is_not_enforced_yet_is_refused(cirri: Cli, tmp_path: Path) -> None
     assert f"{file}: document 1, line 7: spec.egress[0].toFQDNs" in result.stderr
 
 
+def test_a_folder_of_more_than_a_mebibyte_is_one_request(cirri: Cli, tmp_path: Path) -> None:
+    for number in range(15):
+        metadata = {"name": f"big{number}", "namespace": "default"}
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata,
+            "data": {"x": "y" * 200_000},
+        }
+        (tmp_path / f"{number}.json").write_text(json.dumps(manifest))
+    try:
+        assert cirri.ok("apply", "-f", str(tmp_path)).count(" created\n") == 15
+    finally:
+        cirri.run("delete", "-f", str(tmp_path))
+
+
+def test_what_is_too_large_is_refused_with_the_limit(cirri: Cli, tmp_path: Path) -> None:
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "big"},
+        "data": {"x": "y" * 950_000},
+    }
+    (tmp_path / "big.json").write_text(json.dumps(manifest))
+    result = cirri.run("apply", "-f", str(tmp_path))
+    assert result.exit_code == 1
+    assert "allowed: at most 900000" in result.stderr
+    for number in range(10):
+        (tmp_path / f"{number}.json").write_text(
+            json.dumps(manifest | {"metadata": {"name": f"big{number}"}})
+        )
+    result = cirri.run("apply", "-f", str(tmp_path))
+    assert result.exit_code == 1
+    assert "the bus takes 8387584; give fewer files at a time" in result.stderr
+
+
 TABLES = [
     (
         "svc",

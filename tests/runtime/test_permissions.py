@@ -84,7 +84,7 @@ def test_text() -> None:
         store_dir="/x",
         people={"cli": "c"},
     )
-    assert 'host: "10.0.0.1"\nport: 4999\njetstream { store_dir: "/x" }\n' in text
+    assert 'host: "10.0.0.1"\nport: 4999\nmax_payload: 8388608\njetstream { store_dir: "/x" }\n' in text
     assert 'user: "policy", password: "a\\"b\\\\c"' in text
     assert text.count("user: ") == 3
     assert "[]" not in text  # an empty allow list would allow everything

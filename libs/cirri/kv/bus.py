@@ -185,6 +185,11 @@ class Bus:
         """``async with`` it to be in charge of *name*; see :class:`cirri.kv.lease.Held`."""
         return Held(self.link, service, name, holder, ttl_s, log=self._log)
 
+    @property
+    def largest_message(self) -> int:
+        """Bytes that the server takes in one message; 0 without a connection."""
+        return self.link.largest_message
+
     async def request(self, subject: str, payload: bytes = b"", timeout_s: float = 5.0) -> bytes:
         """The answer of the service behind *subject*.
 

@@ -10,7 +10,7 @@
         ├── NotPermitted      the server refuses this user that subject
         ├── BucketMissing     no service has made the bucket yet
         ├── KeyInvalid        a key outside the alphabet, reserved, or too long
-        ├── ValueTooLarge     a value beyond the limit of one message
+        ├── ValueTooLarge     a value beyond the limit of one key
         ├── NotOwner          a key of somebody else's bucket or shard
         ├── KeyTaken          create() of a key that has a value
         ├── StaleRevision     compare-and-set against a revision that has passed
@@ -81,7 +81,7 @@ class KeyInvalid(BusError):
 
 
 class ValueTooLarge(BusError):
-    """The value of *key* takes *size* bytes; *limit* fit into a message."""
+    """The value of *key* takes *size* bytes; a value may have *limit*."""
 
     hint = "Split it over several keys"
 

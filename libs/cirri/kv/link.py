@@ -115,6 +115,11 @@ class Link:
         except TimeoutError:
             raise BusUnavailable(self.url, self.last_error) from None
 
+    @property
+    def largest_message(self) -> int:
+        """The server's max_payload in bytes; 0 without a connection."""
+        return self._client.max_payload if self._client is not None else 0
+
     async def publish(
         self, subject: str, payload: bytes = b"", *, reply: str = "", headers: dict[str, str] | None = None
     ) -> None:

@@ -17,11 +17,12 @@ T = TypeVar("T")
 MAX_KEY_BYTES = 512
 """Well below the 4096 bytes of a NATS control line, which also holds the reply subject."""
 
-MAX_MESSAGE_BYTES = 1 << 20
-"""The server's default max_payload: value and headers of one message."""
+MAX_MESSAGE_BYTES = 8 << 20
+"""The max_payload that our servers are given: a folder of manifests is one request."""
 
-MAX_VALUE_BYTES = MAX_MESSAGE_BYTES - 1024
-"""Leaves room for the headers of a compare-and-set."""
+MAX_VALUE_BYTES = (1 << 20) - 1024
+"""A value and the headers of a compare-and-set fit into any server's messages, whose default is
+1 MiB; a value beyond that would make every reader of its bucket slow."""
 
 MARKER = "_complete"
 """Last token of the reserved key that says: all of the owner's state is in."""

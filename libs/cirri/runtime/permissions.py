@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cirri.kv.wire import stream_name
+from cirri.kv.wire import MAX_MESSAGE_BYTES, stream_name
 from cirri.model import BUCKETS, LEASES
 from cirri.model.bucket import Bucket, token
 from cirri.runtime.contract import Service
@@ -125,6 +125,7 @@ def nats_config(
         (
             f"host: {_quoted(host)}",
             f"port: {port}",
+            f"max_payload: {MAX_MESSAGE_BYTES}",
             f"jetstream {{ store_dir: {_quoted(str(store_dir))} }}",
             "authorization {",
             "  users: [",

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cirri.kv.wire import MAX_MESSAGE_BYTES
+
 
 class ServerFailed(RuntimeError):
     """The server did not start; the message holds what it logged."""
@@ -26,7 +28,10 @@ def free_port() -> int:
 
 def plain_config(server: NatsServer) -> str:
     """A nats.conf that lets anybody do anything."""
-    return f'host: "{server.host}"\nport: {server.port}\njetstream {{ store_dir: "{server.store}" }}\n'
+    return (
+        f'host: "{server.host}"\nport: {server.port}\nmax_payload: {MAX_MESSAGE_BYTES}\n'
+        f'jetstream {{ store_dir: "{server.store}" }}\n'
+    )
 
 
 class NatsServer:

@@ -29,8 +29,8 @@ from cirri.model import Resource
 if TYPE_CHECKING:
     from cirri.kv import Bus
 
-MAX_REQUEST = 1_000_000
-"""Bytes; the bus takes messages of 1 MiB."""
+ENVELOPE = 1024
+"""Bytes of a message that are not its payload, at most."""
 REQUEST_S = 30.0
 
 wait_options = (
@@ -179,13 +179,11 @@ def _ask(
     form: str | None,
 ) -> None:
     payload = msgspec.msgpack.encode(request)
-    if len(payload) > MAX_REQUEST:
-        raise NotDone(
-            done,
-            f"the request has {len(payload)} bytes, the bus takes {MAX_REQUEST}; give fewer files at a time",
-        )
 
     async def work(bus: Bus) -> None:
+        if len(payload) > (limit := bus.largest_message - ENVELOPE):
+            says = f"the request has {len(payload)} bytes, the bus takes {limit}; give fewer files at a time"
+            raise NotDone(done, says)
         reply = msgspec.msgpack.decode(await bus.request(subject, payload, REQUEST_S), type=ApplyReply)
         if reply.error is not None:
             raise NotDone(done, reply.error)

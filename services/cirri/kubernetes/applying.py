@@ -16,7 +16,7 @@ from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE, Network, pool_
 from cirri.model import Resource
 
 MAX_BYTES = 900_000
-"""Of one object as stored; the bus takes a message of 1 MiB."""
+"""Of one object as stored; a key of the bus holds 1 MiB."""
 
 _CONFIG = Key("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME)
 _SET_BY_US = ("uid", "creationTimestamp", "generation")
