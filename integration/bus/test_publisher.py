@@ -108,6 +108,26 @@ def test_newest_of_many_puts_of_a_key_wins(nats: NatsServer) -> None:
     with_two(nats, test)
 
 
+def test_a_posted_value_is_stored_some_time_over_a_loss_of_the_bus(nats: NatsServer) -> None:
+    async def test(bus: Bus, other: Bus) -> None:
+        publisher = bus.publisher(IDENTITIES)
+        await publisher.start()
+        for number in range(50):
+            await publisher.post(identity(1, f"n={number}"))
+        assert publisher.pending == 1, "nothing was waited for"
+        await publisher.settled()
+        assert await stored(other) == {"1": identity(1, "n=49")}
+        assert publisher.writes <= 3, "of one key only the newest waits"
+        nats.kill()
+        await bus.link.disconnected.wait()
+        await publisher.post(identity(1, "away"))
+        nats.start()
+        await eventually(lambda: not publisher.pending)
+        assert await stored(other) == {"1": identity(1, "away")}
+
+    with_two(nats, test)
+
+
 def test_create_and_other_ways_of_the_owner(nats: NatsServer) -> None:
     async def test(bus: Bus, other: Bus) -> None:
         publisher = bus.publisher(IDENTITIES)

@@ -118,6 +118,14 @@ class Publisher(Generic[T]):
         key, data = encode(self.bucket, value)
         return await self._writer.write(self._check_owner(key), data, timeout_s)
 
+    async def post(self, value: T) -> None:
+        """As put(), but returns when *value* is on its way.  It is kept, and sent until it is stored.
+
+        Raises: KeyInvalid, ValueTooLarge, NotOwner.
+        """
+        key, data = encode(self.bucket, value)
+        await self._writer.post(self._check_owner(key), data)
+
     async def delete(self, key: str, *, timeout_s: float = TIMEOUT_S) -> int:
         """Remove *key*; returns the revision of the removal, 0 if there was nothing to remove.
 

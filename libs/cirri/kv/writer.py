@@ -134,16 +134,27 @@ class Writer:
             self._settle(key, revision)
             return revision
         wait = self._wait(key)
-        self.begin()
-        if self._live and key not in self._sent and len(self._sent) < WINDOW and self._gate():
-            await self._send(key)
-        else:
-            self._wake.set()
+        await self._begin_to_send(key)
         try:
             async with asyncio.timeout(timeout_s):
                 return await wait
         except TimeoutError:
             raise BusTimeout(f"{self.bucket.name}/{key}", timeout_s, kept=True) from None
+
+    async def post(self, key: str, data: bytes | None) -> None:
+        """Have *data* stored under *key* some time."""
+        revision = self.ledger.want(key, data)
+        if revision is None:
+            await self._begin_to_send(key)
+        else:
+            self._settle(key, revision)
+
+    async def _begin_to_send(self, key: str) -> None:
+        self.begin()
+        if self._live and key not in self._sent and len(self._sent) < WINDOW and self._gate():
+            await self._send(key)
+        else:
+            self._wake.set()
 
     async def _send(self, key: str) -> None:
         data = self.ledger.send(key)

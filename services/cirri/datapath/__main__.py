@@ -21,6 +21,8 @@ ROUTES_S = 30.0
 """How often routes are compared with the kernel's, which forgets them when a device goes down."""
 UNCERTAIN_S = 1.0
 """How often it is asked whether every node has said what it has; that alone is no news."""
+STATUS_S = 0.05
+"""How long a change of the node's status may wait, so that a hundred pods do not make a hundred of them."""
 
 
 async def serve(rt: Runtime) -> None:
@@ -55,18 +57,28 @@ async def serve(rt: Runtime) -> None:
             features=node.features,
         )
 
-    def report() -> None:
+    def look() -> None:
         now = status()
         if sync.book.here(now):
             kernel.runtime.next_epoch()
         reporter.status(now)
+
+    def stepped() -> None:
         reporter.acknowledge(sync.policy_revision, sync.resources_revision)
+        looking.set()
+
+    async def follow_status() -> None:
+        while True:
+            await looking.wait()
+            await asyncio.sleep(STATUS_S)
+            looking.clear()
+            look()
 
     async def follow_ranges() -> None:
         async for _ in views.cidrs.changes():
             endpoints.note_cidrs()
             sync.routes_moved.set()
-            report()
+            look()
 
     async def follow_routes() -> None:
         before, looked = routes.Wanted(), 0.0
@@ -87,6 +99,7 @@ async def serve(rt: Runtime) -> None:
                 before, looked = wanted, time.monotonic()
 
     route_faults: list[str] = []
+    looking = asyncio.Event()
     sync = Sync(
         settings.node,
         settings.cluster,
@@ -94,7 +107,7 @@ async def serve(rt: Runtime) -> None:
         kernel=kernel,
         changed=reporter.changed,
         removed=reporter.removed,
-        report=report,
+        report=stepped,
         connected=lambda: rt.bus.connected,
         log=log,
     )
@@ -107,7 +120,7 @@ async def serve(rt: Runtime) -> None:
         log=log,
     )
     endpoints.adopt()
-    report()
+    look()
     server = CniServer(endpoints, settings.run_dir / "cni.sock", log)
     listening = await server.start()
     rt.ready("datapath", ok=True)
@@ -116,6 +129,7 @@ async def serve(rt: Runtime) -> None:
         await sync.run(tasks)
         await reporter.run(tasks, lambda: list(sync.regenerator.locals.values()), settings.run_dir)
         tasks.create_task(follow_ranges())
+        tasks.create_task(follow_status())
         tasks.create_task(follow_routes())
         tasks.create_task(endpoints.bury())
         tasks.create_task(endpoints.quicken())

@@ -158,9 +158,11 @@ class Reporter:
         while True:
             await self._ack_due.wait()
             self._ack_due.clear()
-            write = self._acks.put(self._ack) if declared else self._acks.replace([self._ack])
-            declared = True
-            tasks.create_task(self._quiet(write))
+            if declared:
+                await self._acks.post(self._ack)
+            else:
+                declared = True
+                tasks.create_task(self._quiet(self._acks.replace([self._ack])))
 
     async def _publish_lazily(self) -> None:
         while True:

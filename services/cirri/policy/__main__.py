@@ -19,6 +19,9 @@ from cirri.runtime import Runtime, run
 LOOK_S = 0.5
 """How often the marker is compared with the buckets when nothing happens: a bucket that was made
 anew counts its revisions from 1."""
+MARK_S, MARK_AT_LATEST_S = 0.005, 0.05
+"""The marker is written once no news has come for so long: nodes have the rules in force before they are
+asked to say so, and a burst of changes has one acknowledgement."""
 
 
 async def serve(rt: Runtime) -> None:
@@ -31,6 +34,7 @@ async def serve(rt: Runtime) -> None:
     selectors, policies = rt.publisher(SELECTORS), rt.publisher(POLICIES)
     compilation = Compilation(rt.settings.cluster, rt.log.warning)
     publication = Publication(selectors, policies)
+    clock = asyncio.get_running_loop().time
 
     async def status(_: bytes) -> bytes:
         return json.encode({"revision": revision(resources), **compilation.report()})
@@ -48,20 +52,24 @@ async def serve(rt: Runtime) -> None:
     inputs = News({**resources, "identities": identities})
     news = await inputs.next()
     whole, counted, marked = False, False, (0, 0)
+    due, since = 0, 0.0  # a revision that is in and not marked yet, and since when
     while True:
-        reached = revision(resources)
-        if whole and not any(news.values()) and marked == (reached, selectors.revision):
-            news = await inputs.next(LOOK_S)
-            continue
         compile_news(news)
-        delta = compilation.compiler.flush()
         try:
+            if due and (not any(news.values()) or clock() - since > MARK_AT_LATEST_S):
+                marked = await publication.mark(due)
+                due = 0
+            reached = revision(resources)
+            if whole and not any(news.values()) and marked == (reached, selectors.revision):
+                news = await inputs.next(LOOK_S)
+                continue
+            delta = compilation.compiler.flush()
             if whole:
                 # Each kind is followed by itself: another may be behind the revision to be marked.
-                await asyncio.gather(publication.write(delta), *(t.caught_up() for t in resources.values()))
+                await publication.write(delta, *(t.caught_up() for t in resources.values()))
                 compile_news(inputs.take())
                 await publication.write(compilation.compiler.flush())
-                marked = await publication.mark(reached)
+                due, since = reached, since if due else clock()
             else:
                 await asyncio.gather(*(table.caught_up() for table in resources.values()))
                 compile_news(inputs.take())
@@ -72,10 +80,10 @@ async def serve(rt: Runtime) -> None:
                     counted = True
                     count(rt, compilation)
         except BusError as error:
-            whole = False
+            whole, due = False, 0
             rt.log.warning("bus refuses", error=str(error))
         rt.ready("configuration", not compilation.config_error, compilation.config_error)
-        news = await inputs.next(LOOK_S)
+        news = await inputs.next(MARK_S if due else LOOK_S)
 
 
 def count(rt: Runtime, compilation: Compilation) -> None:

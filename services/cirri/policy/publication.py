@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from cirri.engine import Compiler, Delta
 from cirri.kv import Publisher
@@ -22,13 +23,17 @@ class Publication:
         await self._policies.replace([*entries, self._marker(resources)])
         await self._selectors.replace(compiler.sets.values())
 
-    async def write(self, delta: Delta) -> None:
-        """Write a delta.  Raises: BusError; the publishers keep what they could not write."""
+    async def write(self, delta: Delta, *beside: Awaitable[None]) -> None:
+        """Write a delta, and wait for what is asked for *beside* it, which is begun after the writes.
+
+        Raises: BusError; the publishers keep what they could not write.
+        """
         # Sent in this order over one connection; the marker waits for the acknowledgements.
         await asyncio.gather(
             *map(self._selectors.put, delta.selectors.values()),
             *(self._policies.put(PolicyEntry(subject=policy)) for policy in delta.policies.values()),
             *(self._policies.delete(str(identity)) for identity in delta.removed_policies),
+            *beside,
         )
         await asyncio.gather(*map(self._selectors.delete, delta.removed_selectors))
 
