@@ -173,7 +173,7 @@ def test_wrong_requests_get_exact_answers_and_change_nothing() -> None:
     async def main() -> None:
         async with node() as here:
             await here.pod("web", {"app": "web"})
-            state = await world(here)
+            state = world(here)
             answers = {}
             for case in WRONG:
                 outcome = await here.cni(case.command, "web", config=_config(here, case.config), **case.env)
@@ -183,7 +183,7 @@ def test_wrong_requests_get_exact_answers_and_change_nothing() -> None:
             expected = {w.id: (w.code, w.code, words[w.id]) for w in WRONG}
             assert answers == expected
             await eventually(lambda: here.status.addresses_used == 0)
-            assert await world(here) == state
+            await eventually(lambda: world(here) == state, what="the world as it was")
 
     asyncio.run(main())
 
@@ -193,7 +193,7 @@ def _config(here: Node, config: dict[str, Any] | str | None) -> dict[str, Any] |
     return config.replace("SOCKET", str(here.run_dir / "cni.sock")) if isinstance(config, str) else config
 
 
-async def world(here: Node) -> tuple[Any, ...]:
+def world(here: Node) -> tuple[Any, ...]:
     """What an ADD would change: devices, files, records."""
     with namespace(f"/run/netns/{here.name}") as fd, channel_in(fd) as channel:
         devices = set(read.links(channel))

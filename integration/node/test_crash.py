@@ -2,62 +2,13 @@
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
-from cirri.layout import ENDPOINTS, IPCACHE, LB_BACKENDS, LB_SERVICES, POLICY
-from cirri.maps import open_pinned
+from cirri.testing.meaning import meaning
 from cirri.testing.node import Node, answering, node
 from cirri.testing.objects import allow, service
 from cirri.testing.sockets import Echo, Stream, connects
 from cirri.testing.wait import eventually
-
-
-def maps(bpffs: Path) -> dict[str, Any]:
-    """What the maps mean: ids that only join one map to another are replaced by what they lead to."""
-    sets: dict[int, set[Any]] = {}
-    with open_pinned(bpffs, POLICY) as policy, open_pinned(bpffs, ENDPOINTS) as endpoints:
-        for key, value in policy.items():
-            about = (
-                key.identity,
-                key.direction,
-                key.protocol,
-                key.port,
-                key.port_bits,
-                value.rule,
-                value.deny,
-            )
-            sets.setdefault(key.policy_id, set()).add(about)
-        pods = {
-            key.hex(): (
-                v.ifindex,
-                v.identity,
-                v.id,
-                v.flags,
-                v.mac,
-                v.node_mac,
-                frozenset(sets.get(v.policy_id, ())),
-            )
-            for key, v in endpoints.items()
-        }
-        used = {value.policy_id for value in endpoints.to_dict().values()}
-    with open_pinned(bpffs, LB_SERVICES) as services, open_pinned(bpffs, LB_BACKENDS) as backends:
-        slots = backends.to_dict()
-        heads = services.to_dict()
-        fronts = {
-            key: sorted(v.address for k, v in slots.items() if k.service == head.id)
-            for key, head in heads.items()
-        }
-        stray_slots = {k for k in slots if k.service not in {head.id for head in heads.values()}}
-    with open_pinned(bpffs, IPCACHE) as ipcache:
-        owners = ipcache.to_dict()
-    return {
-        "endpoints": pods,
-        "stray sets": sets.keys() - used,
-        "services": fronts,
-        "stray slots": stray_slots,
-        "ipcache": owners,
-    }
 
 
 async def busy(here: Node) -> None:
@@ -88,10 +39,10 @@ async def fresh(here: Node) -> dict[str, Any]:
         what=str(here.status),
     )
     await eventually(
-        lambda: len(maps(here.bpffs)["endpoints"]) == 2 * len(here.pods),
+        lambda: len(meaning(here.bpffs)["endpoints"]) == 2 * len(here.pods),
         what="all realized",
     )
-    return maps(here.bpffs)
+    return meaning(here.bpffs)
 
 
 def test_killed_under_load_nothing_is_lost_and_it_is_useful_again_within_a_second() -> None:
@@ -99,7 +50,7 @@ def test_killed_under_load_nothing_is_lost_and_it_is_useful_again_within_a_secon
         async with node() as here:
             await busy(here)
             web, tie = here.pods["web"], here.pods["tie"]
-            before = maps(here.bpffs)
+            before = meaning(here.bpffs)
             with Echo(web.netns, 80):
                 stream = Stream(tie.netns, web.ipv4, 80)
                 useful = []
@@ -119,7 +70,7 @@ def test_killed_under_load_nothing_is_lost_and_it_is_useful_again_within_a_secon
             assert stream.sent > 500
             assert min(useful) < 1.0, useful  # the best of four: tests run beside each other
             await eventually(lambda: here.ack.policy_revision > 0)
-            assert maps(here.bpffs) == before
+            assert meaning(here.bpffs) == before
             assert await fresh(here) == before
 
     asyncio.run(main())
@@ -130,7 +81,7 @@ def test_without_a_bus_it_starts_enforces_and_deletes() -> None:
         async with node() as here:
             await busy(here)
             web, tie, x = (here.pods[name] for name in ("web", "tie", "x"))
-            before = maps(here.bpffs)
+            before = meaning(here.bpffs)
             here.kill()
             here.nats.kill()
             here.start()
@@ -138,7 +89,7 @@ def test_without_a_bus_it_starts_enforces_and_deletes() -> None:
             with Echo(web.netns, 80):
                 assert connects(tie.netns, web.ipv4, 80)
                 assert not connects(x.netns, web.ipv4, 80, timeout_s=0.2)
-            assert maps(here.bpffs) == before
+            assert meaning(here.bpffs) == before
             late = await here.pod("late", {}, known=False)
             refused = await here.cni("ADD", late.name)
             assert refused.code == 11
@@ -158,7 +109,7 @@ def test_a_wiped_store_takes_nothing_away() -> None:
         async with node() as here:
             await busy(here)
             web, tie, x = (here.pods[name] for name in ("web", "tie", "x"))
-            before = maps(here.bpffs)
+            before = meaning(here.bpffs)
             here.nats.kill()
             here.nats.empty()
             here.nats.start()
@@ -168,9 +119,7 @@ def test_a_wiped_store_takes_nothing_away() -> None:
                     assert connects(tie.netns, web.ipv4, 80)
                     assert not connects(x.netns, web.ipv4, 80, timeout_s=0.1)
                     await asyncio.sleep(0.05)
-            await eventually(
-                lambda: len(here.endpoints) == 3 and here.ack.policy_revision > 0, within_s=10
-            )
-            assert maps(here.bpffs) == before
+            await eventually(lambda: len(here.endpoints) == 3 and here.ack.policy_revision > 0, within_s=10)
+            assert meaning(here.bpffs) == before
 
     asyncio.run(main())

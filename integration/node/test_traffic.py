@@ -162,6 +162,51 @@ def test_a_service_answers_on_its_cluster_ip() -> None:
     asyncio.run(main())
 
 
+REFUSED = """
+import json, os, socket, sys
+open(sys.argv[1] + "/cgroup.procs", "w").write(str(os.getpid()))
+said = []
+for address in sys.argv[2:]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for kind, port, connected in ((socket.SOCK_STREAM, 80, True), (socket.SOCK_DGRAM, 81, True),
+                                  (socket.SOCK_DGRAM, 81, False)):
+        with socket.socket(family, kind) as client:
+            client.settimeout(2)
+            try:
+                if connected: client.connect((address, port)); client.send(b"x")
+                else: client.sendto(b"x", (address, port))
+                said.append("sent")
+            except OSError as error: said.append(error.strerror)
+print(json.dumps(said))
+"""
+
+
+def test_a_service_without_ready_backends_refuses_at_once() -> None:
+    """In both families, over TCP and UDP, connected or not; from the start and after the last one went."""
+    addresses = {"web": "10.96.0.10", "web6": "fd00:10:96::10"}
+
+    async def main() -> None:
+        async with node() as here:
+            web, tie = await here.add("web", app="web"), await here.add("tie", app="tie")
+            words = ["nsenter", f"--net=/run/netns/{tie.netns}", sys.executable, "-I", "-S", "-c", REFUSED]
+            words += [str(here.cgroup), *addresses.values()]
+            no = "Connection refused"
+            for backends, expected in (([], no), ([web], "sent"), ([], no)):
+                revision = 0
+                for name, address in addresses.items():
+                    behind = [pod.ipv6 if ":" in address else pod.ipv4 for pod in backends]
+                    for resource in service(address, behind, name=name):
+                        revision = await here.cluster.put(resource)
+                await eventually(lambda r=revision: here.ack.resources_revision >= r)  # type: ignore[misc]
+                with Echo(web.netns, 8080, socket.AF_INET6), Echo(web.netns, 8081, socket.AF_INET6):
+                    said = await asyncio.to_thread(
+                        subprocess.run, words, capture_output=True, text=True, timeout=20, check=True
+                    )
+                assert json.loads(said.stdout) == [expected] * 6, backends
+
+    asyncio.run(main())
+
+
 def test_new_labels_mean_a_new_identity_and_policy_without_a_gap() -> None:
     async def main() -> None:
         async with node() as here:

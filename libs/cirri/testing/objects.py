@@ -33,7 +33,7 @@ def service(address: str, backends: Iterable[str], *, name: str = "web") -> list
     labels = {"kubernetes.io/service-name": name}
     endpoint_slice = {
         "metadata": {"name": f"{name}-1", "labels": labels},
-        "addressType": "IPv4",
+        "addressType": "IPv6" if ":" in address else "IPv4",
         "ports": [{"name": n, "port": port + 8000, "protocol": protocol} for n, protocol, port in front],
         "endpoints": endpoints,
     }
