@@ -18,5 +18,10 @@ class Lease(Struct, frozen=True, kw_only=True):
 
 
 LEASES = Bucket(
-    "leases", Lease, lambda le: f"{token(le.service)}.{token(le.name)}", writer="*", shard="service", history=1
+    "leases",
+    Lease,
+    lambda le: f"{token(le.service)}.{token(le.name)}",
+    writer="*",
+    shard="service",
+    history=1,
 )

@@ -21,8 +21,10 @@ from cirri.model.bucket import token
 from cirri.runtime.logs import Log
 
 LAZY_S = 0.5
-"""How long a change of nothing but reports may wait: the kernel comes first, and what is undone
-meanwhile is not published at all."""
+"""Changes of nothing but reports are published at most this often: what is undone meanwhile is not
+published at all."""
+SOON_S = 0.02
+"""How long the first of them waits: the kernel and the acknowledgement come first."""
 FILES_S = 0.5
 FIRST_S = 3.0
 """How long the first publication waits for the policies."""
@@ -165,9 +167,12 @@ class Reporter:
                 tasks.create_task(self._quiet(self._acks.replace([self._ack])))
 
     async def _publish_lazily(self) -> None:
+        clock = asyncio.get_running_loop()
+        last = -LAZY_S
         while True:
             await self._lazily.wait()
-            await asyncio.sleep(LAZY_S)
+            await asyncio.sleep(max(SOON_S, last + LAZY_S - clock.time()))
+            last = clock.time()
             self._lazily.clear()
             self._due = {**self._lazy, **self._due}
             self._lazy = {}
