@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 
 import msgpack  # type: ignore[import-untyped]  # it has no types
 import pytest
@@ -21,32 +19,10 @@ from cirri.kv import (
 )
 from cirri.kv.link import Message
 from cirri.kv.wire import MAX_VALUE_BYTES, encode, subject_of
-from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES, Endpoint, Identity, Resource, resource_key
+from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES, Resource, resource_key
+from cirri.testing.buses import endpoint, identity, with_two
 from cirri.testing.natsserver import NatsServer, free_port
 from cirri.testing.wait import eventually
-
-Test = Callable[[Bus, Bus], Awaitable[None]]
-
-
-def with_two(nats: NatsServer, test: Test) -> None:
-    """Run *test* with two connections."""
-
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            buses = [await Bus.connect(nats.url, name=name) for name in ("one", "two")]
-            for bus in buses:
-                stack.push_async_callback(bus.drain)
-            await test(*buses)
-
-    asyncio.run(main())
-
-
-def identity(number: int, *labels: str) -> Identity:
-    return Identity(id=number, labels=labels)
-
-
-def endpoint(node: str, number: int) -> Endpoint:
-    return Endpoint(node=node, id=number, namespace="d", pod="p", container_id="c", interface="i")
 
 
 def test_values(nats: NatsServer) -> None:

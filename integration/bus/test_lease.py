@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 
 from cirri.kv import Bus, Held, verbs
 from cirri.model import LEASES
+from cirri.testing.buses import with_two
 from cirri.testing.natsserver import NatsServer
 from cirri.testing.wait import eventually
 
 TTL_S = 0.6
-Test = Callable[[Bus, Bus], Awaitable[None]]
-
-
-def with_two(nats: NatsServer, test: Test) -> None:
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            buses = [await Bus.connect(nats.url, name=name) for name in ("one", "two")]
-            for bus in buses:
-                stack.push_async_callback(bus.drain)
-            await test(*buses)
-
-    asyncio.run(main())
 
 
 def lease(bus: Bus, holder: str) -> Held:

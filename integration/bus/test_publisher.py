@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 
 import pytest
 
 from cirri.kv import Bus, BusTimeout, KeyTaken, NotOwner, Publisher, stream, verbs
 from cirri.kv import writer as writer_module
 from cirri.model import ENDPOINTS, IDENTITIES, NODES, Endpoint, Identity, NodeStatus
+from cirri.testing.buses import endpoint, identity, with_two
 from cirri.testing.natsserver import NatsServer
 from cirri.testing.wait import eventually
-
-Test = Callable[[Bus, Bus], Awaitable[None]]
-
-
-def with_two(nats: NatsServer, test: Test) -> None:
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            buses = [await Bus.connect(nats.url, name=name) for name in ("one", "two")]
-            for bus in buses:
-                stack.push_async_callback(bus.drain)
-            await test(*buses)
-
-    asyncio.run(main())
-
-
-def identity(number: int, *labels: str) -> Identity:
-    return Identity(id=number, labels=labels)
-
-
-def endpoint(node: str, number: int, pod: str = "p") -> Endpoint:
-    return Endpoint(node=node, id=number, namespace="d", pod=pod, container_id="c", interface="i")
 
 
 async def stored(bus: Bus) -> dict[str, Identity]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 
 import msgpack  # type: ignore[import-untyped]  # it has no types
 import pytest
@@ -12,31 +10,9 @@ import pytest
 from cirri.kv import BucketMissing, Bus, BusTimeout, Publisher, Table, stream, verbs
 from cirri.kv.wire import Marker, encode_marker
 from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES, Endpoint, Identity, Resource, resource_key
+from cirri.testing.buses import endpoint, identity, with_two
 from cirri.testing.natsserver import NatsServer
 from cirri.testing.wait import eventually
-
-Test = Callable[[Bus, Bus], Awaitable[None]]
-
-
-def with_two(nats: NatsServer, test: Test) -> None:
-    """Run *test* with a writer's and a reader's connection."""
-
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            buses = [await Bus.connect(nats.url, name=name) for name in ("writer", "reader")]
-            for bus in buses:
-                stack.push_async_callback(bus.drain)
-            await test(*buses)
-
-    asyncio.run(main())
-
-
-def identity(number: int, *labels: str) -> Identity:
-    return Identity(id=number, labels=labels)
-
-
-def endpoint(node: str, number: int, pod: str = "p") -> Endpoint:
-    return Endpoint(node=node, id=number, namespace="d", pod=pod, container_id="c", interface="i")
 
 
 def quick(bus: Bus, pattern: str = ">") -> Table[Identity]:

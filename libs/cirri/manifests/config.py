@@ -6,10 +6,17 @@ A key that is not known is kept: a later version may read it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
-from cirri.addresses.config import InvalidPools, Pools, cluster_pools
+from cirri.addresses.config import (
+    DEFAULTS,
+    SERVICE_RANGES,
+    InvalidPools,
+    Pools,
+    cluster_pools,
+    service_networks,
+)
 from cirri.labels import InvalidLabelFilter, LabelFilter
 from cirri.manifests.problems import Path, listed, suggestion
 from cirri.manifests.words import prefix_of
@@ -17,7 +24,6 @@ from cirri.model import Resource
 
 CONFIG_NAMESPACE = "kube-system"
 CONFIG_NAME = "cirri-config"
-SERVICE_RANGES = "service-cluster-ip-range"
 
 Network = IPv4Network | IPv6Network
 
@@ -89,11 +95,19 @@ KEYS: Mapping[str, Key] = {
     "enable-policy": Key(
         "default", "when endpoints are under default deny", _one_of("default", "always", "never")
     ),
-    "cluster-pool-ipv4-cidr": Key("10.52.0.0/16", "pools of pod ranges, separated by blanks", _pools(4)),
-    "cluster-pool-ipv4-mask-size": Key("24", "length of one node's range", _mask(32)),
-    "cluster-pool-ipv6-cidr": Key("fd00:10:52::/104", "pools of pod ranges, separated by blanks", _pools(6)),
-    "cluster-pool-ipv6-mask-size": Key("120", "length of one node's range", _mask(128)),
-    SERVICE_RANGES: Key("10.96.0.0/16,fd00:10:96::/112", "ranges of Service addresses", _ranges),
+    "cluster-pool-ipv4-cidr": Key(
+        DEFAULTS["cluster-pool-ipv4-cidr"], "pools of pod ranges, separated by blanks", _pools(4)
+    ),
+    "cluster-pool-ipv4-mask-size": Key(
+        DEFAULTS["cluster-pool-ipv4-mask-size"], "length of one node's range", _mask(32)
+    ),
+    "cluster-pool-ipv6-cidr": Key(
+        DEFAULTS["cluster-pool-ipv6-cidr"], "pools of pod ranges, separated by blanks", _pools(6)
+    ),
+    "cluster-pool-ipv6-mask-size": Key(
+        DEFAULTS["cluster-pool-ipv6-mask-size"], "length of one node's range", _mask(128)
+    ),
+    SERVICE_RANGES: Key(DEFAULTS[SERVICE_RANGES], "ranges of Service addresses", _ranges),
     "allow-localhost": Key(
         "auto", "whether a node may always reach its pods", _one_of("auto", "always", "policy")
     ),
@@ -124,6 +138,4 @@ def pool_faults(data: Mapping[str, str], before: Pools | None = None) -> Iterato
 
 def service_ranges(config: Resource | None) -> tuple[Network, ...]:
     """The ranges of Service addresses, in order; *config* is the ConfigMap, if there is one."""
-    data = config.manifest.get("data", {}) if config is not None else {}
-    text = data.get(SERVICE_RANGES, KEYS[SERVICE_RANGES].default)
-    return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
+    return service_networks(config.manifest.get("data", {}) if config is not None else {})

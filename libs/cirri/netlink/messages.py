@@ -23,8 +23,8 @@ RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH = 28
 RTM_NEWRULE = 32
-RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
-RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
+RTM_NEWQDISC, RTM_GETQDISC = 36, 38
+RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
 
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
@@ -63,10 +63,8 @@ LAYOUTS: Mapping[int, type[Any]] = {
     RTM_NEWNEIGH: ndmsg,
     RTM_NEWRULE: fibmsg,
     RTM_NEWQDISC: tcmsg,
-    RTM_DELQDISC: tcmsg,
     RTM_GETQDISC: tcmsg,
     RTM_NEWTFILTER: tcmsg,
-    RTM_DELTFILTER: tcmsg,
     RTM_GETTFILTER: tcmsg,
 }
 
@@ -87,12 +85,6 @@ def link_up(index: int, *, name: str) -> Request:
     """Bring a device up."""
     fields = {"index": index, "flags": IFF_UP, "change": IFF_UP}
     return _request(RTM_NEWLINK, 0, fields, [], f"bring {name} up")
-
-
-def link_down(index: int, *, name: str) -> Request:
-    """Take a device down: nothing passes it any more."""
-    fields = {"index": index, "flags": 0, "change": IFF_UP}
-    return _request(RTM_NEWLINK, 0, fields, [], f"take {name} down", ignore=GONE)
 
 
 def no_link_local(index: int, *, name: str) -> Request:
@@ -210,32 +202,12 @@ def clsact(index: int, *, name: str) -> Request:
     )
 
 
-def clsact_delete(index: int, *, name: str) -> Request:
-    """Take the hooks of a device away, and with them every program there."""
-    fields = {"family": 0, "index": index, "handle": CLSACT_HANDLE, "parent": CLSACT_PARENT}
-    return _request(
-        RTM_DELQDISC, 0, fields, [("TCA_KIND", "clsact")], f"close the hooks of {name}", ignore=GONE
-    )
-
-
 def program(index: int, *, hook: int, fd: int, label: str, name: str) -> Request:
     """Put the program of *fd* at a hook in place of the one before; no packet meets neither."""
     options = [("TCA_BPF_FD", fd), ("TCA_BPF_NAME", label), ("TCA_BPF_FLAGS", TCA_BPF_FLAG_ACT_DIRECT)]
     attrs: list[tuple[str, Any]] = [("TCA_KIND", "bpf"), ("TCA_OPTIONS", {"attrs": options})]
     return _request(
         RTM_NEWTFILTER, CREATE | REPLACE, _filter(index, hook), attrs, f"attach {label} to {name}"
-    )
-
-
-def program_delete(index: int, *, hook: int, name: str) -> Request:
-    """Take our program away from a hook."""
-    return _request(
-        RTM_DELTFILTER,
-        0,
-        _filter(index, hook),
-        [("TCA_KIND", "bpf")],
-        f"detach our program from {name}",
-        ignore=GONE,
     )
 
 

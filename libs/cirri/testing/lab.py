@@ -96,17 +96,6 @@ class Lab:
         """Run a command on ``node1``, ``client``, ``router``, ``internet`` or ``fabric``."""
         return self.cirri("lab", "exec", "--host", host, "--", *command, check=False, timeout_s=timeout_s)
 
-    def popen(self, pod: str, *command: str, namespace: str = "default") -> subprocess.Popen[str]:
-        """Start a command in a pod and leave it running."""
-        return subprocess.Popen(
-            [CIRRI, "lab", "exec", "-n", namespace, pod, "--", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "CIRRI_CONTEXT": self.name},
-        )
-
     def status(self) -> dict[str, Any]:
         """``cirri lab status -o json``."""
         found: dict[str, Any] = json.loads(self.cirri("lab", "status", "-o", "json", check=False).stdout)

@@ -83,10 +83,6 @@ class Claims:
             self._said.pop(who, None)
         return changes
 
-    def claimants(self, rank: int) -> set[str]:
-        """Who of *rank* claims something."""
-        return {name for r, name in self._said if r == rank}
-
     def wanted(self) -> dict[IpcacheKey, IpcacheValue]:
         """The whole map as it should be."""
         return {key: claims[min(claims)] for key, claims in self._claims.items()}
