@@ -41,6 +41,13 @@ def faults(resource: Resource) -> list[Finding]:
     return out.faults
 
 
+def findings(resource: Resource) -> list[Finding]:
+    """Both :func:`faults` and what is :func:`unsupported`."""
+    out = Findings()
+    _read(resource, "default", out)
+    return [*out.faults, *out.gaps]
+
+
 def unsupported(resource: Resource) -> list[Finding]:
     """Fields of a policy object that this version does not enforce: field path and sentence."""
     out = Findings()

@@ -12,16 +12,17 @@ T = TypeVar("T")
 KEY = re.compile(r"[-/_=.A-Za-z0-9]+")
 """The alphabet of a whole key; within it ``.`` separates tokens."""
 
+_PLAIN, _OTHER = re.compile(r"[-A-Za-z0-9]+"), re.compile(r"[^-A-Za-z0-9]")
+
 
 def token(text: str) -> str:
     """*text* as one token of a key: every other character becomes ``=XX``, "" becomes ``_``.
 
     Reversed by :func:`text_of`.
     """
-    if not text:
-        return "_"
-    safe = "".join(c if c.isascii() and (c.isalnum() or c == "-") else _escape(c) for c in text)
-    return safe
+    if _PLAIN.fullmatch(text):
+        return text
+    return _OTHER.sub(lambda match: _escape(match[0]), text) or "_"
 
 
 def text_of(part: str) -> str:

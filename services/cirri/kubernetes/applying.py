@@ -29,8 +29,9 @@ def plan_apply(
 
     *now* is RFC 3339 in UTC.  Objects are checked already, and no two have the same name.
     """
-    namespaces = {key.name for key in (*state, *map(key_of, objects)) if key.kind == "Namespace"}
-    pools = _pools(state)
+    namespaces = {new.namespace for new in objects if Key("Namespace", "", new.namespace) in state}
+    namespaces |= {new.name for new in objects if new.kind == "Namespace"}
+    pools = _pools(state) if any(key_of(new) == _CONFIG for new in objects) else None
     problems = [fault for new in objects for fault in _faults(new, state.get(key_of(new)), namespaces, pools)]
     if problems:
         raise Refused(problems)
@@ -106,12 +107,14 @@ def _merged(new: Resource, old: Resource | None) -> Resource:
 
 def _addressed(objects: Sequence[Resource], state: State) -> list[Resource]:
     """*objects* with every Service's addresses; the ones that manifests name are served first."""
+    services = [new for new in objects if new.kind == "Service"]
+    if not services:
+        return list(objects)
     config = next((new for new in objects if key_of(new) == _CONFIG), state.get(_CONFIG))
     ranges = service_ranges(config)
     used = taken(state)
     done: dict[Key, Resource] = {}
     problems: list[Problem] = []
-    services = [new for new in objects if new.kind == "Service"]
     for new in sorted(services, key=lambda s: not requested(s)):
         others = {a: owner for a, owner in used.items() if owner != f"{new.namespace}/{new.name}"}
         try:

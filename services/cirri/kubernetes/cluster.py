@@ -8,7 +8,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
 
-from cirri.engine.parse import faults, unsupported
+from cirri.engine.parse import findings
 from cirri.errors import CirriError
 from cirri.kubernetes.applying import plan_apply, plan_status, require_existing, system_namespaces
 from cirri.kubernetes.deleting import plan_delete
@@ -188,7 +188,7 @@ def _decoded(payload: bytes, kind: type[R], what: str) -> R:
 
 def _not_enforced(policy: Resource) -> list[tuple[str, str]]:
     """What the engine cannot make true: a policy is enforced as written, or refused."""
-    return [*faults(policy), *unsupported(policy)]
+    return [*findings(policy)]
 
 
 def _document(item: ApplyObject) -> Document:
