@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cirri.testing.lab import Lab
@@ -115,6 +117,33 @@ def test_scaling_and_rolling(lab: Lab) -> None:
     lab.apply(web("rolling", 0, "two"), wait=False)
     lab.wait(lambda: len(pods_of(lab, "rolling")) == 1, what="the removal of all replicas")
     gone(lab, "rolling")
+
+
+ASKING = """
+import sys, time, urllib.request
+asked, failed, end = 0, [], time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    try:
+        urllib.request.urlopen(urllib.request.Request("http://web/v1/request-landing", b""), timeout=2).read()
+    except OSError as error:
+        failed.append(repr(error))
+    asked += 1
+print(asked, failed)
+"""
+
+
+def test_scaling_down_fails_no_request(lab: Lab) -> None:
+    lab.apply(web("down", 4))
+    with ThreadPoolExecutor() as beside:
+        asking = beside.submit(lab.exec, "client", "python3", "-c", ASKING, "5", namespace="down")
+        time.sleep(1)
+        lab.apply(web("down", 1), wait=False)
+        said = asking.result().stdout
+    asked, _, failed = said.partition(" ")
+    assert failed == "[]\n", said
+    assert int(asked) > 100
+    assert len(replicas(lab, "down")) == 1
+    gone(lab, "down")
 
 
 def test_endpointslices_follow_the_pods(lab: Lab) -> None:
