@@ -78,7 +78,7 @@ def test_a_policy_closes_cuts_what_is_open_and_its_removal_opens_again() -> None
                 with suppress(TimeoutError):
                     assert open_one.recv(5) == b"", "an established connection outlived its permission"
                 assert dropped(here, DropReason.POLICY) > 0
-                assert here.endpoints["node1.1"].ingress_enforced
+                await eventually(lambda: here.endpoints["node1.1"].ingress_enforced)
 
                 await here.enforced(await here.cluster.delete(rule))
                 assert connects(x.netns, web.ipv4, 80)
