@@ -13,7 +13,7 @@ from cirri.datapath.hooks import Hooks
 from cirri.datapath.store import Record
 from cirri.maps import BpfError, Objects, Programs, attach_cgroup
 from cirri.model import NodeStatus
-from cirri.netlink import Channel, NamespaceGone, NetlinkRefused, Request, channel_in, namespace, sysctl
+from cirri.netlink import Channel, NamespaceGone, Request, channel_in, namespace, sysctl
 from cirri.runtime import Settings
 
 Address = IPv4Address | IPv6Address
@@ -203,29 +203,6 @@ def ways(others: Iterable[NodeStatus]) -> Ways:
                 if cidr.version in hops:
                     found[cidr] = hops[cidr.version]
     return found
-
-
-def route(wanted: Ways, before: Ways, uplink: int) -> list[str]:
-    """Lead the node's own traffic for other nodes' pods to those nodes; what could not be done.
-
-    Of what an earlier process left nothing is deleted: it may only not be known here yet.
-    """
-    from cirri.netlink import messages
-
-    with Channel() as node:
-        requests = [
-            messages.route_delete(cidr, index=uplink, gateway=hop)
-            for cidr, hop in before.items()
-            if cidr not in wanted
-        ]
-        requests += [messages.route(cidr, index=uplink, gateway=hop) for cidr, hop in wanted.items()]
-        faults = []
-        for request in requests:
-            try:
-                node.apply([request])
-            except NetlinkRefused as error:
-                faults.append(str(error))
-    return faults
 
 
 def _hooks(name: str, index: int, programs: Programs) -> list[Request]:
