@@ -204,7 +204,7 @@ def test_publisher_and_table_say_that_they_may_not(guarded: NatsServer) -> None:
 def test_strangers_do_not_get_in(guarded: NatsServer, user: str, password: str) -> None:
     async def main() -> None:
         with pytest.raises(BusUnavailable, match=r"(?i)authorization"):
-            await Bus.connect(guarded.url, user=user, password=password, timeout_s=0.5)
+            await Bus.connect(guarded.url, user=user, password=password, timeout_s=1.0)
 
     asyncio.run(main())
 

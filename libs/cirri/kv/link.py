@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import UnexpectedEOF
 
 from cirri.kv.errors import BusError, BusTimeout, BusUnavailable, NotPermitted, ServiceAway
 from cirri.kv.tasks import Tasks
@@ -231,7 +232,7 @@ class Link:
             try:
                 await self._open(client, lost)
             except (NatsError, OSError, TimeoutError, AssertionError) as error:
-                self.last_error = str(error) or type(error).__name__
+                self._note(error)
                 await _discard(client)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, longest)
@@ -245,6 +246,16 @@ class Link:
                 if client.is_closed:
                     break
             await self._drop("connection lost")
+
+    def _note(self, error: BaseException) -> None:
+        """Keep why there is no connection.
+
+        A server that refuses a user says so and hangs up; where hanging up overtakes the word, the
+        next attempt sees a reset alone, which must not hide what an earlier one was told.
+        """
+        refused = "authorization" in self.last_error.lower()
+        if not (refused and isinstance(error, OSError | UnexpectedEOF)):
+            self.last_error = str(error) or type(error).__name__
 
     async def _open(self, client: Client, lost: asyncio.Event) -> None:
         async def on_error(error: Exception) -> None:
@@ -298,7 +309,7 @@ class Link:
 
     def _failed(self, error: Exception, lost: asyncio.Event) -> None:
         text = str(error) or type(error).__name__
-        self.last_error = text
+        self._note(error)
         if found := re.search(r'permissions violation for (publish|subscription) to "([^"]+)"', text):
             action, subject = found.groups()
             if action == "subscription":
