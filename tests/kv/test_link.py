@@ -8,7 +8,7 @@ import pytest
 
 from cirri.kv import Bus, BusUnavailable
 
-INFO = b'INFO {"server_id":"x","version":"2.9.10","auth_required":true,"headers":true,"max_payload":1048576}\r\n'
+INFO = b'INFO {"server_id":"x","version":"2.9.10","auth_required":true,"headers":true}\r\n'
 AT_ONCE = struct.pack("ii", 1, 0)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from cirri.engine.labelselector import requirements
 from cirri.engine.origin import origin
-from cirri.engine.ports import icmp_list, port_list
-from cirri.engine.rule import Findings, ObjectRule, Ports, Section, Term
+from cirri.engine.portrule import port_parts
+from cirri.engine.rule import PLAIN, Findings, ObjectRule, Section, Term
 from cirri.engine.scope import ENTITY_NAMES, K8S, entity, peer, subject
 from cirri.engine.select import Selector
 from cirri.labels import NAMESPACE_KEY
 from cirri.labels.label import split_key
 from cirri.model import Resource
 
+Side = Literal["ingress", "egress"]
 CLUSTERWIDE = "CiliumClusterwideNetworkPolicy"
 
 SECTIONS = ("ingress", "ingressDeny", "egress", "egressDeny")
@@ -42,12 +43,6 @@ _LATER = {
     "Groups": "cloud provider groups are not supported",
     "Services": "service peers are not enforced by this version",
     "FQDNs": "names as peers are not enforced by this version",
-}
-_PORT_LATER = {
-    "terminatingTLS": "TLS interception is not enforced by this version",
-    "originatingTLS": "TLS interception is not enforced by this version",
-    "serverNames": "TLS server names are not enforced by this version",
-    "listener": "listeners are not supported by this version",
 }
 
 
@@ -113,7 +108,7 @@ class Reader:
         self.subject_is_init = any((one.source, one.key) == ("reserved", "init") for one in user)
         return subject(user, self.namespace)
 
-    def _direction(self, spec: dict[str, Any], direction: str, path: str) -> Section:
+    def _direction(self, spec: dict[str, Any], direction: Side, path: str) -> Section:
         allow = self._section(spec, direction, direction, path, deny=False)
         deny = self._section(spec, f"{direction}Deny", direction, path, deny=True)
         section = Section(
@@ -132,7 +127,7 @@ class Reader:
             )
         return replace(section, default_deny=wanted.get(direction) is not False)
 
-    def _section(self, spec: dict[str, Any], name: str, direction: str, path: str, *, deny: bool) -> Section:
+    def _section(self, spec: dict[str, Any], name: str, direction: Side, path: str, *, deny: bool) -> Section:
         items = spec.get(name) or []
         if not isinstance(items, list):
             self.out.fault(f"{path}.{name}", "must be a list")
@@ -149,11 +144,12 @@ class Reader:
                 continue
             peers, constraint = self._peers(item, where, direction, deny=deny)
             constrained = constrained or constraint
-            ports = self._ports(item, where, deny=deny)
+            parts = port_parts(item, where, self.out, direction=direction, deny=deny)
             named = (f"{_side(direction)}{each}" for each in _PEERS[direction] if each != "Requires")
-            says_something = any(item.get(name) is not None for name in named) or ports is not None
-            if (says_something or constraint) and peers != () and ports != ():
-                terms.append(Term(source, peers, ports, deny))
+            says_something = any(item.get(name) is not None for name in named) or parts is not None
+            if (says_something or constraint) and peers != ():
+                for ports, payload in parts if parts is not None else [(None, PLAIN)]:
+                    terms.append(Term(source, peers, ports, deny, payload))
         if constrained and not deny:
             # The constraint narrows every allow of the section; without it none may stand.
             terms = []
@@ -221,51 +217,6 @@ class Reader:
             everybody = everybody or selected is None
             found += selected or ()
         return None if everybody else tuple(found)
-
-    def _ports(self, item: dict[str, Any], path: str, *, deny: bool) -> tuple[Ports, ...] | None:
-        """Ports of one rule; None: it names no protocol."""
-        rules, icmps = item.get("toPorts") or [], item.get("icmps") or []
-        for name, value in (("toPorts", rules), ("icmps", icmps)):
-            if not isinstance(value, list):
-                self.out.fault(f"{path}.{name}", "must be a list")
-                return ()
-        if rules and icmps:
-            self.out.fault(path, "toPorts and icmps cannot be combined in one rule: write two")
-        found: list[Ports] = []
-        for index, each in enumerate(rules):
-            found += self._port_rule(each, f"{path}.toPorts[{index}]", deny=deny)
-        for index, each in enumerate(icmps):
-            where = f"{path}.icmps[{index}]"
-            if not isinstance(each, dict) or each.keys() - {"fields"}:
-                self.out.fault(where, "is an object with the one field fields")
-                continue
-            found += icmp_list(each.get("fields"), f"{where}.fields", self.out)
-        return tuple(found) if rules or icmps else None
-
-    def _port_rule(self, value: Any, path: str, *, deny: bool) -> list[Ports]:
-        if not isinstance(value, dict):
-            self.out.fault(path, "is an object with ports")
-            return []
-        allowed = {"ports"} if deny else {"ports", "rules", *_PORT_LATER}
-        for unknown in value.keys() - allowed:
-            self.out.fault(f"{path}.{unknown}", f"unknown field; allowed are {', '.join(sorted(allowed))}")
-        ports = port_list(value.get("ports"), f"{path}.ports", self.out, deny=deny)
-        if deny:
-            return ports
-        later = [name for name in _PORT_LATER if value.get(name)]
-        for name in later:
-            self.out.gap(f"{path}.{name}", _PORT_LATER[name])
-        rules = value.get("rules") or {}
-        if not isinstance(rules, dict):
-            self.out.fault(f"{path}.rules", "must be an object")
-            return []
-        for name in rules.keys() - {"http", "dns", "kafka", "l7proto", "l7"}:
-            self.out.fault(f"{path}.rules.{name}", "unknown field; allowed are http, dns, kafka, l7proto, l7")
-        # An empty list of requests is a plain allow; any other is filtered by a proxy.
-        for name in (name for name, each in rules.items() if each):
-            self.out.gap(f"{path}.rules.{name}", "rules on requests are not enforced by this version")
-            later.append(name)
-        return [] if later else ports
 
 
 def _side(direction: str) -> str:

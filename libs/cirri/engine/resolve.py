@@ -54,7 +54,7 @@ def _direction(
             peers = (ANY_PEER,) if term.peers is None else [peer.key for peer in term.peers]
             for peer in peers:
                 for ports in _ALL if term.ports is None else term.ports:
-                    gathered.setdefault(_Key(peer, *ports, term.deny), set()).add(term.origin.cookie)
+                    gathered.setdefault(_Key(peer, *ports[:3], term.deny), set()).add(term.origin.cookie)
     if ingress and enforced and config.allow_localhost:
         origins[ALLOW_LOCALHOST.cookie] = ALLOW_LOCALHOST
         gathered.setdefault(_Key(LOCALHOST.key, 0, 0, 0, deny=False), set()).add(ALLOW_LOCALHOST.cookie)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from cirri.engine.select import Selector
 from cirri.errors import CirriError
 from cirri.model import Origin
+from cirri.model.policy import Auth, Redirect
 
 
 class Ports(NamedTuple):
@@ -20,6 +21,35 @@ class Ports(NamedTuple):
     protocol: int
     port: int = 0
     end_port: int = 0
+    name: str = ""
+    """A port by name, lower case: the number is the destination's own.  Then port is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What else an allow asks for: requests that a proxy lets pass, TLS, authentication.
+
+    All texts are canonical, so that equal payloads are equal objects.
+    """
+
+    kind: Redirect = ""
+    """"": a plain allow."""
+    requests: tuple[str, ...] = ()
+    """ORed, canonical JSON each, as in the manifest; () with a *kind*: every request."""
+    parser: str = ""
+    """``l7proto`` of kind ``generic``."""
+    server_names: tuple[str, ...] = ()
+    terminating: str = ""
+    """``terminatingTLS`` in canonical JSON."""
+    originating: str = ""
+    listener: str = ""
+    """``KIND/NAME/LISTENER`` of kind ``listener``."""
+    listener_priority: int = 0
+    """1..100, the smaller one wins; 0: not given."""
+    auth: Auth = ""
+
+
+PLAIN = Payload()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +62,7 @@ class Term:
     ports: tuple[Ports, ...] | None
     """ORed; None: every protocol."""
     deny: bool = False
+    payload: Payload = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +85,12 @@ class ObjectRule:
     subject: Selector
     ingress: Section = Section()
     egress: Section = Section()
+    node: bool = False
+    """*subject* selects nodes, not endpoints."""
+    audit: bool = False
+    """It is only watched: what it would change is reported, not enforced."""
+    confirm_by: float = 0.0
+    """Unix time in seconds until which a person must confirm it; 0: it is not provisional."""
 
 
 class Finding(NamedTuple):

@@ -1,6 +1,6 @@
 """Labels: how they are written, which ones a pod has, which count, and the numbers they get.
 
-Pure.  Sources: ``k8s``, ``reserved``, ``cidr``, ``cidrgroup``, ``fqdn``, ``node``; in selectors also
+Pure.  Sources: ``k8s``, ``reserved``, ``cidr``, ``fqdn``, ``node``, ``port``; in selectors also
 ``any``, which matches whatever the source.
 """
 
@@ -13,32 +13,49 @@ from cirri.labels.label import (
     Label,
     canonical,
 )
+from cirri.labels.nodes import NodeLabels, node_labels
 from cirri.labels.numbers import (
+    NODE_SPACE,
     RESERVED_LABELS,
     SPACE,
+    WORLD_SPACE,
     IdentitiesExhausted,
     Reserved,
     Space,
     probes,
     reserved_number,
+    space_of,
 )
-from cirri.labels.pods import pod_labels
+from cirri.labels.pods import PORT, pod_labels, port_label
+from cirri.labels.prefixes import CIDR, prefix_key, prefix_labels, prefix_of, world_label
 
 __all__ = [
+    "CIDR",
     "CLUSTER_KEY",
     "NAMESPACE_KEY",
     "NAMESPACE_LABELS_PREFIX",
+    "NODE_SPACE",
+    "PORT",
     "RESERVED_LABELS",
     "SERVICE_ACCOUNT_KEY",
     "SPACE",
+    "WORLD_SPACE",
     "IdentitiesExhausted",
     "InvalidLabelFilter",
     "Label",
     "LabelFilter",
+    "NodeLabels",
     "Reserved",
     "Space",
     "canonical",
+    "node_labels",
     "pod_labels",
+    "port_label",
+    "prefix_key",
+    "prefix_labels",
+    "prefix_of",
     "probes",
     "reserved_number",
+    "space_of",
+    "world_label",
 ]

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from cirri.errors import CirriError
 from cirri.labels.label import Label
 
+ALWAYS = {"reserved", "port", "cidr", "fqdn"}
+"""Sources of labels that no filter takes away."""
+
 _INCLUDE = (
     r"reserved:.*",
     r"io\.kubernetes\.pod\.namespace",
@@ -104,6 +107,8 @@ class LabelFilter:
         return known
 
     def _decide(self, label: Label) -> bool:
+        if label.source in ALWAYS:
+            return True
         included = excluded = 0
         for prefix in self.prefixes:
             length = prefix.length(label)

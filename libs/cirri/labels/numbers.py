@@ -1,8 +1,8 @@
 """Numbers of identities: the reserved ones, the ranges, and the order in which a label set tries them.
 
 Ranges (32 bits): 1..255 reserved; 256..65535 the first choices of every label set, so that
-numbers stay short and as other tools expect them; 0x01000000..0x02FFFFFF local to one node
-(addresses and remote nodes); 0x10000000..0xFFFFFFFF for a set whose first choices are all taken.
+numbers stay short and as other tools expect them; 0x01000000..0x01FFFFFF addresses outside the
+cluster; 0x02000000..0x02FFFFFF nodes; 0x10000000..0xFFFFFFFF for a set whose first choices are all taken.
 """
 
 from __future__ import annotations
@@ -77,15 +77,34 @@ class Space:
 
 
 SPACE = Space()
+WORLD_SPACE = Space(range(0x0100_0001, 0x0180_0000), range(0x0180_0000, 0x0200_0000))
+"""Of addresses outside the cluster that policies tell apart."""
+NODE_SPACE = Space(range(0x0200_0001, 0x0280_0000), range(0x0280_0000, 0x0300_0000))
+"""Of nodes that have labels of their own."""
+
+_NODES = {Reserved.HOST.label, Reserved.REMOTE_NODE.label}
+_WORLD = {Reserved.WORLD.label, Reserved.WORLD_IPV4.label, Reserved.WORLD_IPV6.label}
 
 
-def probes(labels: Iterable[str], space: Space = SPACE) -> Iterator[int]:
+def space_of(labels: Iterable[str]) -> Space:
+    """The numbers that an identity with *labels* may have."""
+    known = set(labels)
+    if known & _NODES:
+        return NODE_SPACE
+    return WORLD_SPACE if known & _WORLD else SPACE
+
+
+def probes(labels: Iterable[str], space: Space | None = None) -> Iterator[int]:
     """The numbers that a label set tries, in order: the same for everyone who asks.
+
+    *space*: by default the one that its labels say.
 
     An allocator takes the first one that no other set has, so two allocators that race meet at
     the same number, and a wiped store gives most sets their old numbers again.
     """
-    text = "\n".join(canonical(labels)).encode()
+    known = canonical(labels)
+    space = space or space_of(known)
+    text = "\n".join(known).encode()
     seen: set[int] = set()
     for count in range(space.probes):
         digest = hashlib.sha256(count.to_bytes(4, "big") + text).digest()

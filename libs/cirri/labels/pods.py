@@ -13,6 +13,9 @@ from cirri.labels.label import (
 )
 from cirri.model import Resource
 
+PORT = "port"
+"""Source of the labels that stand for named ports."""
+
 DERIVED_PREFIX = "io.cilium.k8s"
 """Keys below it are ours alone: a user cannot claim another namespace, cluster or account."""
 
@@ -31,7 +34,28 @@ def pod_labels(pod: Resource, namespace: Resource | None, cluster: str) -> froze
     if namespace is not None:
         of_namespace = _labels(namespace) | of_namespace
     keys |= {NAMESPACE_LABELS_PREFIX + key: value for key, value in of_namespace.items()}
-    return frozenset(str(Label("k8s", key, value)) for key, value in keys.items())
+    return frozenset(str(Label("k8s", key, value)) for key, value in keys.items()) | _port_labels(pod)
+
+
+def port_label(protocol: str, name: str) -> str:
+    """Name of the label with the number of a pod's port *name*, e.g. ``port:tcp/http``.
+
+    Two pods that give one name to different numbers have different policies, so these labels count for
+    identity; selectors of users never see them.
+    """
+    return f"{PORT}:{protocol.lower()}/{name.lower()}"
+
+
+def _port_labels(pod: Resource) -> set[str]:
+    spec: dict[str, Any] = pod.manifest.get("spec") or {}
+    # Sidecars that run beside the containers are listed among those that run before them.
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    ports = [port for container in containers for port in container.get("ports") or () if port.get("name")]
+    found: dict[str, Any] = {}
+    for port in ports:
+        name = port_label(str(port.get("protocol") or "TCP"), str(port["name"]))
+        found.setdefault(name, port["containerPort"])
+    return {f"{name}={number}" for name, number in found.items()}
 
 
 def _labels(resource: Resource) -> dict[str, str]:

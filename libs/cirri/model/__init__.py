@@ -12,11 +12,13 @@ from cirri.model.identity import IDENTITIES, Identity
 from cirri.model.lease import LEASES, Lease
 from cirri.model.node import ACKS, NODES, POD_CIDRS, Ack, NodeStatus, PodCIDRs
 from cirri.model.policy import (
+    CONDITIONS,
     POLICIES,
     SELECTORS,
     Compiled,
     Direction,
     Origin,
+    PolicyCondition,
     PolicyEntry,
     Rule,
     SelectorSet,
@@ -30,6 +32,7 @@ BUCKETS: tuple[Bucket[Any], ...] = (
     POD_CIDRS,
     SELECTORS,
     POLICIES,
+    CONDITIONS,
     ENDPOINTS,
     NODES,
     ACKS,
@@ -39,6 +42,7 @@ BUCKETS: tuple[Bucket[Any], ...] = (
 __all__ = [
     "ACKS",
     "BUCKETS",
+    "CONDITIONS",
     "ENDPOINTS",
     "IDENTITIES",
     "LEASES",
@@ -59,6 +63,7 @@ __all__ = [
     "NodeStatus",
     "Origin",
     "PodCIDRs",
+    "PolicyCondition",
     "PolicyEntry",
     "Resource",
     "Rule",

@@ -1,6 +1,7 @@
-"""Give each set of identity-relevant labels one number, for as long as an endpoint has it.
+"""Give each set of identity-relevant labels one number, for as long as something has it.
 
-Reads   resources (the label filter in ConfigMap cirri-config), endpoints (who has which labels), and
+Reads   resources (the label filter in ConfigMap cirri-config, the labels of Nodes), endpoints (who has which
+        labels), nodes (their addresses), selectors (address prefixes that policies tell apart), and
         identities, its own bucket, for what another instance may have written
 Writes  identities: by compare-and-set along each label set's own sequence of numbers, so that two
         instances that race for a set end at the same number
@@ -10,14 +11,14 @@ A number is released some seconds after its last use.  It survives restarts in t
 the bucket is lost, endpoints report the numbers that they have in force and get them again.
 """
 
-from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES
+from cirri.model import ENDPOINTS, IDENTITIES, NODES, RESOURCES, SELECTORS
 from cirri.runtime import Service
 
 SERVICE = Service(
     "identity",
     "Every label set in use has exactly one number.",
     "cluster",
-    reads=(RESOURCES, ENDPOINTS, IDENTITIES),
+    reads=(RESOURCES, ENDPOINTS, NODES, SELECTORS, IDENTITIES),
     writes=(IDENTITIES,),
     serves=("status",),
 )

@@ -1,16 +1,17 @@
 """Compile every policy once for the whole cluster.
 
-Reads   resources (NetworkPolicy, CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, and ConfigMap
-        cirri-config), identities
+Reads   resources (NetworkPolicy, CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, what they name:
+        CiliumCIDRGroup, Service, EndpointSlice, and ConfigMap cirri-config), identities
 Writes  selectors: the identities that each peer selector selects
         policies: for each identity in use its rules, which name selectors; and a marker that says up to
         which revision of resources everything is in
+        conditions: of each policy object whether it is valid, and if not, why
 Needs   nothing of the kernel; one per cluster
 
 An object that cannot be understood is reported and what it meant before goes on to hold.
 """
 
-from cirri.model import IDENTITIES, POLICIES, RESOURCES, SELECTORS
+from cirri.model import CONDITIONS, IDENTITIES, POLICIES, RESOURCES, SELECTORS
 from cirri.runtime import Service
 
 SERVICE = Service(
@@ -18,6 +19,6 @@ SERVICE = Service(
     "Every identity in use has its compiled policy, and every selector its set of identities.",
     "cluster",
     reads=(RESOURCES, IDENTITIES),
-    writes=(SELECTORS, POLICIES),
+    writes=(SELECTORS, POLICIES, CONDITIONS),
     serves=("status",),
 )
