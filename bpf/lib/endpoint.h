@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* endpoints: the pods of this node, by address.
+/* endpoints: the pods of this node and the node itself, by address.
  * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c.
  * Mirror: libs/cirri/layout/endpoint.py
  */
@@ -10,12 +10,17 @@
 enum endpoint_flag {
 	ENDPOINT_ENFORCE_INGRESS = 1,	/* default deny on the way in */
 	ENDPOINT_ENFORCE_EGRESS = 2,	/* default deny on the way out */
+	ENDPOINT_AUDIT = 4,		/* what its policy would drop passes, and is reported */
+	ENDPOINT_HOST = 8,		/* the node itself, under one of its own addresses */
+	ENDPOINT_AUDIT_INGRESS = 16,	/* default deny on the way in, of the set under audit_policy_id */
+	ENDPOINT_AUDIT_EGRESS = 32,
 };
 
 struct endpoint {
 	__u32 ifindex;		/* of the device on the node's side */
 	__u32 identity;
 	__u32 policy_id;	/* which set of entries in cirri_policy holds for it */
+	__u32 audit_policy_id;	/* the set that is tried out on it, whole; 0: none */
 	__u16 id;		/* as `cirri endpoint list` shows it */
 	__u16 flags;		/* enum endpoint_flag */
 	__u8  mac[6];		/* of the pod's eth0 */
@@ -39,6 +44,7 @@ struct endpoint_memo {
 	union address address;
 	struct endpoint endpoint;
 	__u32 epoch;
+	__u32 pad;
 };
 
 MAP(cirri_endpoint_memos, PERCPU_ARRAY, __u32, struct endpoint_memo, 1024);

@@ -31,7 +31,8 @@ struct event {
 	__u16  endpoint;	/* the local endpoint whose policy was asked, or that the packet left */
 	__u8   tcp_flags;
 	__u8   match;		/* how the policy entry matched, 0..6 */
-	__u32  pad;
+	__u8   audited;		/* 1: it passed all the same; `reason` is why it would not have */
+	__u8   pad[3];
 	__u64  packets;		/* CONNECTION_CLOSED: both directions together */
 	__u64  bytes;
 };

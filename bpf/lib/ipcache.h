@@ -18,7 +18,7 @@ struct ipcache_value {
 	union address node;	/* next hop, of the same family; zero: not behind another node */
 };
 
-MAP_FLAGS(cirri_ipcache, LPM_TRIE, struct ipcache_key, struct ipcache_value, 512000, BPF_F_NO_PREALLOC);
+MAP_FLAGS(cirri_ipcache, LPM_TRIE, struct ipcache_key, struct ipcache_value, 1048576, BPF_F_NO_PREALLOC);
 
 enum reserved_identity {	/* the ones that programs know */
 	IDENTITY_HOST = 1,

@@ -29,16 +29,22 @@ struct policy_key {
 #define POLICY_PREFIX_PROTOCOL	80
 #define POLICY_PREFIX_PORT	96
 
+enum policy_action {
+	ACTION_ALLOW = 0,
+	ACTION_DENY = 1,
+	ACTION_AUTH = 2,	/* allowed once both ends have proved who they are */
+};
+
 struct policy_value {
 	__u32 rule;		/* provenance: which rule of which object wrote this entry */
 	__u16 proxy_port;	/* host order; 0: no proxy */
-	__u8  deny;
+	__u8  action;		/* enum policy_action */
 	__u8  priority;		/* of the redirect; larger wins */
 	__u64 packets;		/* verdicts given by this entry */
 	__u64 bytes;
 };
 
-MAP_FLAGS(cirri_policy, LPM_TRIE, struct policy_key, struct policy_value, 262144, BPF_F_NO_PREALLOC);
+MAP_FLAGS(cirri_policy, LPM_TRIE, struct policy_key, struct policy_value, 1048576, BPF_F_NO_PREALLOC);
 
 enum policy_match {	/* what a verdict rested on, as observers are told */
 	MATCH_NONE = 0,
@@ -138,9 +144,9 @@ static __noinline int policy_choose(const struct policy_key *asked, __u8 *decide
 	specific = bpf_map_lookup_elem(&cirri_policy, &key);
 	key.identity = 0;
 	any = bpf_map_lookup_elem(&cirri_policy, &key);
-	if (specific && specific->deny)
+	if (specific && specific->action == ACTION_DENY)
 		chosen = specific;
-	else if (any && (!specific || any->deny))
+	else if (any && (!specific || any->action == ACTION_DENY))
 		chosen = any;
 	else if (any && any->priority != specific->priority)
 		chosen = any->priority > specific->priority ? any : specific;

@@ -47,7 +47,8 @@ GLOBAL int report(struct __sk_buff *skb, const struct packet *packet,
 	event->endpoint = verdict->endpoint;
 	event->tcp_flags = packet->tcp_flags;
 	event->match = verdict->match;
-	event->pad = 0;
+	event->audited = 0;
+	__builtin_memset(event->pad, 0, sizeof(event->pad));
 	event->packets = verdict->packets;
 	event->bytes = verdict->bytes;
 	bpf_ringbuf_submit(event, event_wakeup());

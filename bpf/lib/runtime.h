@@ -6,10 +6,15 @@
 #pragma once
 #include "map.h"
 
+enum runtime_flag {
+	RUNTIME_HOST_FIREWALL = 1,	/* the node is an endpoint: its own traffic is judged too */
+};
+
 struct runtime {
 	__u32 epoch;		/* raised after any change of policy, endpoint or ipcache: verdicts cached in
 				 * conntrack and next hops found under another epoch are looked up again */
 	__u32 uplink_ifindex;	/* device that reaches the other nodes */
+	__u32 flags;		/* enum runtime_flag */
 };
 
 MAP(cirri_runtime, ARRAY, __u32, struct runtime, 1);

@@ -64,7 +64,7 @@ GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
 			 */
 			chosen->packets++;
 			chosen->bytes += skb->len;
-			if (chosen->deny)
+			if (chosen->action == ACTION_DENY)
 				error = DROP_POLICY_DENY;
 		}
 	}

@@ -154,7 +154,7 @@ def test_a_change_of_policy_holds_with_the_epoch(shared_world: World, f: Family)
             (
                 allowed("match=2 rule=7"),
                 allowed("match=2 rule=7"),
-                Do(lambda w: change(w, 0, PolicyValue(rule=9, deny=1))),
+                Do(lambda w: change(w, 0, PolicyValue(rule=9, action=1))),
                 denied(DropReason.POLICY_DENY, "POLICY_DENY match=3 rule=9"),
                 denied(DropReason.POLICY_DENY, "POLICY_DENY match=3 rule=9"),
                 Do(lambda w: change(w, B.identity, None)),

@@ -68,7 +68,7 @@ def test_policy(cluster: Any) -> None:
                 (PolicyKey.of(4, 300, INGRESS, 6, 80, 16), PolicyValue(rule=7, packets=2, bytes=120)),
                 (PolicyKey.of(4, 301, INGRESS, 6, 8080, 12), PolicyValue(rule=8)),
                 (PolicyKey.of(4, 1, INGRESS), PolicyValue(rule=9)),
-                (PolicyKey.of(4, 0, EGRESS, 17), PolicyValue(rule=10, deny=1)),
+                (PolicyKey.of(4, 0, EGRESS, 17), PolicyValue(rule=10, action=1)),
                 (PolicyKey.of(5, 400, EGRESS), PolicyValue()),
             ]
         )

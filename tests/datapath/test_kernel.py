@@ -55,7 +55,7 @@ def in_force(kernel: Kernel, address: str) -> tuple[int, Entries]:
     """(flags, entries) that programs meet for a pod, read from the maps themselves."""
     value = kernel.policies.endpoint_map[address16(address)]
     entries = {
-        EntryKey(k.identity, k.direction, k.protocol, k.port, k.port_bits): EntryValue(v.rule, bool(v.deny))
+        EntryKey(k.identity, k.direction, k.protocol, k.port, k.port_bits): EntryValue(v.rule, v.action == 1)
         for k, v in kernel.policies.map.items()
         if k.policy_id == value.policy_id
     }

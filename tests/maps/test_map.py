@@ -293,7 +293,7 @@ class TestShippedMaps:
             PolicyKey.of(1, 300, ingress): PolicyValue(rule=1),
             PolicyKey.of(1, 300, ingress, 6): PolicyValue(rule=2),
             PolicyKey.of(1, 300, ingress, 6, 0x2000, 3): PolicyValue(rule=3),
-            PolicyKey.of(1, 300, ingress, 6, 80, 16): PolicyValue(rule=4, deny=1),
+            PolicyKey.of(1, 300, ingress, 6, 80, 16): PolicyValue(rule=4, action=1),
         }
         lookups = {(17, 53): 1, (6, 443): 2, (6, 0x2001): 3, (6, 0x3FFF): 3, (6, 0x4000): 2, (6, 80): 4}
         with open_pinned(bpffs, POLICY) as m:

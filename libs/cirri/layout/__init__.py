@@ -3,7 +3,7 @@
 One module per header.  C is the contract: change the header, and the test names what is stale here.
 """
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple
 
 from cirri.layout.address import address16, address_of, network_of, prefix16
@@ -38,6 +38,7 @@ from cirri.layout.policy import (
     POLICY_PREFIX_PEER,
     POLICY_PREFIX_PORT,
     POLICY_PREFIX_PROTOCOL,
+    PolicyAction,
     PolicyDirection,
     PolicyKey,
     PolicyMatch,
@@ -45,7 +46,7 @@ from cirri.layout.policy import (
     PolicySide,
     PolicyValue,
 )
-from cirri.layout.runtime import RUNTIME, RuntimeConfig
+from cirri.layout.runtime import RUNTIME, RuntimeConfig, RuntimeFlag
 from cirri.layout.scalar import ADDRESS, U32_NUMBER, U64_NUMBER
 from cirri.layout.spec import MapSpec, MapType
 
@@ -103,7 +104,7 @@ class EnumMirror(NamedTuple):
     c_name: str
     header: str
     prefix: str
-    members: type[IntEnum] | type[CtFlag] | type[EndpointFlag]
+    members: type[IntEnum] | type[IntFlag]
 
 
 ENUMS: tuple[EnumMirror, ...] = (
@@ -112,9 +113,11 @@ ENUMS: tuple[EnumMirror, ...] = (
     EnumMirror("event_type", "lib/event.h", "EVENT_", EventType),
     EnumMirror("event_counter", "lib/event.h", "EVENTS_", EventCounter),
     EnumMirror("reserved_identity", "lib/ipcache.h", "IDENTITY_", ReservedIdentity),
+    EnumMirror("policy_action", "lib/policy.h", "ACTION_", PolicyAction),
     EnumMirror("policy_direction", "lib/policy.h", "POLICY_", PolicyDirection),
     EnumMirror("policy_match", "lib/policy.h", "MATCH_", PolicyMatch),
     EnumMirror("policy_side", "lib/policy.h", "SIDE_", PolicySide),
+    EnumMirror("runtime_flag", "lib/runtime.h", "RUNTIME_", RuntimeFlag),
 )
 """``enum drop_reason`` is proved by :func:`cirri.layout.drop.drop_asserts`, with its texts."""
 
@@ -181,6 +184,7 @@ __all__ = [
     "MapType",
     "MetricsValue",
     "Mirror",
+    "PolicyAction",
     "PolicyDirection",
     "PolicyKey",
     "PolicyMatch",
@@ -189,6 +193,7 @@ __all__ = [
     "PolicyValue",
     "ReservedIdentity",
     "RuntimeConfig",
+    "RuntimeFlag",
     "address16",
     "address_of",
     "drop_text",

@@ -1,4 +1,4 @@
-"""Mirror of ``bpf/lib/endpoint.h``: the pods of a node, by address."""
+"""Mirror of ``bpf/lib/endpoint.h``: the pods of a node and the node itself, by address."""
 
 from enum import IntFlag
 from typing import Annotated, ClassVar
@@ -15,6 +15,10 @@ class EndpointFlag(IntFlag):
 
     ENFORCE_INGRESS = 1
     ENFORCE_EGRESS = 2
+    AUDIT = 4
+    HOST = 8
+    AUDIT_INGRESS = 16
+    AUDIT_EGRESS = 32
 
 
 class EndpointValue(Mirror, frozen=True, kw_only=True):
@@ -27,6 +31,8 @@ class EndpointValue(Mirror, frozen=True, kw_only=True):
     """Of the device on the node's side."""
     identity: U32 = 0
     policy_id: U32 = 0
+    audit_policy_id: U32 = 0
+    """Set of entries that is tried out on it; 0: none."""
     id: U16 = 0
     flags: U16 = 0
     """:class:`EndpointFlag`."""
@@ -46,9 +52,10 @@ class EndpointMemo(Mirror, frozen=True, kw_only=True):
     header: ClassVar[str] = HEADER
 
     address: Address16 = NO_ADDRESS
-    endpoint: Annotated[bytes, CType("28s")] = bytes(28)
+    endpoint: Annotated[bytes, CType("32s")] = bytes(32)
     """:class:`EndpointValue`, packed; without a device: nobody has the address."""
     epoch: U32 = 0
+    pad: U32 = 0
 
 
 ENDPOINT_MEMOS = MapSpec("cirri_endpoint_memos", HEADER, MapType.PERCPU_ARRAY, U32_NUMBER, EndpointMemo, 1024)

@@ -54,7 +54,7 @@ class IpcacheValue(Mirror, frozen=True, kw_only=True):
 
 
 IPCACHE = MapSpec(
-    "cirri_ipcache", HEADER, MapType.LPM_TRIE, IpcacheKey, IpcacheValue, 512000, flags=NO_PREALLOC
+    "cirri_ipcache", HEADER, MapType.LPM_TRIE, IpcacheKey, IpcacheValue, 1048576, flags=NO_PREALLOC
 )
 
 

@@ -21,6 +21,15 @@ class PolicyDirection(IntEnum):
     EGRESS = 2
 
 
+class PolicyAction(IntEnum):
+    """``enum policy_action``."""
+
+    ALLOW = 0
+    DENY = 1
+    AUTH = 2
+    """Allowed once both ends have proved who they are."""
+
+
 class PolicyMatch(IntEnum):
     """``enum policy_match``: what a verdict rested on; texts are Cilium's."""
 
@@ -112,13 +121,14 @@ class PolicyValue(Mirror, frozen=True, kw_only=True):
     rule: U32 = 0
     """Cookie of the rule that wrote the entry."""
     proxy_port: U16 = 0
-    deny: U8 = 0
+    action: U8 = 0
+    """:class:`PolicyAction`."""
     priority: U8 = 0
     packets: U64 = 0
     bytes: U64 = 0
 
 
-POLICY = MapSpec("cirri_policy", HEADER, MapType.LPM_TRIE, PolicyKey, PolicyValue, 262144, flags=NO_PREALLOC)
+POLICY = MapSpec("cirri_policy", HEADER, MapType.LPM_TRIE, PolicyKey, PolicyValue, 1048576, flags=NO_PREALLOC)
 
 
 class PolicySide(IntEnum):

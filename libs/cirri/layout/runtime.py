@@ -1,5 +1,6 @@
 """Mirror of ``bpf/lib/runtime.h``: what the datapath service may change while programs run."""
 
+from enum import IntFlag
 from typing import ClassVar
 
 from cirri.layout.mirror import U32, Mirror
@@ -7,6 +8,13 @@ from cirri.layout.scalar import U32_NUMBER
 from cirri.layout.spec import MapSpec, MapType
 
 HEADER = "lib/runtime.h"
+
+
+class RuntimeFlag(IntFlag):
+    """``enum runtime_flag``."""
+
+    HOST_FIREWALL = 1
+    """The node is an endpoint: its own traffic is judged too."""
 
 
 class RuntimeConfig(Mirror, frozen=True, kw_only=True):
@@ -18,6 +26,8 @@ class RuntimeConfig(Mirror, frozen=True, kw_only=True):
     epoch: U32 = 0
     """Raised after any change of policy, endpoint or ipcache identity."""
     uplink_ifindex: U32 = 0
+    flags: U32 = 0
+    """:class:`RuntimeFlag`."""
 
 
 RUNTIME = MapSpec("cirri_runtime", HEADER, MapType.ARRAY, U32_NUMBER, RuntimeConfig, 1)

@@ -209,7 +209,7 @@ class World:
                 entry.port,
                 entry.bits,
             )
-            value = PolicyValue(rule=entry.rule, deny=entry.deny, priority=entry.priority)
+            value = PolicyValue(rule=entry.rule, action=int(entry.deny), priority=entry.priority)
             self.policy.put(key, value)
         for name in {*flags, *(entry.pod for entry in entries)}:
             self.set_pod(name, policy_id=PODS[name].policy_id, flags=flags.get(name, 0))

@@ -24,7 +24,7 @@ def meaning(bpffs: Path) -> dict[str, Any]:
                 key.port,
                 key.port_bits,
                 value.rule,
-                value.deny,
+                value.action,
             )
             sets.setdefault(key.policy_id, set()).add(about)
         found = endpoints.to_dict()

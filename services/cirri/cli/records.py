@@ -26,6 +26,7 @@ from cirri.layout import (
     LbService,
     LbServiceKey,
     MetricsValue,
+    PolicyAction,
     PolicyDirection,
     PolicyKey,
     PolicyValue,
@@ -83,7 +84,7 @@ def policy_records(
             "protocol": protocol_text(key.protocol) if key.protocol else "ANY",
             "port": _ports(key),
             "prefix": key.prefix_len - POLICY_PREFIX_PEER,
-            "verdict": "deny" if value.deny else "allow",
+            "verdict": _action(value.action),
             "proxyPort": value.proxy_port,
             "bytes": value.bytes,
             "packets": value.packets,
@@ -91,6 +92,10 @@ def policy_records(
         }
         for key, value in sorted(entries, key=place)
     ]
+
+
+def _action(number: int) -> str:
+    return PolicyAction(number).name.lower() if number in PolicyAction._value2member_map_ else str(number)
 
 
 def policy_row(record: Record, *, numeric: bool) -> list[Cell]:

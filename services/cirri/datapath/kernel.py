@@ -10,6 +10,8 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from cirri.datapath.frontends import Backends, Frontends
 from cirri.engine.entries import Change, Entries, EntryKey, EntryValue, plan
 from cirri.layout import (
@@ -27,6 +29,7 @@ from cirri.layout import (
     LbBackendKey,
     LbService,
     LbServiceKey,
+    PolicyAction,
     PolicyKey,
     PolicyValue,
     RuntimeConfig,
@@ -68,7 +71,7 @@ class Switches:
             self._set(self.value.epoch, index)
 
     def _set(self, epoch: int, uplink: int) -> None:
-        self.value = RuntimeConfig(epoch=epoch, uplink_ifindex=uplink)
+        self.value = replace(self.value, epoch=epoch, uplink_ifindex=uplink)
         self.map.put(0, self.value)
 
 
@@ -329,6 +332,7 @@ def endpoint_value(value: EndpointValue, identity: int, policy_id: int, flags: E
         ifindex=value.ifindex,
         identity=identity,
         policy_id=policy_id,
+        audit_policy_id=value.audit_policy_id,
         id=value.id,
         flags=int(flags),
         mac=value.mac,
@@ -351,7 +355,7 @@ def _pairs(policy_id: int, entries: Entries) -> Iterable[tuple[PolicyKey, Policy
         yield (
             _policy_key(policy_id, key),
             PolicyValue(
-                rule=value.rule, proxy_port=value.proxy_port, deny=int(value.deny), priority=value.priority
+                rule=value.rule, proxy_port=value.proxy_port, action=int(value.deny), priority=value.priority
             ),
         )
 
@@ -369,4 +373,4 @@ def _entry_key(key: PolicyKey) -> EntryKey:
 
 
 def _entry_value(value: PolicyValue) -> EntryValue:
-    return EntryValue(value.rule, bool(value.deny), value.proxy_port, value.priority)
+    return EntryValue(value.rule, value.action == PolicyAction.DENY, value.proxy_port, value.priority)
