@@ -6,6 +6,10 @@ from msgspec import Struct, field
 
 from cirri.model.bucket import Bucket, token
 
+CONFIRM_BY = "cirri.io/confirm-by"
+"""Annotation of a policy object that is provisional: RFC 3339, UTC; the ``kubernetes`` service alone writes
+it, and undoes the object unless a person confirms it by then."""
+
 
 class Resource(Struct, frozen=True, kw_only=True):
     """One object, validated, with defaults filled in."""
