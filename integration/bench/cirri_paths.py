@@ -1,7 +1,7 @@
 """Cirri's own paths: the shipped programs at their hooks, and maps as the datapath service fills them.
 
 No service runs here, so that the figures are the datapath's alone.  Policy is enforced in both
-directions at both pods, each direction of each pod holding :data:`RULES` entries of which one to
+directions at both pods, each direction of each pod holding 1000 entries (:class:`Width`) of which
 three are about this peer; thousands of other pods stand in the ipcache; connections are tracked;
 a reader empties the ring of flow events.
 """
@@ -55,8 +55,6 @@ from cirri.layout import (
 from cirri.maps import Objects, open_per_cpu, open_pinned
 
 OBJECTS = REPOSITORY / "bpf/build"
-RULES = 1000
-"""Policy entries of each direction of each pod."""
 REMOTE_PODS = 2000
 """Other pods of the cluster, with an IPv4 and an IPv6 address each."""
 CLIENT, SERVER, STRANGER = 1001, 1002, 20000
@@ -66,6 +64,19 @@ CLOSED_PORT = PORT + 3
 """Nothing allows it: a connection to it proves that policy is enforced."""
 DRAIN_MS = 10
 PROOF_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """How much stands in the maps."""
+
+    rules: int = 1000
+    """Policy entries of each direction of each pod; 0: no policy at all."""
+    prefixes: int = 0
+    """Addresses in the ipcache besides those of the cluster's pods."""
+
+
+USUAL = Width()
 
 
 @dataclass(slots=True)
@@ -91,14 +102,17 @@ class Node:
         )
 
 
-def endpoint_values(pod: Pod, identity: int, policy_id: int) -> Iterator[tuple[bytes, EndpointValue]]:
+def endpoint_values(
+    pod: Pod, identity: int, number: int, width: Width
+) -> Iterator[tuple[bytes, EndpointValue]]:
     """The entries of map ``cirri_endpoints`` for *pod*."""
+    enforced = EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS
     value = EndpointValue(
         ifindex=pod.index,
         identity=identity,
-        policy_id=policy_id,
-        id=policy_id,
-        flags=EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS,
+        policy_id=number if width.rules else 0,
+        id=number,
+        flags=enforced if width.rules else EndpointFlag(0),
         mac=mac_bytes(pod.device.mac),
         node_mac=mac_bytes(pod.device.outside_mac),
     )
@@ -106,25 +120,27 @@ def endpoint_values(pod: Pod, identity: int, policy_id: int) -> Iterator[tuple[b
 
 
 def policy_entries(
-    policy_id: int, peer: int, direction: PolicyDirection
+    policy_id: int, peer: int, direction: PolicyDirection, rules: int
 ) -> Iterator[tuple[PolicyKey, PolicyValue]]:
-    """:data:`RULES` entries of *direction*, *peer* allowed on the open ports among them."""
+    """*rules* entries of *direction*, *peer* allowed on the open ports among them; none for 0."""
+    if not rules:
+        return
     for number, port in enumerate(OPEN):
         yield (
             PolicyKey.of(policy_id, peer, direction, socket.IPPROTO_TCP, port, 16),
             PolicyValue(rule=1 + number),
         )
-    for number in range(RULES - len(OPEN)):
+    for number in range(rules - len(OPEN)):
         other = STRANGER + number // 4
         key = PolicyKey.of(policy_id, other, direction, socket.IPPROTO_TCP, 8000 + number % 4, 16)
         yield key, PolicyValue(rule=100 + number)
 
 
 def ipcache_entries(
-    near: Mapping[str, int], far: Mapping[str, int]
+    near: Mapping[str, int], far: Mapping[str, int], prefixes: int
 ) -> Iterator[tuple[IpcacheKey, IpcacheValue]]:
     """*near* pods (address: identity), *far* ones behind their node (address: identity), the rest of
-    the cluster, the nodes."""
+    the cluster, and *prefixes* addresses outside it."""
     for address, identity in near.items():
         yield IpcacheKey.of(ip_network(address)), IpcacheValue(identity=identity)
     for address, identity in far.items():
@@ -133,6 +149,9 @@ def ipcache_entries(
         for other in (IPv4Address("10.60.0.0") + number, IPv6Address("fd00:10:60::") + number):
             value = IpcacheValue(identity=STRANGER + number % 500, node=_node_of(str(other)))
             yield IpcacheKey.of(ip_network(other)), value
+    for number in range(prefixes):
+        value = IpcacheValue(identity=STRANGER + number % 500)
+        yield IpcacheKey.of(ip_network(IPv4Address("11.0.0.0") + number)), value
 
 
 def _node_of(pod: str) -> bytes:
@@ -158,16 +177,16 @@ def _node(netns: str, slug: str, subnet: int) -> Iterator[Node]:
             yield Node(netns, folder, subnet, programs["tc/from_pod"].fd, programs["tc/to_pod"].fd)
 
 
-def _fill(node: Node, pods: Sequence[tuple[Pod, int, int]], far: Mapping[str, int]) -> None:
+def _fill(node: Node, pods: Sequence[tuple[Pod, int, int]], far: Mapping[str, int], width: Width) -> None:
     """Writes a node's maps: *pods* as (pod, its identity, its peer's identity), *far* pods elsewhere."""
     with open_pinned(node.pins, ENDPOINTS) as endpoints, open_pinned(node.pins, POLICY) as policy:
         for number, (pod, identity, peer) in enumerate(pods, 1):
             for direction in PolicyDirection:
-                policy.put_many(policy_entries(number, peer, direction))
-            endpoints.put_many(endpoint_values(pod, identity, number))
+                policy.put_many(policy_entries(number, peer, direction, width.rules))
+            endpoints.put_many(endpoint_values(pod, identity, number, width))
     near = {address: identity for pod, identity, _ in pods for address in pod.addresses.values()}
     with open_pinned(node.pins, IPCACHE) as ipcache:
-        ipcache.put_many(ipcache_entries(near, far))
+        ipcache.put_many(ipcache_entries(near, far, width.prefixes))
 
 
 def counters(*nodes: Node) -> Mapping[str, int]:
@@ -236,13 +255,14 @@ def _policy_drops(nodes: Sequence[Node]) -> int:
 
 
 @contextmanager
-def local_pods(name: str, slug: str) -> Iterator[Path]:
+def local_pods(name: str, slug: str, width: Width | None = None) -> Iterator[Path]:
     """Two pods of one node."""
+    width = width or USUAL
     with namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n", f"{slug}-x") as (client, server, netns, other):
         wire(netns, other)
         with _node(netns, slug, 1) as node:
             pods = (node.pod(client, 2), CLIENT, SERVER), (node.pod(server, 3), SERVER, CLIENT)
-            _fill(node, pods, {})
+            _fill(node, pods, {}, width)
             path = Path(
                 name,
                 client,
@@ -251,7 +271,7 @@ def local_pods(name: str, slug: str) -> Iterator[Path]:
                 counters=lambda: counters(node),
                 tidy=lambda: collect(node),
             )
-            yield prove_enforced(path, node)
+            yield prove_enforced(path, node) if width.rules else path
 
 
 @contextmanager
@@ -261,8 +281,8 @@ def remote_pods(name: str, slug: str) -> Iterator[Path]:
         wire(first, second)
         with _node(first, f"{slug}1", 1) as one, _node(second, f"{slug}2", 2) as two:
             near, away = one.pod(client, 2), two.pod(server, 3)
-            _fill(one, [(near, CLIENT, SERVER)], dict.fromkeys(away.addresses.values(), SERVER))
-            _fill(two, [(away, SERVER, CLIENT)], dict.fromkeys(near.addresses.values(), CLIENT))
+            _fill(one, [(near, CLIENT, SERVER)], dict.fromkeys(away.addresses.values(), SERVER), USUAL)
+            _fill(two, [(away, SERVER, CLIENT)], dict.fromkeys(near.addresses.values(), CLIENT), USUAL)
             for node, subnet in ((first, 2), (second, 1)):
                 v4, v6 = NODE_ADDRESSES[subnet]
                 ip(

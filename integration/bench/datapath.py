@@ -41,9 +41,9 @@ def local(rows: Sequence[str], effort: Effort, report: Report) -> None:
         clients = Clients(stack, peers, effort.families)
         modes: dict[str, Mode] = {"B1": "rr", "B2": "crr"}
         for row, family in product(rows, effort.families):
-            if series := _series(report, row, clients, peers, modes[row], family, effort):
+            if series := series_of(report, row, clients, peers, modes[row], family, effort):
                 report.lines += local_lines(row, series)
-                account(report, row, series, (CIRRI,))
+                account(report, row, series, (CIRRI,), (RAW, AGAIN))
 
 
 LOCAL_GOALS = {
@@ -56,13 +56,13 @@ P99_GOAL = Goal(at_most=1.05)
 
 def local_lines(row: str, series: Series) -> Iterator[Line]:
     """The lines of B1 or B2 for one family."""
-    void = _void(series)
+    void = why_void(series)
     for name in (RAW, AGAIN, BRIDGE, ROUTED, STATEFUL, CEILING):
-        yield _line(row, series, name, RAW)
+        yield line(row, series, name, RAW)
     goals = LOCAL_GOALS[series.mode]
     limit = f"an empty redirect to the pod: {ratio(series.rounds, CEILING, RAW).median:.3f} of raw veth"
     for peer in (RAW, CEILING, ROUTED, STATEFUL):
-        yield _line(row, series, CIRRI, peer, goals.get(peer), void, limit if peer == RAW else "")
+        yield line(row, series, CIRRI, peer, goals.get(peer), void, limit if peer == RAW else "")
     yield _p99(row, series, CIRRI, RAW, P99_GOAL if row == "B1" else None, void)
 
 
@@ -91,25 +91,25 @@ def remote(rows: Sequence[str], effort: Effort, report: Report) -> None:
         clients = Clients(stack, peers, effort.families)
         modes: tuple[Mode, ...] = ("rr", "crr", "stream")
         for mode, family in product(modes, effort.families):
-            if series := _series(report, rows[0], clients, peers, mode, family, effort):
+            if series := series_of(report, rows[0], clients, peers, mode, family, effort):
                 report.lines += remote_lines(rows[0], series)
-                account(report, rows[0], series, (CIRRI,))
+                account(report, rows[0], series, (CIRRI,), (NODES, NODES_AGAIN))
 
 
 def remote_lines(row: str, series: Series) -> Iterator[Line]:
     """The lines of B4 for one mode and family."""
-    void = _void(series, NODES, NODES_AGAIN)
+    void = why_void(series, NODES, NODES_AGAIN)
     for name in (NODES, NODES_AGAIN, NODES_ROUTED, CEILING):
-        yield _line(row, series, name, NODES)
+        yield line(row, series, name, NODES)
     limit = f"an empty redirect to the other node: {ratio(series.rounds, CEILING, NODES).median:.3f} of it"
     for peer in (NODES, CEILING, NODES_ROUTED):
         goal = REMOTE_GOALS[series.mode].get(peer)
-        yield _line(row, series, CIRRI, peer, goal, void, limit if peer == NODES else "")
+        yield line(row, series, CIRRI, peer, goal, void, limit if peer == NODES else "")
     if series.mode != "stream":
         yield _p99(row, series, CIRRI, NODES, None, void)
 
 
-def _series(
+def series_of(
     report: Report,
     row: str,
     clients: Clients,
@@ -129,7 +129,7 @@ def _series(
 # -- lines -------------------------------------------------------------------
 
 
-def _line(
+def line(
     row: str,
     series: Series,
     subject: str,
@@ -155,7 +155,7 @@ def _p99(row: str, series: Series, subject: str, peer: str, goal: Goal | None, v
     return Line(row, what, f"{here.median:.1f} us", found, goal=goal, void=void if goal else "")
 
 
-def _void(series: Series, left: str = RAW, right: str = AGAIN) -> str:
+def why_void(series: Series, left: str = RAW, right: str = AGAIN) -> str:
     """Why the series must not be used, or nothing."""
     found, equal = same(series.rounds, right, left)
     if equal:
@@ -163,8 +163,13 @@ def _void(series: Series, left: str = RAW, right: str = AGAIN) -> str:
     return f"{left} against itself gave {found.median:.3f}, not 1.00 ± {SAME_TOLERANCE}"
 
 
-def account(report: Report, row: str, series: Series, subjects: Iterable[str]) -> None:
-    """Files what happened beside the figures: dropped rounds, counters, raw samples; failures aloud."""
+def account(
+    report: Report, row: str, series: Series, subjects: Iterable[str], same_as: tuple[str, str]
+) -> None:
+    """Files what happened beside the figures: dropped rounds, counters, raw samples; failures aloud.
+
+    *same_as*: two equal paths that prove that the run can be trusted.
+    """
     label = f"{row} {series.mode} IPv{series.family}"
     report.raw[label] = {
         "rounds": [{"steal": turn.steal, "samples": turn.samples} for turn in series.rounds],
@@ -173,7 +178,7 @@ def account(report: Report, row: str, series: Series, subjects: Iterable[str]) -
     }
     if series.dropped:
         report.notes.append(f"{label}: {series.dropped} rounds dropped, the hypervisor took the CPU")
-    if void := _void(series, *((RAW, AGAIN) if row != "B4" else (NODES, NODES_AGAIN))):
+    if void := why_void(series, *same_as):
         report.failures.append(f"{label}: void, {void}")
     for subject in subjects:
         report.failures += [f"{label}: {said}" for said in unproved(series, subject)]

@@ -1,10 +1,11 @@
 """What rows make of their samples: lines, goals, and the proof that traffic took the path."""
 
+import subprocess
 from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
-from integration.bench import cni, datapath, memory, propagation
+from integration.bench import cni, datapath, memory, propagation, width
 from integration.bench.machine import BenchError
 from integration.bench.paths import Path
 from integration.bench.report import Line, Report
@@ -167,5 +168,18 @@ def test_a_series_that_fails_is_told_and_leaves_the_others_their_turn() -> None:
 
     report, path = Report(), Path("cirri", "c", "s", {4: "10.0.0.1"})
     broken = cast(Clients, Broken())
-    assert datapath._series(report, "B1", broken, [path], "rr", 4, Effort(rounds=1)) is None
+    assert datapath.series_of(report, "B1", broken, [path], "rr", 4, Effort(rounds=1)) is None
     assert report.failures == ["B1: no answer"]
+
+
+def test_wide_policies_have_goals_and_a_peer() -> None:
+    names = (width.NONE, width.AGAIN, *width.WIDTHS, width.NFT)
+    found = verdicts(width.lines("B11", series("crr", cirri=1, names=names)))
+    assert found == {f"IPv4 connect, 1 B, close: {name} / no policy": "missed" for name in width.WIDTHS}
+
+
+def test_the_nft_peer_is_a_ruleset() -> None:
+    done = subprocess.run(
+        ["nft", "--check", "-f", "-"], input=width.nft_rules(300), text=True, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -56,7 +56,7 @@ def test_a_client_without_a_server_says_so() -> None:
 def test_cirris_paths_enforce_policy_and_count(
     build: Callable[[str, str], AbstractContextManager[paths.Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cirri_paths, "RULES", 20)
+    monkeypatch.setattr(cirri_paths, "USUAL", cirri_paths.Width(20))
     monkeypatch.setattr(cirri_paths, "REMOTE_PODS", 10)
     with ExitStack() as stack:
         path = stack.enter_context(build("cirri", "cirri"))
