@@ -9,7 +9,7 @@ from cirri.engine.compile import Compiler, Delta
 from cirri.engine.config import EngineConfig, InvalidConfig
 from cirri.engine.entries import EGRESS, INGRESS, Change, Entries, EntryKey, EntryValue, entries, plan
 from cirri.engine.parse import KINDS, faults, read, rules, unsupported
-from cirri.engine.rule import Finding, InvalidPolicy, ObjectRule, Ports, Section, Term
+from cirri.engine.rule import Finding, InvalidPolicy, ObjectRule, PolicyConflict, Ports, Section, Term
 from cirri.engine.select import LabelSet, Requirement, Selector
 from cirri.engine.verdict import Verdict, verdict
 
@@ -29,6 +29,7 @@ __all__ = [
     "InvalidPolicy",
     "LabelSet",
     "ObjectRule",
+    "PolicyConflict",
     "Ports",
     "Requirement",
     "Section",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -131,3 +132,20 @@ class InvalidPolicy(CirriError):
         self.faults = faults
         where = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
         super().__init__(f"{where}: " + "; ".join(f"{one.path}: {one.sentence}" for one in faults))
+
+
+class PolicyConflict(CirriError):
+    """Rules that are right by themselves contradict each other where they meet (C1 to C6)."""
+
+    hint = "Change one of the objects"
+
+    def __init__(self, what: str, origins: Iterable[Origin] = ()) -> None:
+        self.what = what
+        """What cannot be both, e.g. ``ingress TCP/8080 of any:app=web: http and kafka``."""
+        self.origins = tuple(origins)
+        rules = ", ".join(dict.fromkeys(f"{one.kind} {_where(one)}: {one.section}" for one in self.origins))
+        super().__init__(f"{what} ({rules})" if rules else what)
+
+
+def _where(origin: Origin) -> str:
+    return f"{origin.namespace}/{origin.name}" if origin.namespace else origin.name
