@@ -10,6 +10,7 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	struct packet *packet = &passage->packet;
 	const struct endpoint *destination;
 	int error, action;
+	__u32 device;
 
 	passage->verdict.direction = POLICY_INGRESS;
 	packet->flags = PACKET_FROM_NETWORK;
@@ -22,6 +23,7 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	destination = endpoint_recall(&packet->destination, passage->epoch);
 	if (!destination)
 		return TC_ACT_OK;
+	device = endpoint_device(destination);
 	passage->verdict.endpoint = destination->id;
 	if (error)
 		return error;
@@ -29,7 +31,7 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	error = verdict_take(skb, passage, NULL, destination);
 	if (error)
 		return error;
-	action = deliver_local(skb, packet->family, destination);
+	action = deliver_local(skb, packet->family, destination, device);
 	if (action >= 0)
 		metrics_count(0, POLICY_INGRESS, skb->len);
 	return action;

@@ -24,6 +24,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	struct packet *packet = &passage->packet;
 	const struct endpoint *source, *destination;
 	__be16 ethertype;
+	__u32 device;
 	int error;
 
 	passage->verdict.direction = POLICY_EGRESS;
@@ -51,11 +52,12 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	destination = endpoint_recall(&packet->destination, passage->epoch);
 	if (!destination && address_is_unroutable(&packet->destination))
 		return DROP_UNROUTABLE;
+	device = endpoint_device(destination);
 
 	error = verdict_take(skb, passage, source, destination);
 	if (error)
 		return error;
-	return destination ? deliver_local(skb, packet->family, destination) : deliver_away(skb, packet, passage->epoch);
+	return destination ? deliver_local(skb, packet->family, destination, device) : deliver_away(skb, packet, passage->epoch);
 }
 
 SEC("tc/from_pod")

@@ -36,8 +36,11 @@ static __always_inline bool hop_decrement(struct __sk_buff *skb, __u8 family)
 	return true;
 }
 
-/* Into the network namespace of a pod of this node. */
-static __always_inline int deliver_local(struct __sk_buff *skb, __u8 family, const struct endpoint *endpoint)
+/* Into the network namespace of a pod of this node.
+ * *device*: the endpoint's, as read before the verdict was taken: one that it got later is not open to it.
+ */
+static __always_inline int deliver_local(struct __sk_buff *skb, __u8 family, const struct endpoint *endpoint,
+					 __u32 device)
 {
 	struct ethhdr *eth;
 
@@ -48,7 +51,7 @@ static __always_inline int deliver_local(struct __sk_buff *skb, __u8 family, con
 		return DROP_INVALID;
 	mac_copy(eth->h_dest, endpoint->mac);
 	mac_copy(eth->h_source, endpoint->node_mac);
-	return bpf_redirect_peer(endpoint->ifindex, 0);
+	return bpf_redirect_peer(device, 0);
 }
 
 /* To the node behind which ipcache knows the destination; to the stack if there is none. */

@@ -69,3 +69,9 @@ static __always_inline const struct endpoint *endpoint_recall(const union addres
 	}
 	return endpoint;
 }
+
+/* Its device at this moment: the service may write it at any. */
+static __always_inline __u32 endpoint_device(const struct endpoint *endpoint)
+{
+	return endpoint ? *(const volatile __u32 *)&endpoint->ifindex : 0;
+}

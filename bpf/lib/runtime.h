@@ -25,3 +25,11 @@ static __always_inline const struct runtime *runtime_get(void)
 
 	return bpf_map_lookup_elem(&cirri_runtime, &zero);
 }
+
+/* Read from the map each time it is asked. */
+static __always_inline __u32 runtime_epoch(void)
+{
+	const struct runtime *runtime = runtime_get();
+
+	return runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
+}

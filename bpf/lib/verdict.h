@@ -37,8 +37,7 @@ GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
 			.protocol = packet->protocol,
 			.port = packet->destination_port,
 		};
-		const struct runtime *runtime = runtime_get();
-		__u32 epoch = runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
+		__u32 epoch = runtime_epoch();
 		struct policy_memo *memo = policy_memo_of(&key);
 
 		if (!memo)
@@ -120,7 +119,8 @@ struct passage {
 	struct verdict verdict;
 	struct ct_key key;
 	__u64 now;		/* ns, CLOCK_MONOTONIC, coarse */
-	__u32 epoch;
+	__u32 epoch;		/* read before the endpoints were looked up: what is found now is stored under it */
+	__u32 latest;		/* read after: what was stored under another one is judged again */
 	__u16 high;		/* the source is the end stored as `high` in key */
 	__u16 reply;		/* it travels against the packet that opened its connection */
 };
@@ -214,7 +214,7 @@ GLOBAL int icmp_is_related(struct __sk_buff *skb, const struct passage *passage,
 		return 0;
 	ct_key_set(&key, &inner);
 	value = bpf_map_lookup_elem(&cirri_ct, &key);
-	return value && value->expires >= passage->now && value->epoch == passage->epoch;
+	return value && value->expires >= passage->now && value->epoch == passage->latest;
 }
 
 /* The first packet of what conntrack does not know: ask policy, and remember the answer. */
@@ -275,9 +275,7 @@ GLOBAL int report_closed(struct __sk_buff *skb, const struct passage *passage, c
  */
 static __always_inline void verdict_begin(struct passage *passage)
 {
-	const struct runtime *runtime = runtime_get();
-
-	passage->epoch = runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
+	passage->epoch = runtime_epoch();
 }
 
 /* May the packet pass?  0, or a drop reason.
@@ -295,6 +293,10 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 		if (error)
 			return error;
 	}
+	/* The endpoints may be newer than the epoch that was read before them (a CPU can stand still in
+	 * between): what was allowed before one of them had its address must not be allowed to it.
+	 */
+	passage->latest = runtime_epoch();
 	passage->now = bpf_ktime_get_coarse_ns();
 	passage->high = ct_key_set(&passage->key, packet);
 	passage->reply = 0;
@@ -302,7 +304,7 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 	if (value) {
 		passage->reply = passage->high != !!(value->flags & CT_FROM_HIGH);
 		if (ct_continues(value, packet, passage->reply, passage->now)) {
-			if (value->epoch != passage->epoch) {
+			if (value->epoch != passage->latest) {
 				int error = judge_again(skb, passage, value, source, destination);
 
 				/* The entry stays under its old epoch, for as long as anybody tries: it
