@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
+from cirri.engine.config import EngineConfig
 from cirri.engine.labelselector import requirements
 from cirri.engine.origin import origin
 from cirri.engine.portrule import port_parts
@@ -49,10 +50,10 @@ _LATER = {
 class Reader:
     """Reads the specs of one object."""
 
-    def __init__(self, resource: Resource, cluster: str, out: Findings) -> None:
+    def __init__(self, resource: Resource, config: EngineConfig, out: Findings) -> None:
         self.resource = resource
         self.namespace = "" if resource.kind == CLUSTERWIDE else resource.namespace or "default"
-        self.cluster = cluster
+        self.config = config
         self.out = out
         self.subject_is_init = False
 
@@ -125,7 +126,9 @@ class Reader:
             self.out.fault(
                 f"{path}.enableDefaultDeny.{unknown}", "unknown field; allowed are ingress, egress"
             )
-        return replace(section, default_deny=wanted.get(direction) is not False)
+        return replace(
+            section, default_deny=wanted.get(direction) is not False or not self.config.non_default_deny
+        )
 
     def _section(self, spec: dict[str, Any], name: str, direction: Side, path: str, *, deny: bool) -> Section:
         items = spec.get(name) or []
@@ -213,7 +216,7 @@ class Reader:
             if name not in ENTITY_NAMES:
                 self.out.fault(f"{path}[{index}]", f"{name!r} is not one of {', '.join(ENTITY_NAMES)}")
                 continue
-            selected = entity(name, self.cluster)
+            selected = entity(name, self.config.cluster)
             everybody = everybody or selected is None
             found += selected or ()
         return None if everybody else tuple(found)

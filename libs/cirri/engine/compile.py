@@ -99,7 +99,7 @@ class Compiler:
 
         Raises InvalidPolicy; then what the object meant before goes on to hold.
         """
-        rules, gaps = read(resource, self.config.cluster)
+        rules, gaps = read(resource, self.config)
         key = resource_key(resource.kind, resource.namespace, resource.name, resource.node)
         before = self._objects.get(key)
         if before and before.rules == rules:

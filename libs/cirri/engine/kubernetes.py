@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cirri.engine.config import EngineConfig
 from cirri.engine.labelselector import requirements
 from cirri.engine.origin import origin
 from cirri.engine.ports import kubernetes_ports
@@ -15,7 +16,7 @@ from cirri.model import Resource
 _FIELDS = {"podSelector", "policyTypes", "ingress", "egress"}
 
 
-def kubernetes_rules(resource: Resource, out: Findings) -> list[ObjectRule]:
+def kubernetes_rules(resource: Resource, config: EngineConfig, out: Findings) -> list[ObjectRule]:
     """The rule set of a NetworkPolicy: always default-deny in the directions of its policyTypes."""
     spec = resource.manifest.get("spec")
     if not isinstance(spec, dict):

@@ -45,6 +45,9 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     )
 
 
+_SWITCH = _one_of("true", "false")
+
+
 def _pools(version: int) -> Callable[[str], str]:
     def complaint(text: str) -> str:
         for part in text.split():
@@ -111,6 +114,20 @@ KEYS: Mapping[str, Key] = {
     "allow-localhost": Key(
         "auto", "whether a node may always reach its pods", _one_of("auto", "always", "policy")
     ),
+    "enable-host-firewall": Key("false", "whether policies that select nodes are in force", _SWITCH),
+    "policy-cidr-match-mode": Key(
+        "", '"nodes": address prefixes in policies select nodes too', _one_of("", "nodes")
+    ),
+    "enable-node-selector-labels": Key(
+        "false", "whether policies may select nodes as peers by their labels", _SWITCH
+    ),
+    "policy-default-local-cluster": Key(
+        "true", "whether peers are pods of this cluster unless the policy names another", _SWITCH
+    ),
+    "policy-audit-mode": Key("false", "whether what policies drop is let through and only reported", _SWITCH),
+    "enable-icmp-rules": Key("true", "whether policies may name ICMP types", _SWITCH),
+    "enable-l7-proxy": Key("true", "whether policies may have rules on requests", _SWITCH),
+    "enable-non-default-deny-policies": Key("true", "whether enableDefaultDeny: false is heeded", _SWITCH),
 }
 """Every key that a service reads, as Cilium names it."""
 
