@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from integration.bench import cluster, cni, datapath, memory, propagation, width
+from integration.bench import churn, cluster, cni, compiling, datapath, memory, propagation, width
 from integration.bench.machine import BenchError, alone, facts
 from integration.bench.report import Report, as_json, table
 from integration.bench.rounds import Effort
@@ -26,7 +26,9 @@ GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("B4",), "pods of two nodes, native routing", datapath.remote),
     (("B11",), "the same with 0 to 64 k policy entries and 700 k address prefixes", width.measure),
     (("B12",), "from a published policy to all endpoints of ten nodes", propagation.measure),
+    (("IDENTITY", "B13"), "one identity more, and a thousand changes of identities a second", churn.measure),
     (("B14",), "CNI ADD and DEL", cni.measure),
+    (("COMPILE",), "1,000 policies against 65,535 identities, from nothing", compiling.measure),
     (("MEM",), "memory of each service, idle and with 10 000 identities", memory.measure),
 )
 """Rows that share a set-up run together."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
-from integration.bench import cni, datapath, memory, propagation, width
+from integration.bench import churn, cni, compiling, datapath, memory, propagation, width
 from integration.bench.machine import BenchError
 from integration.bench.paths import Path
 from integration.bench.report import Line, Report
@@ -183,3 +183,33 @@ def test_the_nft_peer_is_a_ruleset() -> None:
         ["nft", "--check", "-f", "-"], input=width.nft_rules(300), text=True, capture_output=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_compiling_is_compared_with_asking_everything() -> None:
+    times = {"compile": [2.0, 2.1, 2.2], "naive": [100.0, 110.0], "single": [0.001] * 10}
+    found = list(compiling.lines("COMPILE", times))
+    assert verdicts(found) == {"compiled from nothing": "met"}
+    assert found[1].ratio
+    assert found[1].ratio.median == pytest.approx(0.02)
+
+
+def test_compiling_compiles_what_it_says() -> None:
+    identities = {256 + number: compiling.labels(number) for number in range(200)}
+    objects = compiling.policies(20)
+    compiler, seconds = compiling.compiled(objects, identities)
+    assert len(set(map(tuple, identities.values()))) == 200
+    assert set(identities) <= set(compiler.policies)
+    assert compiler.sets
+    assert 0 < seconds < compiling.naive(objects, identities)
+
+
+def test_identities_one_by_one_and_in_a_stream() -> None:
+    one = churn.identity_lines("IDENTITY", [0.003] * 20, [0.001] * 20, 100)
+    told = {"changes": 990, "seconds": 1.0, "latencies": [0.06] * 20, "backlog": 0.1}
+    stream = churn.churn_lines("B13", told, [0.001] * 20, 100)
+    assert verdicts([*one, *stream]) == {
+        "one identity more, until the node's map has it: p99": "met",
+        "changes a second, sustained": "met",
+        "until the node's map has it: p99": "missed",
+        "backlog gone after the last change": "met",
+    }
