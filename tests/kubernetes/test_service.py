@@ -1,24 +1,32 @@
 """The real service on a real nats-server: bad input changes nothing, and nothing is lost."""
 
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from cirri.kubernetes.provisional import time_text
 from cirri.kv import RequestFailed
 from cirri.manifests import load
 from cirri.manifests.api import (
     APPLY,
+    CONFIRM,
     DELETE,
     ApplyObject,
     ApplyReply,
     ApplyRequest,
+    ConfirmRequest,
     DeleteRequest,
     ObjectRef,
+    Result,
 )
 from cirri.manifests.yamltext import YamlError, documents
+from cirri.model import Resource
+from cirri.model.resource import CONFIRM_BY
 from cirri.testing.cases import WrongManifest, wrong_manifests
 from cirri.testing.kubernetes import KubernetesService
 
@@ -132,6 +140,9 @@ MESSAGES = [
     ("delete by number", DELETE, packed({"objects": [{"kind": "Pod", "name": 1}]}), "Expected `str`"),
     ("delete a system namespace", DELETE, packed({"objects": [{"kind": "Namespace", "name": "kube-system"}]}),
      "Namespace kube-system: is part of every cluster and cannot be deleted"),
+    ("confirm what is not provisional", CONFIRM, packed({"objects": [{"kind": "Pod", "name": "xwing"}]}),
+     "Pod/default/xwing: is not provisional"),
+    ("confirmation at once", APPLY, packed({"objects": [], "confirm_within_s": 0}), "Expected `int` >= 1"),
     ("delete one there and one not", DELETE, packed({"objects": [
         {"kind": "Pod", "name": "xwing"}, {"kind": "Pod", "name": "ywing"}]}), "Pod ywing: not found"),
 ]  # fmt: skip
@@ -238,3 +249,124 @@ def test_what_the_disk_refuses_is_taken_back(demo: KubernetesService) -> None:
     finally:
         obstacle.unlink()
         demo.delete(DeleteRequest(objects=(ObjectRef(kind="Namespace", name="refused"),)))
+
+
+def guarded(port: int) -> ApplyObject:
+    manifest = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "guarded"},
+        "spec": {
+            "endpointSelector": {},
+            "ingress": [{"toPorts": [{"ports": [{"port": str(port), "protocol": "TCP"}]}]}],
+        },
+    }
+    return ApplyObject(manifest=manifest, source=f"v{port}.yaml:1")
+
+
+GUARDED = ObjectRef(kind="CiliumNetworkPolicy", namespace="default", name="guarded")
+GUARDED_KEY = "CiliumNetworkPolicy.default.guarded._"
+
+
+@pytest.fixture
+def confirmed(demo: KubernetesService) -> Iterator[Resource]:
+    """The version for port 80 is in force for good; as the bucket has it."""
+    assert demo.apply(ApplyRequest(objects=(guarded(80),))).results[0].confirm_by == ""
+    yield demo.resources()[GUARDED_KEY]
+    demo.delete(DeleteRequest(objects=(GUARDED,), ignore_missing=True))
+
+
+def said(resource: Resource) -> tuple[str, Any]:
+    return resource.source, resource.manifest["spec"]
+
+
+def update(service: KubernetesService, within_s: int) -> Result:
+    """Port 81 instead of 80, to be confirmed."""
+    (result,) = service.apply(ApplyRequest(objects=(guarded(81),), confirm_within_s=within_s)).results
+    assert (result.action, result.undo, bool(result.confirm_by)) == ("configured", "restore", True)
+    return result
+
+
+def restored(service: KubernetesService, before: Resource) -> None:
+    """Returns when the bucket has *before* again, once the deadline has passed and not earlier."""
+    deadline = time.monotonic() + 15
+    while True:
+        now = service.resources()[GUARDED_KEY]
+        if said(now) == said(before):
+            assert "annotations" not in now.manifest["metadata"]
+            return
+        assert time.monotonic() < deadline, "the earlier version did not come back"
+
+
+def test_what_nobody_confirms_is_undone(demo: KubernetesService, confirmed: Resource) -> None:
+    by = datetime.fromisoformat(update(demo, 1).confirm_by)
+    provisional = demo.resources()[GUARDED_KEY]
+    assert said(provisional)[0] == "v81.yaml:1"
+    assert provisional.manifest["metadata"]["annotations"][CONFIRM_BY] == time_text(by)
+
+    restored(demo, confirmed)
+
+    assert datetime.now(UTC) >= by
+    late = demo.confirm(ConfirmRequest(objects=(GUARDED,)))
+    assert "CiliumNetworkPolicy/default/guarded: is not provisional" in (late.error or "")
+
+
+def test_a_new_object_that_nobody_confirms_is_deleted(demo: KubernetesService) -> None:
+    reply = demo.apply(ApplyRequest(objects=(guarded(80),), confirm_within_s=1))
+    assert reply.results[0].undo == "delete"
+
+    deadline = time.monotonic() + 15
+    while GUARDED_KEY in demo.bucket():
+        assert time.monotonic() < deadline, "it was not deleted"
+
+
+def test_what_is_confirmed_stays(demo: KubernetesService, confirmed: Resource) -> None:
+    by = datetime.fromisoformat(update(demo, 1).confirm_by)
+
+    (result,) = demo.confirm(ConfirmRequest()).results
+
+    assert (result.name, result.action, result.confirm_by) == ("guarded", "confirmed", "")
+    while datetime.now(UTC) <= by:  # the time that it would have been undone at
+        time.sleep(0.05)
+    demo.kill()
+    demo.start()
+    assert demo.apply(ApplyRequest(objects=(config("after"),))).error is None
+    now = demo.resources()[GUARDED_KEY]
+    assert said(now)[0] == "v81.yaml:1"
+    assert "annotations" not in now.manifest["metadata"]
+
+
+def test_rolled_back_at_once(demo: KubernetesService, confirmed: Resource) -> None:
+    update(demo, 600)
+    (result,) = demo.rollback(ConfirmRequest(objects=(GUARDED,))).results
+    assert (result.action, result.revision) == ("restored", demo.bucket()[GUARDED_KEY])
+    assert said(demo.resources()[GUARDED_KEY]) == said(confirmed)
+
+
+def test_killed_it_undoes_in_time(demo: KubernetesService, confirmed: Resource) -> None:
+    """Killed with the clock running: whoever starts next keeps the deadline."""
+    update(demo, 2)
+    demo.kill()
+    demo.start()
+    restored(demo, confirmed)
+
+
+def test_down_at_the_deadline_it_undoes_at_its_start(demo: KubernetesService, confirmed: Resource) -> None:
+    by = datetime.fromisoformat(update(demo, 1).confirm_by)
+    demo.kill()
+    while datetime.now(UTC) <= by:
+        time.sleep(0.05)
+    assert said(demo.resources()[GUARDED_KEY])[0] == "v81.yaml:1"
+
+    demo.start()
+
+    # Undone before it answers anything.
+    assert "is not provisional" in (demo.confirm(ConfirmRequest(objects=(GUARDED,))).error or "")
+    restored(demo, confirmed)
+
+
+def test_deleted_it_is_not_provisional_any_more(demo: KubernetesService, confirmed: Resource) -> None:
+    update(demo, 600)
+    demo.delete(DeleteRequest(objects=(GUARDED,)))
+    assert demo.confirm(ConfirmRequest()).results == ()
+    assert demo.apply(ApplyRequest(objects=(guarded(80),))).results[0].confirm_by == ""

@@ -15,8 +15,17 @@ from typing import TypeVar
 import msgspec
 
 from cirri.kv import Bus, BusTimeout, ServiceAway
-from cirri.manifests.api import APPLY, DELETE, ApplyReply, ApplyRequest, DeleteRequest
-from cirri.model import RESOURCES
+from cirri.manifests.api import (
+    APPLY,
+    CONFIRM,
+    DELETE,
+    ROLLBACK,
+    ApplyReply,
+    ApplyRequest,
+    ConfirmRequest,
+    DeleteRequest,
+)
+from cirri.model import RESOURCES, Resource
 from cirri.testing.natsserver import NatsServer
 
 T = TypeVar("T")
@@ -82,6 +91,22 @@ class KubernetesService:
     def delete(self, request: DeleteRequest) -> ApplyReply:
         """The answer to *request*."""
         return self.ask(DELETE, msgspec.msgpack.encode(request))
+
+    def confirm(self, request: ConfirmRequest) -> ApplyReply:
+        """The answer to *request*."""
+        return self.ask(CONFIRM, msgspec.msgpack.encode(request))
+
+    def rollback(self, request: ConfirmRequest) -> ApplyReply:
+        """The answer to *request*."""
+        return self.ask(ROLLBACK, msgspec.msgpack.encode(request))
+
+    def resources(self) -> dict[str, Resource]:
+        """Every value of bucket ``resources`` by its key."""
+
+        async def work(bus: Bus) -> dict[str, Resource]:
+            return {entry.key: entry.value for entry in await bus.entries(RESOURCES)}
+
+        return self.on_bus(work)
 
     def bucket(self) -> dict[str, int]:
         """Every key of bucket ``resources`` with its revision."""

@@ -2,7 +2,8 @@
 
 Reads   nothing on the bus; manifests below STATE_DIR/manifests, which it alone writes
 Writes  resources
-Serves  cirri.kubernetes.apply, cirri.kubernetes.delete: all or nothing, checked before stored
+Serves  cirri.kubernetes.apply, .delete: all or nothing, checked before stored
+        cirri.kubernetes.confirm, .rollback: for objects that are undone unless a person confirms them
 Needs   no privileges, one per cluster
 
 This is the source for clusters without Kubernetes: the manifests on disk are the truth, and the
@@ -17,5 +18,5 @@ SERVICE = Service(
     summary="Holds the objects that users applied, checked, and publishes them.",
     scope="cluster",
     writes=(RESOURCES,),
-    serves=("apply", "delete"),
+    serves=("apply", "delete", "confirm", "rollback"),
 )

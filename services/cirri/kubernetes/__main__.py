@@ -1,8 +1,9 @@
-"""``cirri-kubernetes``: the manifests on disk, their bucket, and two requests."""
+"""``cirri-kubernetes``: the manifests on disk, their bucket, and the requests that change them."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -27,6 +28,9 @@ async def serve(rt: Runtime) -> None:
     await _publish(rt, cluster)
     await rt.handle("apply", cluster.apply)
     await rt.handle("delete", cluster.delete)
+    await rt.handle("confirm", cluster.confirm)
+    await rt.handle("rollback", cluster.rollback)
+    rt.tasks.create_task(_undo_in_time(rt, cluster))
     while True:
         await cluster.behind.wait()
         await _publish(rt, cluster)
@@ -46,8 +50,27 @@ async def _publish(rt: Runtime, cluster: Cluster) -> None:
         return
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+async def _undo_in_time(rt: Runtime, cluster: Cluster) -> None:
+    """Undo each provisional object when its time is up, unless it was confirmed."""
+    while True:
+        cluster.provisional.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(cluster.due_in_s()):
+                await cluster.provisional.wait()
+                continue
+        try:
+            undone = await cluster.undo_due()
+        except OSError as error:
+            rt.log.error("provisional objects cannot be undone", why=str(error))
+            await asyncio.sleep(RETRY_S)
+            continue
+        for each in undone:
+            name = f"{each.namespace}/{each.name}" if each.namespace else each.name
+            rt.log.warning("not confirmed in time", kind=each.kind, name=name, action=each.action)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from cirri.addresses.config import InvalidPools, Pools, cluster_pools
 from cirri.kubernetes.clusterip import AddressRefused, requested, taken, with_addresses
+from cirri.kubernetes.provisional import deadline, with_deadline
 from cirri.kubernetes.state import NAME_LABEL, Change, Key, Refused, State, key_of, problem, with_parts
 from cirri.manifests import Problem, path_text
 from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE, Network, pool_faults, service_ranges
@@ -88,7 +89,7 @@ def _merged(new: Resource, old: Resource | None) -> Resource:
     metadata = {k: v for k, v in new.manifest["metadata"].items() if k not in _SET_BY_US}
     if new.kind == "Namespace":
         metadata["labels"] = {**metadata.get("labels", {}), NAME_LABEL: new.name}
-    new = with_parts(new, metadata=metadata)
+    new = with_deadline(with_parts(new, metadata=metadata), deadline(old) if old is not None else "")
     status = new.manifest.get("status")
     if old is not None and (new.kind != "Node" or status is None):
         status = old.manifest.get("status")
@@ -98,7 +99,7 @@ def _merged(new: Resource, old: Resource | None) -> Resource:
     if old is None:
         return new
     kept = {k: v for k, v in old.manifest["metadata"].items() if k in (*_SET_BY_US, "ownerReferences")}
-    new = with_parts(new, metadata={**kept, **metadata})
+    new = with_parts(new, metadata={**kept, **new.manifest["metadata"]})
     if new.kind == "Pod" and old.node and not new.node:
         new = with_parts(new, spec={**new.manifest["spec"], "nodeName": old.node})
         new = replace(new, node=old.node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
@@ -12,7 +13,17 @@ from cirri.engine.parse import findings
 from cirri.errors import CirriError
 from cirri.kubernetes.applying import plan_apply, plan_status, require_existing, system_namespaces
 from cirri.kubernetes.deleting import plan_delete
-from cirri.kubernetes.state import SYSTEM_NAMESPACES, Change, Refused, State, key_of
+from cirri.kubernetes.provisional import (
+    Terms,
+    chosen,
+    confirmed,
+    due,
+    guarded,
+    left_s,
+    time_text,
+    undone,
+)
+from cirri.kubernetes.state import SYSTEM_NAMESPACES, Change, Key, Pending, Refused, State, key_of
 from cirri.kubernetes.store import Store
 from cirri.manifests import (
     DEFAULT_NAMESPACE,
@@ -23,11 +34,19 @@ from cirri.manifests import (
     check_all,
     unknown_kind,
 )
-from cirri.manifests.api import ApplyObject, ApplyReply, ApplyRequest, DeleteRequest, Result
+from cirri.manifests.api import (
+    ApplyObject,
+    ApplyReply,
+    ApplyRequest,
+    ConfirmRequest,
+    DeleteRequest,
+    Result,
+    Undo,
+)
 from cirri.manifests.warnings import warnings
 from cirri.model import RESOURCES, Resource
 
-R = TypeVar("R", ApplyRequest, DeleteRequest)
+R = TypeVar("R", ApplyRequest, DeleteRequest, ConfirmRequest)
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -55,30 +74,38 @@ class Cluster:
     """
 
     def __init__(
-        self, store: Store, bucket: Publishing, *, now: Callable[[], str], new_uid: Callable[[], str]
+        self, store: Store, bucket: Publishing, *, now: Callable[[], datetime], new_uid: Callable[[], str]
     ) -> None:
         self._store = store
         self._bucket = bucket
         self._now = now
         self._new_uid = new_uid
         self._turn = asyncio.Lock()
-        self._objects = store.load()
+        self._objects, self._pending = store.load()
         self.behind = asyncio.Event()
         """Set when the bucket may lack something that is stored: ``publish`` mends it."""
-        first = plan_apply(
-            self._objects,
-            system_namespaces(self._objects, SYSTEM_NAMESPACES),
-            now=self._now(),
-            new_uid=self._new_uid,
-        )
-        if put := [change.resource for change in first]:
-            store.change(put, [])
-            self._objects |= {key_of(resource): resource for resource in put}
+        self.provisional = asyncio.Event()
+        """Set when other objects may be due next: :meth:`due_in_s`."""
+        missing = system_namespaces(self._objects, SYSTEM_NAMESPACES)
+        first = plan_apply(self._objects, missing, now=time_text(now()), new_uid=new_uid)
+        first += undone(self._objects, self._pending, due(self._pending, now()))
+        if first:
+            store.change(first)
+            self._take(first)
 
     @property
     def state(self) -> State:
         """Every object."""
         return self._objects
+
+    @property
+    def pending(self) -> Pending:
+        """The objects that wait for their confirmation."""
+        return self._pending
+
+    def due_in_s(self) -> float | None:
+        """Seconds until :meth:`undo_due` has something to do; None if nothing is provisional."""
+        return left_s(self._pending, self._now())
 
     async def publish(self) -> int:
         """Make the bucket equal to what is stored; returns its revision."""
@@ -115,11 +142,40 @@ class Cluster:
                 return msgspec.msgpack.encode(ApplyReply(error=str(refused)))
             return await self._done(changes)
 
+    async def confirm(self, payload: bytes) -> bytes:
+        """Answer a :class:`ConfirmRequest`: keep provisional objects for good."""
+        return await self._settle(payload, "a confirmation", lambda keys: confirmed(self._objects, keys))
+
+    async def rollback(self, payload: bytes) -> bytes:
+        """Answer a :class:`ConfirmRequest`: undo provisional objects now."""
+        return await self._settle(
+            payload, "a rollback", lambda keys: undone(self._objects, self._pending, keys)
+        )
+
+    async def _settle(self, payload: bytes, what: str, plan: Callable[[list[Key]], list[Change]]) -> bytes:
+        async with self._turn:
+            try:
+                request = _decoded(payload, ConfirmRequest, what)
+                changes = plan(chosen(self._pending, request.objects))
+            except Refused as refused:
+                return msgspec.msgpack.encode(ApplyReply(error=str(refused)))
+            return await self._done(changes)
+
+    async def undo_due(self) -> list[Result]:
+        """Undo what nobody has confirmed in time; what has become of it."""
+        async with self._turn:
+            changes = undone(self._objects, self._pending, due(self._pending, self._now()))
+            await self._done(changes)
+            return [_result(change, 0) for change in changes]
+
     def _plan(self, request: ApplyRequest) -> list[Change]:
         objects = check_all(map(_document, request.objects), _not_enforced)
         if request.update_only:
             require_existing(self._objects, objects)
-        return plan_apply(self._objects, objects, now=self._now(), new_uid=self._new_uid)
+        now = self._now()
+        changes = plan_apply(self._objects, objects, now=time_text(now), new_uid=self._new_uid)
+        terms = Terms(now, request.confirm_within_s, request.for_good)
+        return guarded(changes, self._objects, self._pending, terms)
 
     async def _done(self, changes: list[Change], *, status_only: bool = False) -> bytes:
         """Keep *changes*, publish them, and say at which revisions they hold.
@@ -142,23 +198,33 @@ class Cluster:
             self.behind.set()
             says = f"stored, but not published yet: {error}. It will be as soon as the bus allows"
             return msgspec.msgpack.encode(ApplyReply(error=says))
-        written = [c.resource for c in changes if c.action in ("created", "configured")]
-        found = () if status_only else tuple(says for new in written for says in warnings(new))
+        new = [] if status_only else [c.resource for c in changes if c.action in ("created", "configured")]
+        found = tuple(says for resource in new for says in warnings(resource))
         revision = max((result.revision for result in results), default=0)
         return msgspec.msgpack.encode(ApplyReply(results=tuple(results), revision=revision, warnings=found))
 
     async def _keep(self, changes: Sequence[Change], *, status_only: bool) -> None:
-        put = [c.resource for c in changes if c.action in ("created", "configured")]
-        drop = [key_of(c.resource) for c in changes if c.action == "deleted"]
+        changing = [c for c in changes if c.action != "unchanged"]
         if status_only:
-            for resource in put:
-                self._store.put_status(resource)
-        elif put or drop:
-            await asyncio.to_thread(self._store.change, put, drop)
-        for resource in put:
-            self._objects[key_of(resource)] = resource
-        for key in drop:
-            del self._objects[key]
+            for change in changing:
+                self._store.put_status(change.resource)
+                self._objects[key_of(change.resource)] = change.resource
+        elif changing:
+            await asyncio.to_thread(self._store.change, changing)
+            self._take(changing)
+
+    def _take(self, changes: Iterable[Change]) -> None:
+        """Take over what is stored now."""
+        for change in changes:
+            key = key_of(change.resource)
+            if change.action == "deleted":
+                del self._objects[key]
+            else:
+                self._objects[key] = change.resource
+            self._pending.pop(key, None)
+            if change.provisional is not None:
+                self._pending[key] = change.provisional
+        self.provisional.set()
 
     async def _published(self, change: Change) -> int:
         if change.action == "deleted":
@@ -181,7 +247,7 @@ def _decoded(payload: bytes, kind: type[R], what: str) -> R:
         request = msgspec.msgpack.decode(payload, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Refused([Problem(message=f"not {what}: {error}")]) from None
-    if not request.objects:
+    if not request.objects and not isinstance(request, ConfirmRequest):
         raise Refused([Problem(message=f"{what} names no objects")])
     return request
 
@@ -215,11 +281,14 @@ def _named(index: int, item: ApplyObject) -> Resource:
 
 
 def _result(change: Change, revision: int) -> Result:
-    resource = change.resource
+    resource, waiting = change.resource, change.provisional
+    undo: Undo = "" if waiting is None else "delete" if waiting.before is None else "restore"
     return Result(
         kind=resource.kind,
         namespace=resource.namespace,
         name=resource.name,
         action=change.action,
         revision=revision,
+        confirm_by="" if waiting is None else waiting.by,
+        undo=undo,
     )

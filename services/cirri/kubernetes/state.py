@@ -34,6 +34,19 @@ def key_of(resource: Resource) -> Key:
     return Key(resource.kind, resource.namespace, resource.name)
 
 
+class Provisional(NamedTuple):
+    """What becomes of an object that nobody confirms."""
+
+    by: str
+    """RFC 3339, UTC: until when it waits for its confirmation."""
+    before: Resource | None = None
+    """Its last confirmed version, which comes back; None: there was none, so it goes."""
+
+
+Pending = Mapping[Key, Provisional]
+"""The objects that wait for their confirmation."""
+
+
 class Change(NamedTuple):
     """What becomes of one object."""
 
@@ -42,6 +55,13 @@ class Change(NamedTuple):
     """As it is afterwards; of a deleted one, as it was."""
     before: Resource | None = None
     """As it was, if its key in the bucket is another one now."""
+    provisional: Provisional | None = None
+    """How it waits for its confirmation afterwards."""
+
+    @property
+    def written(self) -> bool:
+        """Whether the object is another one afterwards."""
+        return self.action not in ("unchanged", "deleted")
 
 
 class Refused(CirriError):

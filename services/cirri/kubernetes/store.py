@@ -8,18 +8,17 @@ of it or nothing.  Statuses are kept apart and are not synced: their writers rep
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import Struct, structs
 
 from cirri.errors import CirriError
-from cirri.kubernetes.state import Key, key_of
+from cirri.kubernetes.state import Change, Key, Provisional, key_of
 from cirri.model import Resource
 
 _CLUSTER_WIDE = "_"
@@ -38,10 +37,23 @@ class StoredManifestUnreadable(CirriError):
         super().__init__(f"stored manifest {path} cannot be read: {why}")
 
 
+class Stored(Resource, frozen=True, kw_only=True):
+    """An object with what becomes of it if nobody confirms it: one file, so that both change at once."""
+
+    provisional: Provisional | None = None
+
+
+class Loaded(NamedTuple):
+    """What the store holds."""
+
+    objects: dict[Key, Resource]
+    pending: dict[Key, Provisional]
+
+
 class _Batch(Struct):
     """A change of several objects."""
 
-    put: list[Resource]
+    put: list[Stored]
     drop: list[Key]
 
 
@@ -53,33 +65,38 @@ class Store:
         self._statuses = root / "statuses"
         self._manifests.mkdir(parents=True, exist_ok=True)
 
-    def load(self) -> dict[Key, Resource]:
+    def load(self) -> Loaded:
         """Every stored object.  Raises :class:`StoredManifestUnreadable`."""
         with _DISK:
             return self._load()
 
-    def _load(self) -> dict[Key, Resource]:
+    def _load(self) -> Loaded:
         self._finish_batch()
-        found = {}
+        found = Loaded({}, {})
         for path in sorted(self._manifests.glob("*/*/*.json")):
             try:
-                resource = msgspec.json.decode(path.read_bytes(), type=Resource)
+                stored = msgspec.json.decode(path.read_bytes(), type=Stored)
             except (OSError, msgspec.MsgspecError) as error:
                 raise StoredManifestUnreadable(path, str(error)) from error
-            found[key_of(resource)] = self._with_status(resource)
+            key = key_of(stored)
+            found.objects[key] = self._with_status(_resource(stored))
+            if stored.provisional is not None:
+                found.pending[key] = stored.provisional
         for leftover in self._manifests.glob("*/*/*.new"):
             leftover.unlink()
         return found
 
-    def change(self, put: Sequence[Resource], drop: Iterable[Key]) -> None:
-        """Write *put* and remove *drop*; afterwards it survives a crash of the machine."""
+    def change(self, changes: Iterable[Change]) -> None:
+        """Carry out *changes*; afterwards it survives a crash of the machine."""
+        found = list(changes)
+        put = [_stored(change) for change in found if change.written]
+        drop = [key_of(change.resource) for change in found if change.action == "deleted"]
         with _DISK:
             self._change(put, drop)
 
-    def _change(self, put: Sequence[Resource], drop: Iterable[Key]) -> None:
-        gone = list(drop)
+    def _change(self, put: list[Stored], gone: list[Key]) -> None:
         if len(put) + len(gone) > 1:
-            _write(self._manifests / _JOURNAL, msgspec.json.encode(_Batch(list(put), gone)))
+            _write(self._manifests / _JOURNAL, msgspec.json.encode(_Batch(put, gone)))
             _sync_folder(self._manifests)
         self._apply(put, gone)
         if len(put) + len(gone) > 1:
@@ -91,7 +108,7 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, msgspec.json.encode(resource.manifest.get("status", {})), sync=False)
 
-    def _apply(self, put: Iterable[Resource], drop: Iterable[Key]) -> None:
+    def _apply(self, put: Iterable[Stored], drop: Iterable[Key]) -> None:
         folders = set()
         for resource in put:
             path = self._path(self._manifests, key_of(resource))
@@ -129,7 +146,7 @@ class Store:
             status: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         except (OSError, msgspec.MsgspecError):
             return resource
-        return replace(resource, manifest={**resource.manifest, "status": status})
+        return structs.replace(resource, manifest={**resource.manifest, "status": status})
 
     @staticmethod
     def _path(root: Path, key: Key) -> Path:
@@ -137,9 +154,18 @@ class Store:
         return root / key.kind / (key.namespace or _CLUSTER_WIDE) / f"{key.name}.json"
 
 
-def _without_status(resource: Resource) -> Resource:
-    manifest = {part: value for part, value in resource.manifest.items() if part != "status"}
-    return replace(resource, manifest=manifest)
+def _stored(change: Change) -> Stored:
+    return Stored(**structs.asdict(change.resource), provisional=change.provisional)
+
+
+def _resource(stored: Stored) -> Resource:
+    given = {name: value for name, value in structs.asdict(stored).items() if name != "provisional"}
+    return Resource(**given)
+
+
+def _without_status(stored: Stored) -> Stored:
+    manifest = {part: value for part, value in stored.manifest.items() if part != "status"}
+    return structs.replace(stored, manifest=manifest)
 
 
 def _write(path: Path, data: bytes, *, sync: bool = True) -> None:
