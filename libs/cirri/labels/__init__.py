@@ -4,6 +4,7 @@ Pure.  Sources: ``k8s``, ``reserved``, ``cidr``, ``fqdn``, ``node``, ``port``; i
 ``any``, which matches whatever the source.
 """
 
+from cirri.labels.apiserver import api_server_addresses, api_server_labels
 from cirri.labels.filter import InvalidLabelFilter, LabelFilter
 from cirri.labels.label import (
     CLUSTER_KEY,
@@ -22,6 +23,7 @@ from cirri.labels.numbers import (
     IdentitiesExhausted,
     Reserved,
     Space,
+    is_located,
     probes,
     reserved_number,
     space_of,
@@ -47,7 +49,10 @@ __all__ = [
     "NodeLabels",
     "Reserved",
     "Space",
+    "api_server_addresses",
+    "api_server_labels",
     "canonical",
+    "is_located",
     "node_labels",
     "pod_labels",
     "port_label",

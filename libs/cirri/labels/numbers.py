@@ -94,6 +94,11 @@ def space_of(labels: Iterable[str]) -> Space:
     return WORLD_SPACE if known & _WORLD else SPACE
 
 
+def is_located(number: int) -> bool:
+    """Whether *number* is one of an address prefix or a node, not of endpoints."""
+    return any(number in span for one in (WORLD_SPACE, NODE_SPACE) for span in (one.low, one.high))
+
+
 def probes(labels: Iterable[str], space: Space | None = None) -> Iterator[int]:
     """The numbers that a label set tries, in order: the same for everyone who asks.
 
