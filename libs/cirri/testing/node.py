@@ -179,6 +179,8 @@ class Node:
         self.nats = NatsServer(host=self.host)
         self.pods: dict[str, Pod] = {}
         self.log = self.home / "log"
+        self.objects = REPOSITORY / "bpf/build"
+        """The compiled programs that its service loads."""
         self._process: subprocess.Popen[bytes] | None = None
         self.bus: Bus
         self.cluster: Cluster
@@ -236,6 +238,7 @@ class Node:
             "CIRRI_RUN_DIR": str(self.run_dir),
             "CIRRI_BPFFS": str(self.bpffs),
             "CIRRI_CGROUP": str(self.cgroup),
+            "CIRRI_BPF_OBJECTS": str(self.objects),
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -350,10 +353,16 @@ class Node:
 
 
 @asynccontextmanager
-async def node(*, service: bool = True, cidrs: tuple[str, ...] | None = None) -> AsyncIterator[Node]:
-    """A node whose datapath answers; everything of it is removed at the end."""
+async def node(
+    *, service: bool = True, cidrs: tuple[str, ...] | None = None, objects: Path | None = None
+) -> AsyncIterator[Node]:
+    """A node whose datapath answers; everything of it is removed at the end.
+
+    *objects*: compiled programs to load in place of the repository's.
+    """
     number = random.randrange(2, 250)
     here = Node(f"cirri-test-{os.getpid() % 100000}-{number}", number)
+    here.objects = objects or here.objects
     try:
         here.build()
         here.bus = await Bus.connect(here.nats.url, name="test")

@@ -176,7 +176,10 @@ class Ticker:
 
 
 class Flood:
-    """Datagrams to all of *targets* in turn, as fast as one thread can."""
+    """Datagrams to all of *targets* in turn, as fast as one thread can.
+
+    Each says which one it is, when it was sent (ns, CLOCK_MONOTONIC) and to whom.
+    """
 
     def __init__(self, netns: str, targets: list[str], port: int) -> None:
         self.sent = 0
@@ -190,7 +193,8 @@ class Flood:
         while not self._stop.is_set():
             for target in self._targets:
                 with suppress(OSError):
-                    self._socket.sendto(b"early", (target, self._port))
+                    said = f"{self.sent} {time.monotonic_ns()} {target}"
+                    self._socket.sendto(said.encode(), (target, self._port))
                     self.sent += 1
             time.sleep(0)
 
@@ -212,6 +216,8 @@ class Ear:
     """Hears every datagram to *port* in a namespace, from before it has an address."""
 
     def __init__(self, netns: str, port: int, version: int = 4) -> None:
+        self.first: list[str] = []
+        """What the first ones said, and from whom they came."""
         family = socket.AF_INET6 if version == 6 else socket.AF_INET
         self._socket = socket_in(netns, socket.SOCK_DGRAM, family)
         self._socket.bind(("::" if version == 6 else "0.0.0.0", port))  # noqa: S104
@@ -221,8 +227,11 @@ class Ear:
         """How many arrived since the last call."""
         count = 0
         with suppress(BlockingIOError):
-            while self._socket.recv(64):
+            while True:
+                said, source = self._socket.recvfrom(64)
                 count += 1
+                if len(self.first) < 20:
+                    self.first.append(f"{said.decode(errors='replace')} from {source}")
         return count
 
     def __enter__(self) -> Ear:
