@@ -8,6 +8,7 @@
  *
  *   target PROGRAM-ID SOURCE-IPV4 DESTINATION-IPV4     (no answer)
  *   go NEW-PORT OLD-PORT OPEN-PORT CLOSED-PORT TIMEOUT-MS SEED
+ *   watch OPEN-PORT CLOSED-PORT
  *
  * The new policy allows UDP to NEW-PORT, the old one UDP to OLD-PORT; both allow OPEN-PORT and
  * neither CLOSED-PORT.  `go` answers "armed", then sends HZ packets a second, in turn to one target
@@ -16,6 +17,10 @@
  * (CLOCK_MONOTONIC, ns) for each program and for all targets, how many packets it sent, how many of
  * them met neither policy (OPEN-PORT closed, CLOSED-PORT open), and how often a packet met the new
  * policy and the next one still the old.
+ *
+ * `watch` answers "armed", then sends packets to the two ports of every target, in turn and as fast as
+ * it can, until the next line of orders; it answers one JSON line with how many it sent, how many of them met
+ * OPEN-PORT closed or CLOSED-PORT open, and when the first and the last of those did.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,6 +29,7 @@
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/udp.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -189,6 +195,31 @@ static void go(int hz, int timeout_ms, unsigned int seed)
 	fflush(stdout);
 }
 
+static void watch(int open_port, int closed_port)
+{
+	struct pollfd orders = {.fd = 0, .events = POLLIN};
+	uint64_t first = 0, last = 0;
+	unsigned long closed = 0, opened = 0;
+
+	sent = 0;
+	printf("armed\n");
+	fflush(stdout);
+	for (int t = 0; ; t = (t + 1) % target_count) {
+		unsigned long before = closed + opened;
+		closed += !allowed(t, open_port);
+		opened += allowed(t, closed_port);
+		if (closed + opened > before) {
+			last = now_ns();
+			first = first ? first : last;
+		}
+		if (sent % 1000 < 2 && poll(&orders, 1, 0))
+			break;
+	}
+	printf("{\"sent\": %lu, \"closed\": %lu, \"opened\": %lu, \"first\": %lu, \"last\": %lu}\n",
+	       sent, closed, opened, first, last);
+	fflush(stdout);
+}
+
 int main(int argc, char **argv)
 {
 	char line[1024], source[64], destination[64];
@@ -204,12 +235,17 @@ int main(int argc, char **argv)
 		sched_setaffinity(0, sizeof(set), &set);
 	}
 	prctl(PR_SET_TIMERSLACK, 1);
+	setvbuf(stdin, NULL, _IONBF, 0);	/* poll must see what fgets would */
 	while (fgets(line, sizeof(line), stdin)) {
 		if (sscanf(line, "target %u %63s %63s", &id, source, destination) == 3)
 			add_target(id, source, destination);
 		else if (sscanf(line, "go %d %d %d %d %d %u", &ports.new_port, &ports.old_port, &ports.open_port,
 				&ports.closed_port, &timeout_ms, &seed) == 6)
 			go(atoi(argv[1]), timeout_ms, seed);
+		else if (sscanf(line, "watch %d %d", &ports.open_port, &ports.closed_port) == 2)
+			watch(ports.open_port, ports.closed_port);
+		else if (!strcmp(line, "stop\n"))
+			continue;
 		else
 			DIE("no order: %s", line);
 	}
