@@ -1,4 +1,4 @@
-"""The switches of ConfigMap cirri-config, and that what is checked when it is applied is what is understood."""
+"""The switches of ConfigMap cirri-config; what is checked when it is applied is what is understood."""
 
 import pytest
 

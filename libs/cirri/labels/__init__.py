@@ -29,7 +29,15 @@ from cirri.labels.numbers import (
     space_of,
 )
 from cirri.labels.pods import PORT, pod_labels, port_label
-from cirri.labels.prefixes import CIDR, prefix_key, prefix_labels, prefix_of, world_label
+from cirri.labels.prefixes import (
+    CIDR,
+    Network,
+    parse_prefix,
+    prefix_key,
+    prefix_labels,
+    prefix_of,
+    world_label,
+)
 
 __all__ = [
     "CIDR",
@@ -46,6 +54,7 @@ __all__ = [
     "InvalidLabelFilter",
     "Label",
     "LabelFilter",
+    "Network",
     "NodeLabels",
     "Reserved",
     "Space",
@@ -54,6 +63,7 @@ __all__ = [
     "canonical",
     "is_located",
     "node_labels",
+    "parse_prefix",
     "pod_labels",
     "port_label",
     "prefix_key",

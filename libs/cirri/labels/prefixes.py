@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 CIDR = "cidr"
 """Source of the label that stands for a prefix."""
 
 Network = IPv4Network | IPv6Network
+
+_LENGTH = re.compile(r"[0-9]{1,3}")
+
+
+def parse_prefix(text: str, *, bare: bool = True) -> Network | str:
+    """The network that a user's *text* names, or what is wrong with it.
+
+    Host bits are masked.  With *bare* an address without a length stands for itself.
+    """
+    if not text:
+        return "an address is missing: the string is empty"
+    address, slash, length = text.partition("/")
+    if not slash and not bare and _is_address(text):
+        return f'"{text}" has no prefix length; write {text}/{128 if ":" in text else 32} for one address'
+    try:
+        if (slash and not _LENGTH.fullmatch(length)) or (not slash and not bare) or "%" in address:
+            raise ValueError
+        network = ip_network(text, strict=False)
+    except ValueError:
+        wanted = "an address or a prefix" if bare else "a prefix"
+        return f'"{text}" is not {wanted}, such as 10.0.0.0/8 or 2001:db8::/32'
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        return f'"{text}" is IPv4 in IPv6 notation; write it as an IPv4 prefix'
+    return network
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def prefix_key(prefix: Network) -> str:

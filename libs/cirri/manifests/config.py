@@ -17,9 +17,8 @@ from cirri.addresses.config import (
     cluster_pools,
     service_networks,
 )
-from cirri.labels import InvalidLabelFilter, LabelFilter
+from cirri.labels import InvalidLabelFilter, LabelFilter, parse_prefix
 from cirri.manifests.problems import Path, listed, suggestion
-from cirri.manifests.words import prefix_of
 from cirri.model import Resource
 
 CONFIG_NAMESPACE = "kube-system"
@@ -51,7 +50,7 @@ _SWITCH = _one_of("true", "false")
 def _pools(version: int) -> Callable[[str], str]:
     def complaint(text: str) -> str:
         for part in text.split():
-            found = prefix_of(part, bare=False)
+            found = parse_prefix(part, bare=False)
             if isinstance(found, str):
                 return found
             if found.version != version:
@@ -71,7 +70,7 @@ def _mask(longest: int) -> Callable[[str], str]:
 
 def _ranges(text: str) -> str:
     parts = [part.strip() for part in text.split(",")]
-    networks = [prefix_of(part, bare=False) for part in parts]
+    networks = [parse_prefix(part, bare=False) for part in parts]
     for found in networks:
         if isinstance(found, str):
             return found

@@ -6,15 +6,15 @@ Sources: Kubernetes API conventions and RFC 1123 (names), RFC 6335 (port names).
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 
+from cirri.labels import parse_prefix
 from cirri.manifests.schema import Integer, IntegerOrText, MapOf, Text
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _SOURCE = re.compile(r"[a-z][-a-z0-9]*")
-_PREFIX_LENGTH = re.compile(r"[0-9]{1,3}")
 
 SUBDOMAIN_NAME = Text(
     _SUBDOMAIN,
@@ -97,37 +97,15 @@ LABEL_VALUE = Text(test=label_value_complaint)
 LABELS = MapOf(LABEL_VALUE, label_key_complaint)
 
 
-def prefix_of(text: str, *, bare: bool = True) -> IPv4Network | IPv6Network | str:
-    """The network that *text* names, or what is wrong with it.
-
-    Host bits are masked.  With ``bare`` an address without a length stands for itself.
-    """
-    if not text:
-        return "an address is missing: the string is empty"
-    address, slash, length = text.partition("/")
-    if not slash and not bare and not address_complaint(text):
-        return f'"{text}" has no prefix length; write {text}/{128 if ":" in text else 32} for one address'
-    try:
-        if (slash and not _PREFIX_LENGTH.fullmatch(length)) or (not slash and not bare) or "%" in address:
-            raise ValueError
-        network = ip_network(text, strict=False)
-    except ValueError:
-        wanted = "an address or a prefix" if bare else "a prefix"
-        return f'"{text}" is not {wanted}, such as 10.0.0.0/8 or 2001:db8::/32'
-    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
-        return f'"{text}" is IPv4 in IPv6 notation; write it as an IPv4 prefix'
-    return network
-
-
 def cidr_complaint(text: str) -> str:
     """What is wrong with *text* as an address or prefix, "" if nothing."""
-    found = prefix_of(text)
+    found = parse_prefix(text)
     return found if isinstance(found, str) else ""
 
 
 def prefix_complaint(text: str) -> str:
     """What is wrong with *text* as a prefix with its length written out, "" if nothing."""
-    found = prefix_of(text, bare=False)
+    found = parse_prefix(text, bare=False)
     return found if isinstance(found, str) else ""
 
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cirri.labels import parse_prefix
 from cirri.manifests.schema import TEXT, Fault, Fields, Items, MapOf, Spec, Text
 from cirri.manifests.schemas.meta import SOURCED_SELECTOR
-from cirri.manifests.words import CIDR, LABEL_NAME, PREFIX, SUBDOMAIN_NAME, prefix_of
+from cirri.manifests.words import CIDR, LABEL_NAME, PREFIX, SUBDOMAIN_NAME
 
 ENTITIES = (
     "all",
@@ -32,9 +33,9 @@ def _cidr_set(entry: Mapping[str, Any]) -> Iterator[Fault]:
         given = f"has {' and '.join(sources)}" if sources else "names no prefix"
         yield (), f"{given}; exactly one of cidr, cidrGroupRef, cidrGroupSelector is needed"
         return
-    cidr = prefix_of(entry["cidr"], bare=False) if "cidr" in entry else ""
+    cidr = parse_prefix(entry["cidr"], bare=False) if "cidr" in entry else ""
     for i, text in enumerate(entry.get("except", [])):
-        hole = prefix_of(text, bare=False)
+        hole = parse_prefix(text, bare=False)
         if isinstance(cidr, str) or isinstance(hole, str):
             continue
         if hole.version != cidr.version or not hole.subnet_of(cidr):  # type: ignore[arg-type]

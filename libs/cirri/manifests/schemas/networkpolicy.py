@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cirri.labels import parse_prefix
 from cirri.manifests.schema import TEXT, Fault, Fields, Integer, Items, Text
 from cirri.manifests.schemas.meta import SELECTOR, STATUS, metadata
-from cirri.manifests.words import PORT_OR_NAME, PREFIX, PROTOCOL, prefix_of
+from cirri.manifests.words import PORT_OR_NAME, PREFIX, PROTOCOL
 
 
 def _end_port(port: Mapping[str, Any]) -> Iterator[Fault]:
@@ -29,9 +30,9 @@ _PORT = Fields(
 
 
 def _inside(block: Mapping[str, Any]) -> Iterator[Fault]:
-    cidr = prefix_of(block["cidr"], bare=False)
+    cidr = parse_prefix(block["cidr"], bare=False)
     for i, text in enumerate(block.get("except", [])):
-        hole = prefix_of(text, bare=False)
+        hole = parse_prefix(text, bare=False)
         if isinstance(cidr, str) or isinstance(hole, str):
             continue
         if hole == cidr or hole.version != cidr.version or not hole.subnet_of(cidr):  # type: ignore[arg-type]
