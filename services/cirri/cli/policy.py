@@ -13,6 +13,7 @@ from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
 from cirri.cli.get import NotFound
 from cirri.cli.identity import NoIdentity, all_labels
+from cirri.cli.matrix import matrix
 from cirri.cli.output import emit, output, table
 from cirri.manifests import POLICY_KINDS
 from cirri.model import POLICIES, RESOURCES, SELECTORS, Direction, Origin, PolicyEntry, Rule, resource_key
@@ -56,6 +57,9 @@ class _Found(NamedTuple):
 @click.group()
 def policy() -> None:
     """Show the policy in force and where each rule comes from."""
+
+
+policy.add_command(matrix)
 
 
 @policy.command()

@@ -1,0 +1,134 @@
+"""One question: may one party reach another at a port?  Each side answers for itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cirri.engine import EGRESS, INGRESS, Verdict
+from cirri.engine.ports import PROTOCOL_NAMES
+from cirri.errors import CirriError
+from cirri.model import Origin
+from cirri.whatif.party import Party
+from cirri.whatif.world import World
+
+DIRECTIONS = {INGRESS: "ingress", EGRESS: "egress"}
+_NUMBERS = {name.upper(): number for number, name in PROTOCOL_NAMES.items()}
+_QUESTION = re.compile(r"(?P<port>[0-9]{1,5})(/(?P<protocol>[A-Za-z0-9]+))?")
+
+
+class InvalidPort(CirriError):
+    """A port that cannot be asked about."""
+
+    hint = "Write PORT/PROTOCOL, such as 80/TCP, 53/UDP, 9/SCTP; for ICMP the type: 8/ICMP, 128/ICMPv6"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__(f'"{text}" is not a port')
+
+
+class Port(NamedTuple):
+    """A destination port, or an ICMP type, of a protocol by its IANA number."""
+
+    protocol: int
+    number: int
+
+    @classmethod
+    def parse(cls, text: str) -> Port:
+        """``80/TCP``; without a protocol it is TCP.  Raises :class:`InvalidPort`."""
+        found = _QUESTION.fullmatch(text.strip())
+        protocol = _NUMBERS.get((found["protocol"] or "TCP").upper()) if found else None
+        if found is None or protocol is None:
+            raise InvalidPort(text)
+        icmp = PROTOCOL_NAMES[protocol].startswith("ICMP")
+        if not (0 if icmp else 1) <= int(found["port"]) <= (255 if icmp else 65535):
+            raise InvalidPort(text)
+        return cls(protocol, int(found["port"]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{PROTOCOL_NAMES[self.protocol]}"
+
+
+class Side(NamedTuple):
+    """What the policy of one end says about a connection."""
+
+    subject: Party
+    direction: int
+    peer: Party
+    verdict: Verdict
+    rule: Origin | None
+    """The rule that decided, if one did."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it lets the connection begin."""
+        return self.verdict.allowed
+
+
+def side(world: World, subject: Party, direction: int, peer: Party, port: Port) -> Side:
+    """The answer of *subject*, which has a policy."""
+    found = world.verdict(subject, direction, peer, *port)
+    return Side(subject, direction, peer, found, world.origin(subject, found.rule))
+
+
+def sides(world: World, source: Party, target: Party, port: Port) -> list[Side]:
+    """The answers of both ends, as far as they have a policy: the connection needs all of them.
+
+    Nobody is asked about a pod that talks to itself.
+    """
+    if source is target and not source.many:
+        return []
+    found = []
+    if world.has_policy(source):
+        found.append(side(world, source, EGRESS, target, port))
+    if world.has_policy(target):
+        found.append(side(world, target, INGRESS, source, port))
+    return found
+
+
+def reason(world: World, one: Side) -> str:
+    """Why *one* is as it is: ``ingress: allowed by NetworkPolicy shop/web spec.ingress[0] (web.yaml:3)``."""
+    return f"{DIRECTIONS[one.direction]}: {_words(world, one)}"
+
+
+def _words(world: World, one: Side) -> str:
+    by = f" by {origin_text(one.rule)}" if one.rule is not None else ""
+    match one.verdict.cause:
+        case "allow-rule":
+            return f"allowed{by}"
+        case "deny-rule":
+            return f"denied{by}"
+        case "not-enforced":
+            return "not enforced"
+        case "default-deny":
+            policies = _about(world, one)
+            return f"no rule{f' of {some(policies)}' if policies else ''} allows it (default deny)"
+
+
+def _about(world: World, one: Side) -> list[str]:
+    """The objects that have rules for this direction of the subject."""
+    section = re.compile(rf"(^|\.){DIRECTIONS[one.direction]}(Deny)?(\[|$)")
+    origins = [each for each in world.policy(one.subject).origins if section.search(each.section)]
+    return list(dict.fromkeys(object_text(each) for each in origins))
+
+
+def some(words: Sequence[str], limit: int = 3) -> str:
+    """The first of *words*, and how many more there are."""
+    rest = f" and {len(words) - limit} more" if len(words) > limit else ""
+    return ", ".join(words[:limit]) + rest
+
+
+def object_text(origin: Origin) -> str:
+    """The object that a rule is part of: ``NetworkPolicy shop/web``."""
+    return (
+        f"{origin.kind} {origin.namespace}/{origin.name}"
+        if origin.namespace
+        else f"{origin.kind} {origin.name}".strip()
+    )
+
+
+def origin_text(origin: Origin) -> str:
+    """A rule, for people: ``NetworkPolicy shop/web spec.ingress[0] (web.yaml:3)``."""
+    source = f" ({origin.source})" if origin.source else ""
+    return f"{object_text(origin)} {origin.section}{source}"

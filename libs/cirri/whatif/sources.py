@@ -1,0 +1,125 @@
+"""Manifests for a question: strict about policy, patient with what policy does not read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from cirri.engine.parse import faults
+from cirri.manifests import DEFAULT_NAMESPACE, KINDS, POLICY_KINDS, Document, ManifestError, Path, check_all
+from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE
+from cirri.manifests.documents import read
+from cirri.manifests.problems import Problem, suggestion
+from cirri.manifests.schema import ANYTHING, Fields, Spec, with_fields
+from cirri.manifests.schemas.meta import TEMPLATE_METADATA, metadata
+from cirri.manifests.schemas.pods import POD_SPEC
+from cirri.model import Resource
+
+TEMPLATES: Mapping[str, Path] = {
+    "Deployment": ("spec", "template"),
+    "ReplicaSet": ("spec", "template"),
+    "StatefulSet": ("spec", "template"),
+    "DaemonSet": ("spec", "template"),
+    "Job": ("spec", "template"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+}
+"""Where a kind has the template of its pods.  Those that cannot be applied are read for questions."""
+
+SILENT = frozenset({"ServiceAccount"})
+"""Kinds that say nothing which pods do not say themselves: left out without a word."""
+
+
+class Sources(NamedTuple):
+    """What files hold."""
+
+    resources: list[Resource]
+    warnings: list[str]
+    """One sentence each."""
+
+
+def sources(paths: Iterable[str], stdin: str | None = None) -> Sources:
+    """The objects of *paths*.  Raises :class:`ManifestError` with everything that is wrong.
+
+    Kinds that no policy depends on are left out with a warning; so that nothing is left out by
+    mistake, a kind that is or looks like one of policy must be right.
+    """
+    documents, problems = read(paths, stdin)
+    known, others = [], Counter[str]()
+    found: list[Resource] = []
+    for document in documents:
+        kind = _kind(document)
+        if not kind or kind in KINDS or _of_policy(kind):
+            known.append(document)
+        elif kind in TEMPLATES:
+            found += _workload(document, kind, problems)
+        elif kind not in SILENT:
+            others[kind] += 1
+    try:
+        found += check_all(known, unsupported=faults)
+    except ManifestError as error:
+        problems += error.problems
+    if problems:
+        raise ManifestError(problems)
+    warnings = [f"left out, policy does not read {_counted(others)}"] if others else []
+    return Sources(found, warnings)
+
+
+def configuration(resources: Iterable[Resource]) -> tuple[dict[str, str], list[str]]:
+    """Data of ConfigMap ``cirri-config``, and what is odd about where it stands."""
+    found = [one for one in resources if (one.kind, one.name) == ("ConfigMap", CONFIG_NAME)]
+    found.sort(key=lambda one: one.namespace != CONFIG_NAMESPACE)
+    if not found:
+        return {}, []
+    config = found[0]
+    data = {str(key): str(value) for key, value in (config.manifest.get("data") or {}).items()}
+    if config.namespace == CONFIG_NAMESPACE:
+        return data, []
+    says = f"is taken for the configuration; on a cluster it counts in namespace {CONFIG_NAMESPACE} only"
+    return data, [f"ConfigMap {config.namespace}/{config.name} {says}"]
+
+
+def _kind(document: Document) -> str:
+    kind = document.manifest.get("kind") if isinstance(document.manifest, dict) else None
+    return kind if isinstance(kind, str) else ""
+
+
+def _of_policy(kind: str) -> bool:
+    """Whether to leave *kind* out could change the answer, or it is one of ours with a typo."""
+    return kind.endswith("NetworkPolicy") or bool(suggestion(kind, POLICY_KINDS))
+
+
+def _workload(document: Document, kind: str, problems: list[Problem]) -> list[Resource]:
+    """A workload that cannot be applied here: its name and its template are read, the rest is not."""
+    schema = _schema(kind, TEMPLATES[kind])
+    wrong: list[tuple[Path, str]] = []
+    manifest: dict[str, Any] = schema.read(document.manifest, (), wrong)
+    problems += (document.problem(path, says) for path, says in wrong)
+    if wrong:
+        return []
+    namespace = manifest["metadata"].get("namespace", DEFAULT_NAMESPACE)
+    name = manifest["metadata"]["name"]
+    return [Resource(kind=kind, namespace=namespace, name=name, manifest=manifest, source=document.source)]
+
+
+def _schema(kind: str, path: Path) -> Fields:
+    spec: Spec = Fields({"metadata": TEMPLATE_METADATA, "spec": POD_SPEC}, required=("spec",))
+    for name in reversed(path[1:]):
+        spec = _Open({str(name): spec}, required=(str(name),))
+    top = {"metadata": metadata(kind, namespaced=True), "spec": spec}
+    return _Open(top, required=("metadata", "spec"))
+
+
+class _Open(Fields):
+    """A mapping of which some fields are known and the others are not looked at."""
+
+    __slots__ = ()
+
+    def read(self, value: Any, path: Path, faults: list[tuple[Path, str]]) -> Any:
+        """*value*, the known fields read."""
+        rest = {} if not isinstance(value, dict) else {n: ANYTHING for n in value if n not in self.fields}
+        return with_fields(self, fields=rest).read(value, path, faults)
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{kind} ({count})" for kind, count in sorted(kinds.items()))

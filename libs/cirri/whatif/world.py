@@ -1,0 +1,162 @@
+"""A cluster that exists only as manifests: everybody's identity and everybody's policy.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from ipaddress import ip_network
+
+from pyroaring import BitMap
+
+from cirri.engine import EGRESS, INGRESS, KINDS, Compiler, Entries, Verdict, entries, verdict
+from cirri.errors import CirriError
+from cirri.labels import (
+    RESERVED_LABELS,
+    Reserved,
+    canonical,
+    prefix_labels,
+    probes,
+    reserved_number,
+    world_label,
+)
+from cirri.labels.prefixes import Network
+from cirri.model import Direction, Origin, Resource, SubjectPolicy
+from cirri.whatif.party import Address, Party, Setting, parties
+
+
+class SameName(CirriError):
+    """Two parties have one name, so nobody can tell of whom an answer speaks."""
+
+    hint = "Give each endpoint a name of its own"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f'"{name}" names two endpoints')
+
+
+class Contradiction(CirriError):
+    """Policies that are right one by one cannot hold together."""
+
+    hint = "On a cluster the endpoint would keep the policy it had before"
+
+    def __init__(self, errors: dict[str, str]) -> None:
+        self.errors = errors
+        super().__init__("; ".join(f"{name}: {error}" for name, error in errors.items()))
+
+
+class World:
+    """Everybody that *resources* and *extra* make, under the policies among *resources*."""
+
+    def __init__(self, resources: Sequence[Resource], setting: Setting, extra: Iterable[Party] = ()) -> None:
+        self.setting = setting
+        self.parties: dict[str, Party] = {}
+        for one in _settled([*parties(resources, setting), *extra]):
+            if one.name in self.parties:
+                raise SameName(one.name)
+            self.parties[one.name] = one
+        self._numbers: dict[frozenset[str], int] = {}
+        self._labels: dict[int, frozenset[str]] = {}
+        subjects = {reserved_number(one.labels) for one in self.parties.values() if self.has_policy(one)}
+        self.compiler = Compiler(setting.config, subjects=subjects - {0})
+        for resource in resources:
+            if resource.kind in KINDS:
+                self.compiler.update_resource(resource)
+        for one in self.parties.values():
+            if one.outside is None:
+                self._identity(one.labels)
+                self._identity(one.remote or one.labels)
+        self.compiler.flush()
+        self._prefixes = {ip_network(text) for one in self.compiler.sets.values() for text in one.prefixes}
+        for prefix in self._prefixes:
+            self._identity(frozenset(prefix_labels(prefix)))
+        for one in self.parties.values():
+            self.number(one)
+        self.compiler.flush()
+        self._entries: dict[int, Entries] = {}
+        self._verdicts: dict[tuple[int, ...], Verdict] = {}
+        self._origins: dict[int, dict[int, Origin]] = {}
+        if errors := {one.name: policy.error for one, policy in self._policies() if policy.error}:
+            raise Contradiction(errors)
+
+    def has_policy(self, party: Party) -> bool:
+        """Whether *party* is under policy itself, and not only somebody's peer."""
+        return party.role == "endpoint" or (party.role == "node" and self.setting.host_firewall)
+
+    def number(self, party: Party, by: Party | None = None) -> int:
+        """The identity of *party*, in the eyes of *by*: a node is another to its own pods."""
+        if party.outside is not None:
+            return self._identity(self._outside(party.labels, party.outside))
+        away = by is not None and by.node != party.node
+        return self._identity(party.remote if away and party.remote is not None else party.labels)
+
+    def policy(self, party: Party) -> SubjectPolicy:
+        """What holds for *party*, which has a policy."""
+        return self.compiler.policies[self.number(party)]
+
+    def verdict(self, subject: Party, direction: int, peer: Party, protocol: int, port: int) -> Verdict:
+        """What the policy of *subject* says about a connection with *peer*; *port* is the destination's."""
+        asked = (self.number(subject), direction, self.number(peer, subject), protocol, port)
+        if (found := self._verdicts.get(asked)) is None:
+            policy = self.policy(subject)
+            half: Direction = policy.ingress if direction == INGRESS else policy.egress
+            if asked[0] not in self._entries:
+                self._entries[asked[0]] = entries(policy, self._sets)
+            found = self._verdicts[asked] = verdict(
+                self._entries[asked[0]], asked[2], direction, protocol, port, enforced=half.enforced
+            )
+        return found
+
+    def origin(self, subject: Party, cookie: int) -> Origin | None:
+        """Which rule of the policy of *subject* has *cookie*; None: no rule."""
+        number = self.number(subject)
+        if number not in self._origins:
+            self._origins[number] = {one.cookie: one for one in self.compiler.policies[number].origins}
+        return self._origins[number].get(cookie)
+
+    @cached_property
+    def _sets(self) -> dict[str, BitMap]:
+        return {key: BitMap.deserialize(one.identities) for key, one in self.compiler.sets.items()}
+
+    def _policies(self) -> Iterator[tuple[Party, SubjectPolicy]]:
+        for one in self.parties.values():
+            if self.has_policy(one):
+                yield one, self.policy(one)
+
+    def _outside(self, labels: frozenset[str], address: Address) -> frozenset[str]:
+        """Labels of *address*: those of the longest prefix that a policy names; an API server has its own."""
+        api_server = address in self.setting.api_servers or Reserved.KUBE_APISERVER.label in labels
+        if api_server:
+            labels |= {Reserved.KUBE_APISERVER.label}
+        length = address.max_prefixlen
+        covering: Iterator[Network] = (
+            ip_network((address, bits), strict=False) for bits in range(length, 0, -1)
+        )
+        found = next((one for one in covering if api_server or one in self._prefixes), None)
+        return labels | frozenset(prefix_labels(found)) if found is not None else labels
+
+    def _identity(self, labels: frozenset[str]) -> int:
+        """The number of *labels*, which the compiler knows from now on."""
+        if (number := self._numbers.get(labels)) is None:
+            number = reserved_number(labels) or next(
+                one for one in probes(canonical(labels)) if one not in self._labels
+            )
+            self._numbers[labels] = number
+            self._labels[number] = labels
+            if number not in RESERVED_LABELS:
+                self.compiler.add_identity(number, canonical(labels))
+        return number
+
+
+def _settled(known: Sequence[Party]) -> Iterator[Party]:
+    """*known*; who gives nothing but an address that is another's is that one."""
+    owners = {address: one for one in known if one.outside is None for address in one.addresses}
+    for one in known:
+        if one.outside is None or one.labels:
+            yield one
+        elif (owner := owners.get(one.outside)) is not None:
+            yield owner._replace(name=one.name)
+        else:
+            yield one._replace(labels=frozenset((world_label(one.outside.version),)))
+
+
+__all__ = ["EGRESS", "INGRESS", "Contradiction", "SameName", "World"]
