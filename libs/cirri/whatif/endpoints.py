@@ -79,9 +79,9 @@ ENTRY = Fields({"name": Text(low=1), **UNNAMED.fields}, required=("name",), rule
 ENTRIES = Items(ENTRY, key="name")
 
 
-def entries(paths: Iterable[str], stdin: str | None = None) -> list[dict[str, Any]]:
+def entries(paths: Iterable[str]) -> list[dict[str, Any]]:
     """What the files at *paths* list.  Raises :class:`ManifestError`."""
-    documents, problems = read(paths, stdin)
+    documents, problems = read(paths)
     found: list[dict[str, Any]] = []
     for document in documents:
         faults: list[Fault] = []

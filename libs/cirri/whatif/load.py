@@ -1,35 +1,40 @@
-"""From files to a :class:`World`."""
+"""From manifests to a :class:`World`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from cirri.whatif.endpoints import entries, party
-from cirri.whatif.party import Setting, in_host_network
+from cirri.manifests import Document
+from cirri.model import Resource
+from cirri.whatif.party import Party, Setting, in_host_network
 from cirri.whatif.sources import configuration, sources
 from cirri.whatif.world import World
 
 
 class Loaded(NamedTuple):
-    """A world, and what is odd about the files it comes from."""
+    """A world, the objects it comes from, and what is odd about them."""
 
     world: World
+    resources: list[Resource]
     warnings: list[str]
 
 
 def load(
-    files: Iterable[str], endpoints: Iterable[str] = (), config: Mapping[str, str] | None = None
+    files: Iterable[str],
+    config: Mapping[str, str],
+    more: Callable[[list[Resource], Setting], Iterable[Party]],
+    inline: Iterable[Document] = (),
 ) -> Loaded:
-    """The world of the manifests *files* and the parties that the files *endpoints* list.
+    """The world of the manifests in *files* and *inline*, with *more* parties.
 
     *config* replaces keys of the configuration.  Raises a CirriError with everything that is wrong.
     """
-    found, warnings = sources(files)
+    found, warnings = sources(files, inline)
     data, odd = configuration(found)
-    setting = Setting.of(found, {**data, **(config or {})})
-    world = World(found, setting, [party(entry, setting) for entry in entries(endpoints)])
+    setting = Setting.of(found, {**data, **config})
+    world = World(found, setting, more(found, setting))
     on_nodes = in_host_network(found)
     if on_nodes:
         odd.append(f"left out, to policies they are their node: {', '.join(on_nodes)} (hostNetwork)")
-    return Loaded(world, warnings + odd)
+    return Loaded(world, found, warnings + odd)

@@ -38,16 +38,16 @@ class Sources(NamedTuple):
     """One sentence each."""
 
 
-def sources(paths: Iterable[str], stdin: str | None = None) -> Sources:
-    """The objects of *paths*.  Raises :class:`ManifestError` with everything that is wrong.
+def sources(paths: Iterable[str], inline: Iterable[Document] = ()) -> Sources:
+    """The objects of *paths* and *inline*.  Raises :class:`ManifestError` with everything that is wrong.
 
     Kinds that no policy depends on are left out with a warning; so that nothing is left out by
     mistake, a kind that is or looks like one of policy must be right.
     """
-    documents, problems = read(paths, stdin)
+    documents, problems = read(paths)
     known, others = [], Counter[str]()
     found: list[Resource] = []
-    for document in documents:
+    for document in [*documents, *inline]:
         kind = _kind(document)
         if not kind or kind in KINDS or _of_policy(kind):
             known.append(document)

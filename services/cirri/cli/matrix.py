@@ -99,12 +99,14 @@ def matrix(
     no policy names.  Pods of this cluster, reserved:health, init and ingress are under policy
     themselves, reserved:host with --host-firewall; the others are peers only.
     """
+    from cirri.whatif.endpoints import entries, party
     from cirri.whatif.load import load
     from cirri.whatif.matrix import halves, rows
 
     config = {"enable-policy": mode} if mode else {}
     config |= {"enable-host-firewall": "true"} if host_firewall else {}
-    world, warnings = load(files, endpoint_files, config)
+    listed = entries(endpoint_files)
+    world, _, warnings = load(files, config, lambda _, setting: [party(one, setting) for one in listed])
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
     # Nodes that only the manifests name would be told apart by nobody.

@@ -15,6 +15,7 @@ from cirri.cli.get import NotFound
 from cirri.cli.identity import NoIdentity, all_labels
 from cirri.cli.matrix import matrix
 from cirri.cli.output import emit, output, table
+from cirri.cli.policytest import test
 from cirri.manifests import POLICY_KINDS
 from cirri.model import POLICIES, RESOURCES, SELECTORS, Direction, Origin, PolicyEntry, Rule, resource_key
 from cirri.model.policy import ANY_PEER
@@ -60,6 +61,7 @@ def policy() -> None:
 
 
 policy.add_command(matrix)
+policy.add_command(test)
 
 
 @policy.command()
