@@ -1,4 +1,4 @@
-"""A cluster that is nothing but the pinned maps of two nodes: no service runs."""
+"""Clusters to look at: one of nothing but the pinned maps of two nodes, one of nothing but a bus."""
 
 import json
 import shutil
@@ -13,7 +13,11 @@ from click.testing import CliRunner, Result
 
 from cirri.cli.context import RUN_DIR
 from cirri.cli.root import cli
+from cirri.kv import Bus
 from cirri.maps import Objects
+from cirri.model import Bucket
+from cirri.testing.kubernetes import KubernetesService
+from cirri.testing.natsserver import NatsServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,3 +77,48 @@ def cluster(objects: Path) -> Iterator[Cluster]:
         programs.close()
     for path in (made.pins, made.run_dir):
         shutil.rmtree(path, ignore_errors=True)
+
+
+class Cli:
+    """``cirri`` in a context of its own."""
+
+    def __init__(self, service: KubernetesService) -> None:
+        self.service = service
+        self.name = f"cirri-test-{uuid4().hex[:12]}"
+        self.folder = RUN_DIR / self.name
+        self.folder.mkdir(parents=True)
+        said = {"nats_url": service.server.url, "netns": "", "user": "", "run_dir": str(self.folder)}
+        (self.folder / "context.json").write_text(json.dumps(said))
+
+    def run(self, *arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(cli, ["--context", self.name, *arguments], input=stdin)
+
+    def ok(self, *arguments: str, stdin: str | None = None) -> str:
+        result = self.run(*arguments, stdin=stdin)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def put(self, bucket: Bucket, *values: object) -> None:  # type: ignore[type-arg]
+        """Write as the bucket's owner would."""
+
+        async def work(bus: Bus) -> None:
+            await bus.ensure(bucket)
+            for value in values:
+                await bus.put(bucket, value)
+
+        self.service.on_bus(work)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """``cirri`` with the real ``kubernetes`` service on a real bus; the test plays everybody else."""
+    with NatsServer() as server:
+        service = KubernetesService(server, tmp_path_factory.mktemp("cirri-test-cli"))
+        service.start()
+        made = Cli(service)
+        try:
+            service.bucket()  # there once the service is
+            yield made
+        finally:
+            service.kill()
+            shutil.rmtree(made.folder)

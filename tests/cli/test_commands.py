@@ -3,8 +3,9 @@
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,7 +14,6 @@ from pyroaring import BitMap
 
 from cirri.cli.context import RUN_DIR
 from cirri.cli.root import cli
-from cirri.kv import Bus
 from cirri.model import (
     ACKS,
     ENDPOINTS,
@@ -22,7 +22,6 @@ from cirri.model import (
     POLICIES,
     SELECTORS,
     Ack,
-    Bucket,
     Compiled,
     Direction,
     Endpoint,
@@ -34,66 +33,26 @@ from cirri.model import (
     SelectorSet,
     SubjectPolicy,
 )
-from cirri.testing.kubernetes import KubernetesService
-from cirri.testing.natsserver import NatsServer
 
 EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
 DEMO, POLICY = str(EXAMPLES / "http-sw-app.yaml"), str(EXAMPLES / "sw_l3_l4_policy.yaml")
 NODE = "apiVersion: v1\nkind: Node\nmetadata: {name: %s}\n"
 
 
-class Cli:
-    """``cirri`` in a context of its own."""
-
-    def __init__(self, service: KubernetesService) -> None:
-        self.service = service
-        self.name = f"cirri-test-{uuid4().hex[:12]}"
-        self.folder = RUN_DIR / self.name
-        self.folder.mkdir(parents=True)
-        said = {"nats_url": service.server.url, "netns": "", "user": "", "run_dir": str(self.folder)}
-        (self.folder / "context.json").write_text(json.dumps(said))
-
-    def run(self, *arguments: str, stdin: str | None = None) -> Result:
-        return CliRunner().invoke(cli, ["--context", self.name, *arguments], input=stdin)
-
-    def ok(self, *arguments: str, stdin: str | None = None) -> str:
-        result = self.run(*arguments, stdin=stdin)
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    def put(self, bucket: Bucket, *values: object) -> None:  # type: ignore[type-arg]
-        """Write as the bucket's owner would."""
-
-        async def work(bus: Bus) -> None:
-            await bus.ensure(bucket)
-            for value in values:
-                await bus.put(bucket, value)
-
-        self.service.on_bus(work)
-
-
 @pytest.fixture(scope="module")
-def cirri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    with NatsServer() as server:
-        service = KubernetesService(server, tmp_path_factory.mktemp("cirri-test-cli"))
-        service.start()
-        made = Cli(service)
-        try:
-            service.bucket()
-            made.ok("apply", "-f", DEMO)
-            made.put(ENDPOINTS, *PODS)
-            made.put(IDENTITIES, *IDENTITY)
-            made.put(NODES, NodeStatus(node="node1", addresses=("192.168.3.11",)))
-            made.put(SELECTORS, EMPIRE)
-            made.put(
-                POLICIES,
-                PolicyEntry(subject=DEATHSTAR),
-                PolicyEntry(compiled=Compiled(resources=9, selectors=1)),
-            )
-            yield made
-        finally:
-            service.kill()
-            shutil.rmtree(made.folder)
+def cirri(served: Any) -> Any:
+    """The demo, as a cluster of two nodes would have it."""
+    served.ok("apply", "-f", DEMO)
+    served.put(ENDPOINTS, *PODS)
+    served.put(IDENTITIES, *IDENTITY)
+    served.put(NODES, NodeStatus(node="node1", addresses=("192.168.3.11",)))
+    served.put(SELECTORS, EMPIRE)
+    served.put(
+        POLICIES,
+        PolicyEntry(subject=DEATHSTAR),
+        PolicyEntry(compiled=Compiled(resources=9, selectors=1)),
+    )
+    return served
 
 
 LABELS = ("k8s:class=deathstar", "k8s:io.kubernetes.pod.namespace=default", "k8s:org=empire")
@@ -131,7 +90,7 @@ DEATHSTAR = SubjectPolicy(
 )  # fmt: skip
 
 
-def test_apply_says_what_kubectl_says(cirri: Cli) -> None:
+def test_apply_says_what_kubectl_says(cirri: Any) -> None:
     assert cirri.ok("apply", "-f", POLICY) == "ciliumnetworkpolicy.cilium.io/rule1 created\n"
     assert cirri.ok("apply", "-f", DEMO, "-f", POLICY).splitlines() == [
         "service/deathstar unchanged",
@@ -143,7 +102,7 @@ def test_apply_says_what_kubectl_says(cirri: Cli) -> None:
     assert cirri.ok("delete", "cnp", "rule1") == 'ciliumnetworkpolicy.cilium.io "rule1" deleted\n'
 
 
-def test_standard_input_and_json(cirri: Cli) -> None:
+def test_standard_input_and_json(cirri: Any) -> None:
     manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
 
     reply = json.loads(cirri.ok("apply", "-f", "-", "-o", "json", stdin=manifest))
@@ -153,7 +112,7 @@ def test_standard_input_and_json(cirri: Cli) -> None:
     assert cirri.ok("delete", "-f", "-", stdin=manifest) == 'configmap "a" deleted\n'
 
 
-def test_wrong_manifests_are_refused_with_their_place(cirri: Cli, tmp_path: Path) -> None:
+def test_wrong_manifests_are_refused_with_their_place(cirri: Any, tmp_path: Path) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: good}\n---\napiVersion: v1\nkind: Pod\n"
@@ -170,7 +129,7 @@ def test_wrong_manifests_are_refused_with_their_place(cirri: Cli, tmp_path: Path
     assert cirri.run("get", "cm", "good").exit_code == 1
 
 
-def test_what_is_not_enforced_yet_is_refused(cirri: Cli, tmp_path: Path) -> None:
+def test_what_is_not_enforced_yet_is_refused(cirri: Any, tmp_path: Path) -> None:
     file = tmp_path / "fqdn.yaml"
     file.write_text(
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a}\nspec:\n"
@@ -183,7 +142,7 @@ def test_what_is_not_enforced_yet_is_refused(cirri: Cli, tmp_path: Path) -> None
     assert f"{file}: document 1, line 7: spec.egress[0].toFQDNs" in result.stderr
 
 
-def test_a_folder_of_more_than_a_mebibyte_is_one_request(cirri: Cli, tmp_path: Path) -> None:
+def test_a_folder_of_more_than_a_mebibyte_is_one_request(cirri: Any, tmp_path: Path) -> None:
     for number in range(15):
         metadata = {"name": f"big{number}", "namespace": "default"}
         manifest = {
@@ -199,7 +158,7 @@ def test_a_folder_of_more_than_a_mebibyte_is_one_request(cirri: Cli, tmp_path: P
         cirri.run("delete", "-f", str(tmp_path))
 
 
-def test_what_is_too_large_is_refused_with_the_limit(cirri: Cli, tmp_path: Path) -> None:
+def test_what_is_too_large_is_refused_with_the_limit(cirri: Any, tmp_path: Path) -> None:
     manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -247,11 +206,11 @@ TABLES = [
 
 
 @pytest.mark.parametrize(("kind", "expected"), TABLES, ids=[t[0] for t in TABLES])
-def test_get(cirri: Cli, kind: str, expected: str) -> None:
+def test_get(cirri: Any, kind: str, expected: str) -> None:
     assert cirri.ok("get", kind).startswith(expected)
 
 
-def test_get_in_other_forms(cirri: Cli) -> None:
+def test_get_in_other_forms(cirri: Any) -> None:
     one = json.loads(cirri.ok("get", "pod", "xwing", "-o", "json"))
     assert (one["kind"], one["metadata"]["labels"]["org"]) == ("Pod", "alliance")
     several = json.loads(cirri.ok("get", "pods,svc", "-A", "-o", "json"))
@@ -300,13 +259,13 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), FAILURES, ids=[" ".join(f[0]) for f in FAILURES])
-def test_failures(cirri: Cli, arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_failures(cirri: Any, arguments: tuple[str, ...], code: int, message: str) -> None:
     result = cirri.run(*arguments)
     assert result.exit_code == code
     assert message in result.stderr
 
 
-def test_endpoint_list_is_the_table_of_cilium(cirri: Cli) -> None:
+def test_endpoint_list_is_the_table_of_cilium(cirri: Any) -> None:
     assert cirri.ok("endpoint", "list", "--node", "node1").splitlines() == [
         "ENDPOINT   POLICY (ingress)   POLICY (egress)   IDENTITY   LABELS (source:key[=value])"
         "               IPv6   IPv4          STATUS",
@@ -321,7 +280,7 @@ def test_endpoint_list_is_the_table_of_cilium(cirri: Cli) -> None:
     assert (found["id"], found["node"], found["policyEnabled"]) == (7, "node2", "none")
 
 
-def test_identities_and_addresses(cirri: Cli) -> None:
+def test_identities_and_addresses(cirri: Any) -> None:
     identities = {i["id"]: i["labels"] for i in json.loads(cirri.ok("identity", "list", "-o", "json"))}
     assert identities[1] == ["reserved:host"]
     assert identities[6822] == list(LABELS)
@@ -337,7 +296,7 @@ def test_identities_and_addresses(cirri: Cli) -> None:
     ]
 
 
-def test_policy_get_names_the_section_of_the_manifest(cirri: Cli) -> None:
+def test_policy_get_names_the_section_of_the_manifest(cirri: Any) -> None:
     cirri.ok("apply", "-f", POLICY)
     assert cirri.ok("policy", "get", "rule1").splitlines() == [
         "Revision: 9",
@@ -356,7 +315,7 @@ def test_policy_get_names_the_section_of_the_manifest(cirri: Cli) -> None:
     cirri.ok("delete", "cnp", "rule1")
 
 
-def test_config_view(cirri: Cli) -> None:
+def test_config_view(cirri: Any) -> None:
     config = (
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cirri-config, namespace: kube-system}\n"
         "data: {enable-policy: always}\n"
@@ -370,7 +329,7 @@ def test_config_view(cirri: Cli) -> None:
     cirri.ok("delete", "-f", "-", stdin=config)
 
 
-def test_status_counts_what_is_missing(cirri: Cli) -> None:
+def test_status_counts_what_is_missing(cirri: Any) -> None:
     result = cirri.run("status", "-o", "json")
 
     assert result.exit_code == 1
@@ -393,7 +352,7 @@ def while_running(act: Callable[[], None], command: Callable[[], Result]) -> Res
     return found[0]
 
 
-def test_wait_names_the_nodes_that_are_behind_and_returns_when_they_are_not(cirri: Cli) -> None:
+def test_wait_names_the_nodes_that_are_behind_and_returns_when_they_are_not(cirri: Any) -> None:
     cirri.ok("apply", "-f", "-", stdin=NODE % "node1" + "---\n" + NODE % "node2")
     try:
         result = cirri.run("apply", "-f", POLICY, "--wait", "--timeout", "0.3")

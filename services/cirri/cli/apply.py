@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from cirri.cli.bus import with_bus
+from cirri.cli.confirm import full_name, how_to_confirm
 from cirri.cli.context import Target
-from cirri.cli.output import emit, output
+from cirri.cli.output import emit, output, some
 from cirri.cli.waiting import acknowledged
 from cirri.errors import CirriError
-from cirri.manifests import KINDS, Document, ManifestError, Problem, kind_named, load, resources, unknown_kind
+from cirri.manifests import (
+    KINDS,
+    POLICY_KINDS,
+    Document,
+    ManifestError,
+    Problem,
+    kind_named,
+    load,
+    resources,
+    unknown_kind,
+)
 from cirri.manifests.api import (
     APPLY,
+    CONFIRM_WITHIN_S,
     DELETE,
+    LONGEST_CONFIRM_S,
     ApplyObject,
     ApplyReply,
     ApplyRequest,
@@ -24,7 +39,7 @@ from cirri.manifests.api import (
     ObjectRef,
     Result,
 )
-from cirri.model import Resource
+from cirri.model import RESOURCES, Resource, resource_key
 
 if TYPE_CHECKING:
     from cirri.kv import Bus
@@ -50,9 +65,11 @@ wait_options = (
 class NotDone(CirriError):
     """The cluster refused the request; nothing has changed."""
 
-    def __init__(self, what: str, error: str) -> None:
-        self.error = error
-        super().__init__(f"nothing was {what}:\n{error}")
+    def __init__(self, what: str, error: str, kept: Sequence[str] = ()) -> None:
+        self.error, self.kept = error, tuple(kept)
+        stay = "versions stay" if len(kept) > 1 else "version stays"
+        still = f"\nThe earlier {stay} in force: {some(kept)}" if kept else ""
+        super().__init__(f"nothing was {what}:\n{error}{still}")
 
 
 def _waits(command: Any) -> Any:
@@ -71,23 +88,80 @@ def _waits(command: Any) -> Any:
     metavar="FILE",
     help="A file, a folder (searched through for *.yaml, *.yml, *.json) or - for standard input; repeatable.",
 )
+@click.option(
+    "--confirm-within",
+    "within_s",
+    type=click.IntRange(1, LONGEST_CONFIRM_S),
+    metavar="SECONDS",
+    help="Undo policies unless `cirri confirm` comes in time.  "
+    f"[default: {CONFIRM_WITHIN_S} for policies that select nodes; others are for good]",
+)
+@click.option("--no-confirm", "for_good", is_flag=True, help="Ask for no confirmation.")
 @_waits
 @output
 @click.pass_obj
-def apply(target: Target, files: Sequence[str], *, wait: bool, timeout_s: float, form: str | None) -> None:
+def apply(
+    target: Target,
+    files: Sequence[str],
+    *,
+    within_s: int | None,
+    for_good: bool,
+    wait: bool,
+    timeout_s: float,
+    form: str | None,
+) -> None:
     """Create or update objects from manifests.
 
     Everything is checked first; if one document is wrong, all problems are shown and nothing is
     applied.
+
+    A policy that selects nodes can cut you off from them, so it is undone unless you confirm it.
     """
+    if for_good and within_s is not None:
+        raise click.UsageError("give either --confirm-within or --no-confirm")
+    stdin = sys.stdin.read() if "-" in files else None
     try:
-        objects = resources(files, unsupported=_not_enforced)
+        objects = resources(files, stdin, unsupported=_not_enforced)
     except ManifestError as error:
-        raise NotDone("applied", str(error)) from error
+        raise NotDone("applied", str(error), _in_force(target, _policies_of(files, stdin))) from error
+    if within_s is not None and not any(found.kind in POLICY_KINDS for found in objects):
+        raise click.UsageError("--confirm-within: none of these objects is a policy")
     request = ApplyRequest(
-        objects=tuple(ApplyObject(manifest=found.manifest, source=found.source) for found in objects)
+        objects=tuple(ApplyObject(manifest=found.manifest, source=found.source) for found in objects),
+        confirm_within_s=within_s,
+        for_good=for_good,
     )
-    _ask(target, APPLY, request, "applied", wait_s=timeout_s if wait else None, form=form)
+    refs = [ObjectRef(kind=o.kind, namespace=o.namespace, name=o.name) for o in objects]
+    _ask(target, APPLY, request, "applied", refs, wait_s=timeout_s if wait else None, form=form)
+
+
+def _policies_of(files: Sequence[str], stdin: str | None) -> list[ObjectRef]:
+    """The policies that manifests name, right or wrong."""
+    with suppress(ManifestError):
+        found = [_named(document) for document in load(files, stdin)]
+        return [ref for ref in found if isinstance(ref, ObjectRef)]
+    return []
+
+
+def _in_force(target: Target, refs: Sequence[ObjectRef]) -> list[str]:
+    """Those of *refs* that are policies which the cluster, if it can be asked, has already."""
+    if not any(ref.kind in POLICY_KINDS for ref in refs):
+        return []
+    with suppress(CirriError):
+        return with_bus(target, lambda bus: _known(bus, refs))
+    return []
+
+
+async def _known(bus: Bus, refs: Iterable[ObjectRef]) -> list[str]:
+    found = []
+    for ref in refs:
+        if ref.kind not in POLICY_KINDS:
+            continue
+        with suppress(CirriError):
+            entry = await bus.get(RESOURCES, resource_key(ref.kind, ref.namespace, ref.name, ""))
+            if entry is not None:
+                found.append(f"{ref.kind} {full_name(ref)} (revision {entry.revision})")
+    return found
 
 
 def _not_enforced(policy: Resource) -> list[tuple[str, str]]:
@@ -127,7 +201,7 @@ def delete(
         raise click.UsageError("give either KIND and NAME, or -f FILE")
     refs = _from_files(files) if files else _from_words(str(kind), names, namespace)
     request = DeleteRequest(objects=tuple(refs), ignore_missing=ignore_not_found)
-    _ask(target, DELETE, request, "deleted", wait_s=timeout_s if wait else None, form=form)
+    _ask(target, DELETE, request, "deleted", (), wait_s=timeout_s if wait else None, form=form)
 
 
 def _from_words(word: str, names: Sequence[str], namespace: str) -> list[ObjectRef]:
@@ -174,6 +248,7 @@ def _ask(
     subject: str,
     request: ApplyRequest | DeleteRequest,
     done: str,
+    refs: Sequence[ObjectRef],
     *,
     wait_s: float | None,
     form: str | None,
@@ -186,12 +261,12 @@ def _ask(
             raise NotDone(done, says)
         reply = msgspec.msgpack.decode(await bus.request(subject, payload, REQUEST_S), type=ApplyReply)
         if reply.error is not None:
-            raise NotDone(done, reply.error)
+            raise NotDone(done, reply.error, await _known(bus, refs))
         if form is None:
             for result in reply.results:
                 click.echo(_line(result))
-        for warning in reply.warnings:
-            click.echo(f"Warning: {warning}", err=True)
+        for sentence in (*(f"Warning: {w}" for w in reply.warnings), *how_to_confirm(reply.results, target)):
+            click.echo(sentence, err=True)
         if wait_s is not None:
             await acknowledged(bus, reply.results, wait_s)
         if form is not None:

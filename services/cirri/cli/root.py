@@ -24,6 +24,7 @@ ENTRIES: dict[str, Entry] = {
     "apply": Entry("cirri.cli.apply", "apply", "Create or update objects from manifests."),
     "bpf": Entry("cirri.cli.bpf", "bpf", "Read the kernel's maps directly, with or without services."),
     "config": Entry("cirri.cli.config", "config", "Show the cluster's configuration."),
+    "confirm": Entry("cirri.cli.confirm", "confirm", "Keep policies that would be undone otherwise."),
     "delete": Entry("cirri.cli.apply", "delete", "Delete objects by name or by manifest."),
     "endpoint": Entry("cirri.cli.endpoint", "endpoint", "Show endpoints: pods as the nodes realized them."),
     "get": Entry("cirri.cli.get", "get", "Show objects: pods, services, policies, ..."),
@@ -34,6 +35,7 @@ ENTRIES: dict[str, Entry] = {
         "cirri.cli.monitor", "monitor", "Follow the kernel's events: drops, verdicts, connections."
     ),
     "policy": Entry("cirri.cli.policy", "policy", "Show the policy in force and where each rule comes from."),
+    "rollback": Entry("cirri.cli.confirm", "rollback", "Undo provisional policies now."),
     "status": Entry("cirri.cli.status", "status", "Show whether everything works, and on which nodes."),
     "version": Entry("cirri.cli.version", "version", "Show versions."),
 }
