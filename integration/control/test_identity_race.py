@@ -13,15 +13,27 @@ from typing import Any
 import pytest
 
 from cirri.identity.allocator import Allocator
+from cirri.identity.demand import Demand, LabelSet
 from cirri.identity.keeper import FOUND_S, RELEASE_S, Keeper
 from cirri.kv import Bus, Publisher
 from cirri.kv.news import News
-from cirri.labels import Space, probes
-from cirri.model import IDENTITIES, Endpoint, Identity
+from cirri.labels import NODE_SPACE, SPACE, WORLD_SPACE, Space, probes, space_of
+from cirri.model import IDENTITIES, Identity
 from cirri.testing.natsserver import NatsServer
 
 CROWDED = Space(low=range(256, 280), high=range(1000, 9000), low_probes=4, probes=40)
 """So few numbers that most sets find their first ones taken."""
+
+SPACES = {
+    SPACE: CROWDED,
+    WORLD_SPACE: Space(low=range(20_000, 20_024), high=range(30_000, 38_000), low_probes=4, probes=40),
+    NODE_SPACE: Space(low=range(40_000, 40_024), high=range(50_000, 58_000), low_probes=4, probes=40),
+}
+
+
+def crowded(labels: LabelSet) -> Space:
+    """As few for every kind of identity."""
+    return SPACES[space_of(labels)]
 
 
 @pytest.fixture
@@ -45,7 +57,9 @@ class Instance:
 
     @classmethod
     @asynccontextmanager
-    async def run(cls, server: NatsServer, clock: Clock, space: Space) -> AsyncIterator[Instance]:
+    async def run(
+        cls, server: NatsServer, clock: Clock, space: Callable[[LabelSet], Space] = crowded
+    ) -> AsyncIterator[Instance]:
         bus = await Bus.connect(server.url)
         try:
             publisher = bus.publisher(IDENTITIES)
@@ -60,7 +74,7 @@ class Instance:
                     for key in news.take()["identities"]:
                         keeper.identity(int(key), table.get(key))
 
-                keeper = Keeper(bus, publisher, now=clock, refresh=refresh, space=space)
+                keeper = Keeper(bus, publisher, Demand(), now=clock, refresh=refresh, space=space)
                 keeper.found(publisher.stored.values())
                 yield cls(bus, keeper, refresh)
         finally:
@@ -68,17 +82,21 @@ class Instance:
 
     def want(self, names: list[str]) -> None:
         """Exactly these sets are in use."""
-        for key in list(self.keeper.demand._of):
-            self.keeper.endpoint(key, None)
-        for number, name in enumerate(names):
-            self.keeper.endpoint(f"n.{number}", endpoint(number, (f"k8s:app={name}",)))
+        self.keeper.demand.use("all", tuple((labels_of(name), 0) for name in names))
+
+    def in_force(self, user: str, labels: LabelSet, number: int = 0) -> None:
+        """*user* has *labels*, and *number* if that is not 0."""
+        self.keeper.demand.use(user, ((labels, number),))
 
 
-def endpoint(number: int, labels: tuple[str, ...], identity: int = 0) -> Endpoint:
-    return Endpoint(
-        node="n", id=number, namespace="s", pod="p", container_id="c", interface="i",
-        labels=labels, identity=identity,
-    )  # fmt: skip
+def labels_of(name: str) -> LabelSet:
+    """Of an endpoint, a prefix or a node, as the first letter says."""
+    match name[0]:
+        case "p":
+            return f"cidr:10.0.{name[1:]}.0/24", "reserved:world-ipv4"
+        case "n":
+            return f"k8s:name={name}", "reserved:host"
+    return (f"k8s:app={name}",)
 
 
 async def numbers(bus: Bus) -> dict[tuple[str, ...], list[int]]:
@@ -94,14 +112,14 @@ def test_racing_for_the_same_sets(server: NatsServer, seed: int) -> None:
     async def scenario() -> None:
         order = random.Random(seed)
         clock = Clock()
-        async with Instance.run(server, clock, CROWDED) as one, Instance.run(server, clock, CROWDED) as other:
-            names = [f"a{n}" for n in range(40)]
+        async with Instance.run(server, clock) as one, Instance.run(server, clock) as other:
+            names = [f"{kind}{n}" for kind in "apn" for n in range(40)]
             for each in (one, other):
                 order.shuffle(names)
                 each.want(names)
             await asyncio.gather(one.keeper.allocate(), other.keeper.allocate())
             stored = await numbers(one.bus)
-            assert len(stored) == 40
+            assert len(stored) == 120
             assert {labels: len(found) for labels, found in stored.items() if len(found) > 1} == {}
             for labels, (number,) in stored.items():
                 assert one.keeper.book.number(labels) == other.keeper.book.number(labels) == number
@@ -114,9 +132,9 @@ def test_racing_while_sets_come_and_go(server: NatsServer, seed: int) -> None:
     async def scenario() -> None:
         order = random.Random(seed)
         clock = Clock()
-        async with Instance.run(server, clock, CROWDED) as one, Instance.run(server, clock, CROWDED) as other:
+        async with Instance.run(server, clock) as one, Instance.run(server, clock) as other:
             for _ in range(12):
-                names = [f"a{n}" for n in range(60) if order.random() < 0.4]
+                names = [f"{kind}{n}" for kind in "apn" for n in range(40) if order.random() < 0.4]
                 one.want(names)
                 other.want(list(reversed(names)))
                 clock.now += order.choice([0.5, RELEASE_S])
@@ -134,7 +152,7 @@ def test_racing_while_sets_come_and_go(server: NatsServer, seed: int) -> None:
                     await each.keeper.allocate()
                 stored = await numbers(one.bus)
                 assert {labels: found for labels, found in stored.items() if len(found) > 1} == {}
-                assert {f"k8s:app={name}" for name in names} <= {labels for (labels,) in stored}
+                assert set(map(labels_of, names)) <= stored.keys()
             one.want([])
             other.want([])
             for _ in range(4):
@@ -151,7 +169,7 @@ def test_a_number_another_set_passed_is_retired_until_that_one_is_gone(server: N
     async def scenario() -> None:
         clock = Clock()
         tiny = Space(low=range(300, 301), high=range(1000, 1001), low_probes=1, probes=40)
-        async with Instance.run(server, clock, tiny) as one:
+        async with Instance.run(server, clock, lambda _: tiny) as one:
             one.want(["a"])
             await one.keeper.allocate()
             one.want(["a", "b"])
@@ -192,8 +210,8 @@ class Interrupted:
 def test_a_first_choice_that_becomes_free_at_the_last_moment_is_closed(server: NatsServer) -> None:
     async def scenario() -> None:
         async with (
-            Instance.run(server, Clock(), CROWDED) as one,
-            Instance.run(server, Clock(), CROWDED) as other,
+            Instance.run(server, Clock()) as one,
+            Instance.run(server, Clock()) as other,
         ):
             wanted = ("k8s:app=a",)
             first, second = list(probes(wanted, CROWDED))[:2]
@@ -221,7 +239,7 @@ async def settle(one: Instance, clock: Clock) -> None:
 def test_a_set_that_comes_back_in_time_keeps_its_number(server: NatsServer) -> None:
     async def scenario() -> None:
         clock = Clock()
-        async with Instance.run(server, clock, CROWDED) as one:
+        async with Instance.run(server, clock) as one:
             one.want(["a"])
             await one.keeper.allocate()
             before = await numbers(one.bus)
@@ -245,13 +263,13 @@ def test_a_set_that_comes_back_in_time_keeps_its_number(server: NatsServer) -> N
 
 def test_numbers_in_force_survive_the_loss_of_the_bucket(server: NatsServer) -> None:
     async def scenario() -> None:
-        async with Instance.run(server, Clock(), CROWDED) as one:
+        async with Instance.run(server, Clock()) as one:
             labels = ("k8s:app=a",)
             order = list(probes(labels, CROWDED))
             foreign = next(n for n in CROWDED.low if n not in order)
             # Somebody had the first two numbers when this set got its third.
-            one.keeper.endpoint("n.1", endpoint(1, labels, identity=order[2]))
-            one.keeper.endpoint("n.2", endpoint(2, ("k8s:app=b",), identity=foreign))
+            one.in_force("one", labels, order[2])
+            one.in_force("two", ("k8s:app=b",), foreign)
             await one.keeper.allocate()
             stored = await numbers(one.bus)
             assert stored[labels] == [order[2]]
@@ -263,11 +281,11 @@ def test_numbers_in_force_survive_the_loss_of_the_bucket(server: NatsServer) -> 
 
 def test_a_number_in_force_is_not_given_to_another_set(server: NatsServer) -> None:
     async def scenario() -> None:
-        async with Instance.run(server, Clock(), CROWDED) as one:
+        async with Instance.run(server, Clock()) as one:
             wanted = ("k8s:app=a",)
             first = next(iter(probes(wanted, CROWDED)))
-            one.keeper.endpoint("n.1", endpoint(1, ("k8s:app=other",), identity=first))
-            one.keeper.endpoint("n.2", endpoint(2, wanted))
+            one.in_force("one", ("k8s:app=other",), first)
+            one.in_force("two", wanted)
             await one.keeper.allocate()
             assert first not in (await numbers(one.bus))[wanted]
 

@@ -1,57 +1,56 @@
-import pytest
-
 from cirri.identity.demand import Demand
-from cirri.labels import LabelFilter
-from cirri.model import Endpoint
 
-WEB = ("k8s:app=web", "k8s:pod-template-hash=1")
+WEB, API, DB = ("k8s:app=web",), ("k8s:app=api",), ("k8s:app=db",)
 
 
-def endpoint(number: int, labels: tuple[str, ...], identity: int = 0) -> Endpoint:
-    return Endpoint(
-        node="n1", id=number, namespace="shop", pod="p", container_id="c", interface="i",
-        labels=labels, identity=identity,
-    )  # fmt: skip
-
-
-def test_only_relevant_labels_make_a_set() -> None:
-    demand = Demand(LabelFilter.parse())
-    demand.update("n1.1", endpoint(1, WEB))
-    demand.update("n1.2", endpoint(2, ("k8s:app=web", "k8s:pod-template-hash=2")))
-    assert list(demand.sets) == [("k8s:app=web",)]
-    assert demand.take_fresh() == {("k8s:app=web",)}
+def test_users_are_counted() -> None:
+    demand = Demand()
+    demand.use("a", ((WEB, 0), (API, 0)))
+    demand.use("b", ((WEB, 0),))
+    assert set(demand.sets) == {WEB, API}
+    assert demand.take_fresh() == {WEB, API}
     assert demand.take_fresh() == set()
-    demand.update("n1.1", None)
-    assert demand.wants(("k8s:app=web",))
-    demand.update("n1.2", None)
-    assert not demand.wants(("k8s:app=web",))
-
-
-@pytest.mark.parametrize(
-    "labels", [(), ("reserved:health",), ("reserved:init",), ("k8s:pod-template-hash=1",)]
-)
-def test_who_needs_no_number(labels: tuple[str, ...]) -> None:
-    demand = Demand(LabelFilter.parse())
-    demand.update("n1.1", endpoint(1, labels))
+    demand.use("a")
+    assert demand.wants(WEB)
+    assert not demand.wants(API)
+    assert demand.take_ended() == ({API}, set())
+    demand.use("b")
     assert list(demand.sets) == []
+    assert demand.take_ended() == ({WEB}, set())
+
+
+def test_a_set_that_changes_hands_does_not_end() -> None:
+    demand = Demand()
+    demand.use("a", ((WEB, 700),))
+    demand.use("a", ((WEB, 700), (API, 0)))
+    demand.use("a", ((API, 0), (WEB, 700)))
+    assert demand.take_ended() == (set(), set())
+    demand.use("a", ((API, 0),))
+    assert demand.take_ended() == ({WEB}, {700})
+
+
+def test_fresh_means_still_wanted() -> None:
+    demand = Demand()
+    demand.use("a", ((WEB, 0),))
+    demand.use("a")
+    assert demand.take_fresh() == set()
+
+
+def test_who_needs_no_number_may_have_one() -> None:
+    demand = Demand()
+    demand.use("a", (((), 4),))
+    assert list(demand.sets) == []
+    assert list(demand.numbers) == [4]
 
 
 def test_numbers_in_force() -> None:
-    demand = Demand(LabelFilter.parse())
-    for number, identity in enumerate((700, 700, 800, 0)):
-        demand.update(f"n1.{number}", endpoint(number, WEB, identity))
-    assert demand.reported(("k8s:app=web",)) == [700, 800]
+    demand = Demand()
+    for user, number in enumerate((700, 700, 800, 0)):
+        demand.use(str(user), ((WEB, number),))
+    assert demand.reported(WEB) == [700, 800]
     assert demand.holds(800)
-    assert not demand.held_by_others(800, ("k8s:app=web",))
-    assert demand.held_by_others(800, ("k8s:app=api",))
-    demand.update("n1.2", None)
+    assert not demand.held_by_others(800, WEB)
+    assert demand.held_by_others(800, API)
+    demand.use("2", ((WEB, 700),))
     assert not demand.holds(800)
-
-
-def test_another_filter_makes_other_sets() -> None:
-    demand = Demand(LabelFilter.parse())
-    endpoints = {"n1.1": endpoint(1, ("k8s:app=web", "k8s:tier=a"), 700)}
-    demand.update("n1.1", endpoints["n1.1"])
-    demand.refilter(LabelFilter.parse(["k8s:app"]), endpoints)
-    assert list(demand.sets) == [("k8s:app=web",)]
-    assert demand.holds(700)
+    assert demand.take_ended() == (set(), {800})

@@ -7,68 +7,74 @@ import asyncio
 from msgspec import json
 
 from cirri.identity import SERVICE
+from cirri.identity.demand import Demand
 from cirri.identity.keeper import Keeper
-from cirri.kv import BusError, Table
+from cirri.identity.needs import Needs
+from cirri.identity.sources import Sources
+from cirri.kv import BusError
 from cirri.kv.news import News
-from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES, Endpoint
-from cirri.model.config import CONFIG, config_data
+from cirri.model import IDENTITIES
 from cirri.runtime import Runtime, run
 
 LOOK_S = 0.5
 """How often unused numbers and label sets without one are looked at when nothing else happens."""
+LOST_S = 5.0
+"""How long a bucket that has lost numbers in force is not called complete while others, who lost theirs
+too, have yet to say what needs one."""
 
 
 async def serve(rt: Runtime) -> None:
     """Number label sets until cancelled."""
-    config = rt.table(RESOURCES, CONFIG)
-    endpoints = rt.table(ENDPOINTS)
     stored = rt.table(IDENTITIES)
     publisher = rt.publisher(IDENTITIES)
     clock = asyncio.get_running_loop().time
     others = News({"identities": stored})
+    demand = Demand()
+    needs = Needs(demand, rt.log.warning)
+    sources = Sources(rt.table, needs)
 
     async def refresh() -> None:
         await stored.caught_up()
         for key in others.take()["identities"]:
             keeper.identity(int(key), stored.get(key))
 
-    keeper = Keeper(rt.bus, publisher, now=clock, refresh=refresh, log=rt.log.warning)
+    keeper = Keeper(rt.bus, publisher, demand, now=clock, refresh=refresh, log=rt.log.warning)
 
     async def status(_: bytes) -> bytes:
         return json.encode(
             {
                 "identities": len(keeper.book),
+                "waiting": keeper.waiting,
                 "exhausted": {",".join(labels): why for labels, why in keeper.errors.items()},
-                "label_filter_error": keeper.filter_error,
+                "label_filter_error": needs.filter_error,
             }
         )
 
     await rt.handle("status", status)
     await publisher.start()
     keeper.found(publisher.stored.values())
-
-    inputs = News({"config": config, "endpoints": endpoints})
-    news, complete, look_at = await inputs.next(), False, 0.0
+    await sources.next()
+    await sources.caught_up()
+    complete, look_at = False, 0.0
+    patience = clock() + LOST_S if keeper.lost else 0.0
     while True:
-        keeper.configure(config_data(config), endpoints)
-        for key in news["endpoints"]:
-            keeper.endpoint(key, endpoints.get(key))
+        look = clock() >= look_at
         try:
-            await keeper.allocate()
-            if not complete:
+            await keeper.allocate(again=look)
+            if not complete and (sources.ready or clock() >= patience):
                 await publisher.complete()
                 complete = True
                 count(rt, keeper)
-            if clock() >= look_at:
+            if look:
                 if others.pending:
                     await refresh()
-                await keeper.release(settled=settled(endpoints))
+                await keeper.release(settled=sources.settled, whole=sources.whole)
                 look_at = clock() + LOOK_S
         except BusError as error:
             rt.log.warning("bus refuses", error=str(error))
         rt.ready("numbers", not keeper.errors, next(iter(keeper.errors.values()), ""))
-        rt.ready("label filter", not keeper.filter_error, keeper.filter_error)
-        news = await inputs.next(LOOK_S)
+        rt.ready("label filter", not needs.filter_error, needs.filter_error)
+        await sources.next(LOOK_S)
 
 
 def count(rt: Runtime, keeper: Keeper) -> None:
@@ -80,12 +86,6 @@ def count(rt: Runtime, keeper: Keeper) -> None:
         "label_sets_without_number": ("Label sets whose numbers are all taken", lambda: len(keeper.errors)),
     }
     rt.metrics.register(Gauges(SERVICE.name, gauges))
-
-
-def settled(endpoints: Table[Endpoint]) -> bool:
-    """Whether every node that has endpoints has said that these are all."""
-    nodes = {key.partition(".")[0] for key in endpoints}
-    return not endpoints.stale and nodes <= endpoints.complete
 
 
 def main() -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cirri.identity.book import Book, LabelSet
-from cirri.identity.demand import Demand
+from cirri.identity.book import Book
+from cirri.identity.demand import Demand, LabelSet
 from cirri.kv import Bus, KeyTaken, Publisher, StaleRevision
 from cirri.labels import IdentitiesExhausted
 from cirri.model import IDENTITIES, Identity
 
 
 class Allocator:
-    """Writes bucket ``identities``; *book* is what it knows, *demand* what endpoints have in force."""
+    """Writes bucket ``identities``; *book* is what it knows, *demand* what is in use."""
 
     def __init__(self, bus: Bus, publisher: Publisher[Identity], book: Book, demand: Demand) -> None:
         self._bus = bus

@@ -1,30 +1,30 @@
-"""Keep bucket ``identities`` equal to what endpoints need."""
+"""Keep bucket ``identities`` equal to what is in use."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from cirri.identity.allocator import Allocator
-from cirri.identity.book import Book, LabelSet
-from cirri.identity.demand import Demand
-from cirri.kv import Bus, BusError, Publisher
-from cirri.labels import SPACE, IdentitiesExhausted, InvalidLabelFilter, LabelFilter, Space
-from cirri.model import Endpoint, Identity
+from cirri.identity.book import Book
+from cirri.identity.demand import Demand, LabelSet
+from cirri.kv import Bus, Publisher
+from cirri.labels import SPACE, IdentitiesExhausted, Space, space_of
+from cirri.model import Identity
 
 RELEASE_S = 2.0
 """How long a number outlives its last use: a pod that is replaced gets its predecessor's."""
 
 FOUND_S = 10.0
-"""The same for numbers found in the bucket at the start, whose endpoints may not have reported yet."""
+"""The same for numbers found in the bucket at the start, whose users may not have reported yet."""
 
 AT_ONCE = 64
-"""Label sets that are given numbers at the same time."""
+"""Numbers that are taken, or released, at the same time."""
 
 
 class Keeper:
-    """Decides from the tables' contents; *now* is a clock in seconds.
+    """Decides from *demand*; *now* is a clock in seconds.
 
     *refresh* makes sure that everything the bucket holds has been told to :meth:`identity`.
     """
@@ -33,98 +33,92 @@ class Keeper:
         self,
         bus: Bus,
         publisher: Publisher[Identity],
+        demand: Demand,
         *,
         now: Callable[[], float],
         refresh: Callable[[], Awaitable[None]],
-        space: Space = SPACE,
+        space: Callable[[LabelSet], Space] = space_of,
         log: Callable[..., Any] = lambda *_, **__: None,
     ) -> None:
         self.book = Book(space)
-        self.demand = Demand(LabelFilter.parse())
-        self.allocator = Allocator(bus, publisher, self.book, self.demand)
+        self.demand = demand
+        self.allocator = Allocator(bus, publisher, self.book, demand)
         self.errors: dict[LabelSet, str] = {}
         """Label sets without a number, and why."""
-        self.filter_error = ""
         self._now, self._log, self._refresh = now, log, refresh
-        self._user_filter = ""
         self._unused: dict[int, float] = {}
         """Numbers without a use, and when they are to be released."""
-        self._news = True
-        """Something happened that may have ended the use of a number."""
+        self._found: set[int] = set()
+        """Those of them that were found at the start: nobody has been seen to use and leave them."""
         self._missing: set[LabelSet] = set()
         """Label sets in use that have no number yet."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether a number that somebody has in force is not in the bucket."""
+        allocated = (number for number in self.demand.numbers if number >= SPACE.low.start)
+        return any(self.book.labels(number) is None for number in allocated)
+
+    @property
+    def waiting(self) -> int:
+        """Label sets in use that have no number yet."""
+        return len(self._missing)
 
     def found(self, identities: Iterable[Identity]) -> None:
         """Take over what the bucket holds at the start."""
         for identity in identities:
             self.book.learn(identity)
             self._unused[identity.id] = self._now() + FOUND_S
-
-    def configure(self, data: Mapping[str, str], endpoints: Mapping[str, Endpoint]) -> None:
-        """Take over the cluster's label filter; one that cannot be understood changes nothing."""
-        user = data.get("labels", "")
-        if user == self._user_filter:
-            return
-        try:
-            label_filter = LabelFilter.parse(user.split())
-        except InvalidLabelFilter as error:
-            self.filter_error = str(error)
-            self._log("label filter refused", error=str(error))
-            return
-        self.filter_error, self._user_filter = "", user
-        self.demand.refilter(label_filter, endpoints)
-        self._news = True
-        self._log("label filter changed", labels=user)
-
-    def endpoint(self, key: str, endpoint: Endpoint | None) -> None:
-        """Take over an endpoint; None: it is gone."""
-        self._news = True
-        self.demand.update(key, endpoint)
+            self._found.add(identity.id)
 
     def identity(self, number: int, identity: Identity | None) -> None:
         """Take over what the bucket says about *number*, whoever wrote it."""
-        self._news = True
         if identity is None:
             self.book.forget(number)
         else:
             self.book.learn(identity)
 
-    async def allocate(self) -> None:
-        """Give every label set in use a number; those that cannot have one stay for the next call."""
+    async def allocate(self, *, again: bool = True) -> None:
+        """Give every label set in use a number.
+
+        *again*: also try those that could have none before.  Raises: BusError; who has no number then
+        gets it by the next call.
+        """
         fresh = self.demand.take_fresh() | self.book.take_orphans()
         self._missing = {labels for labels in self._missing | fresh if self._lacks(labels)}
+        self.errors = {labels: why for labels, why in self.errors.items() if labels in self._missing}
+        wanted = self._missing if again else self._missing - self.errors.keys()
         # Those whose numbers are in force somewhere come first: nobody else may get these.
-        missing = sorted(self._missing, key=lambda labels: not self.demand.reported(labels))
-        for start in range(0, len(missing), AT_ONCE):
-            batch = missing[start : start + AT_ONCE]
-            await asyncio.gather(*(self._allocate(labels) for labels in batch))
+        order = sorted(wanted, key=lambda labels: not self.demand.reported(labels))
+        await _each(order, self._allocate)
         self._missing = set(filter(self._lacks, self._missing))
-        self.errors = {labels: why for labels, why in self.errors.items() if self.demand.wants(labels)}
 
-    async def release(self, *, settled: bool) -> None:
+    async def release(self, *, settled: bool, whole: bool = True) -> None:
         """Release numbers that have been out of use for long enough.
 
-        *settled*: every node has reported all its endpoints; otherwise nothing is known to be unused.
-        Raises: BusError.
+        *settled*: what is in use is known; otherwise nothing is known to be unused.  *whole*: every node
+        has reported; otherwise one may use a number that was found at the start.  Raises: BusError.
         """
         now = self._now()
-        if not self._news and not self._unused:
-            return
-        self._news = False
-        unused = {number for number in self.book.all() if not self._in_use(number)}
+        unused = set(filter(self._is_unused, self._suspects()))
         self._unused = {number: self._unused.get(number, now + RELEASE_S) for number in unused}
+        self._found &= unused
         if not settled:
             return
-        if due := [number for number, when in self._unused.items() if when <= now]:
+        due = [n for n, when in self._unused.items() if when <= now and (whole or n not in self._found)]
+        if due:
             # Another instance may have passed one of them a moment ago, or do so at this moment.
             await self._refresh()
-            due = [number for number in due if not self._in_use(number)]
-            for number in due:
-                await self.allocator.release(number)
-                self._unused.pop(number, None)
+            due = list(filter(self._is_unused, due))
+            await _each(due, self._release)
             await self._refresh()
-            for number in due:
-                await self.allocator.keep_closed(number)
+            await _each(due, self.allocator.keep_closed)
+
+    def _suspects(self) -> set[int]:
+        """Numbers that may be out of use."""
+        sets, numbers = self.demand.take_ended()
+        of_sets = (number for labels in sets for number in self.book.numbers(labels))
+        return {*self._unused, *self.book.take_touched(), *numbers, *of_sets}
 
     async def _allocate(self, labels: LabelSet) -> None:
         try:
@@ -134,19 +128,35 @@ class Keeper:
                 self._log("no identity", error=str(error))
             self.errors[labels] = str(error)
             return
-        except BusError as error:
-            self._log("no identity yet", labels=labels, error=str(error))
-            return
         self.errors.pop(labels, None)
+        self._unused.pop(number, None)
+
+    async def _release(self, number: int) -> None:
+        await self.allocator.release(number)
         self._unused.pop(number, None)
 
     def _lacks(self, labels: LabelSet) -> bool:
         return self.demand.wants(labels) and self.book.number(labels) is None
 
-    def _in_use(self, number: int) -> bool:
+    def _is_unused(self, number: int) -> bool:
         labels = self.book.labels(number)
-        if not labels:
-            return self.book.passed(number) or self.demand.holds(number)
-        if self.book.surplus(number):
+        if labels is None:
             return False
-        return self.demand.wants(labels) or self.demand.holds(number)
+        if not labels:
+            return not (self.book.passed(number) or self.demand.holds(number))
+        if self.book.surplus(number):
+            return True
+        return not (self.demand.wants(labels) or self.demand.holds(number))
+
+
+async def _each(items: Sequence[Any], work: Callable[[Any], Awaitable[None]]) -> None:
+    """Do *work* for every item, several at a time; after an error the next ones are not begun.
+
+    Raises: BusError.
+    """
+    for start in range(0, len(items), AT_ONCE):
+        batch = items[start : start + AT_ONCE]
+        results = await asyncio.gather(*map(work, batch), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
