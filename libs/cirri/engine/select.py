@@ -5,39 +5,80 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
-from cirri.labels import CLUSTER_KEY, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX, Label
+from cirri.engine.span import Span, span_of
+from cirri.labels import CIDR, CLUSTER_KEY, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX, PORT, Label
+from cirri.labels.prefixes import Network, prefix_key, prefix_of
 
-Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
+Operator = Literal["In", "NotIn", "Exists", "DoesNotExist", "Within", "NotWithin"]
 
 ANY_SOURCE = "any"
+
+SHOWN = 20
+"""Alternatives of a selector that people are shown."""
+
+Token = str | Span
+"""What an identity has at least one of if a condition holds: a name (``k8s:app``), a name with its value
+(``k8s:app=web``), ``""``, which every identity has, or a prefix that one of its prefixes lies in."""
+
+
+class _Known(NamedTuple):
+    """A label's text, taken apart."""
+
+    name: tuple[str, str]
+    value: str
+    tokens: tuple[str, ...]
+
+
+@lru_cache(maxsize=1 << 16)
+def _known(text: str) -> _Known:
+    source, key, value = Label.parse(text)
+    # Named ports are for the engine's own conditions: "any source" leaves them out.
+    sources = (source,) if source == PORT else (source, ANY_SOURCE)
+    names = [f"{each}:{key}" for each in sources]
+    return _Known((source, key), value, (*names, *(f"{name}={value}" for name in names)))
 
 
 class LabelSet:
     """An identity's labels, arranged for matching."""
 
-    __slots__ = ("by_key", "by_name")
+    __slots__ = ("_by_key", "_tokens", "by_name", "spans")
 
     def __init__(self, labels: Iterable[str]) -> None:
-        self.by_name: dict[tuple[str, str], str] = {}
-        self.by_key: dict[str, list[str]] = {}
-        for text in labels:
-            label = Label.parse(text)
-            self.by_name[label.source, label.key] = label.value
-            self.by_key.setdefault(label.key, []).append(label.value)
+        known = [_known(text) for text in labels]
+        self.by_name: dict[tuple[str, str], str] = {one.name: one.value for one in known}
+        self.spans: list[Span] = []
+        """The address prefixes among them."""
+        self._by_key: dict[str, list[str]] | None = None
+        self._tokens = known
+        for source, key in self.by_name:
+            if source == CIDR and (span := span_of(key)) is not None:
+                self.spans.append(span)
 
     def values(self, source: str, key: str) -> list[str]:
         """Values of *key*: under one source, or with source ``any`` under every source."""
-        if source == ANY_SOURCE:
-            return self.by_key.get(key, [])
-        value = self.by_name.get((source, key))
-        return [] if value is None else [value]
+        if source != ANY_SOURCE:
+            value = self.by_name.get((source, key))
+            return [] if value is None else [value]
+        if self._by_key is None:
+            self._by_key = {}
+            for (own, name), value in self.by_name.items():
+                if own != PORT:
+                    self._by_key.setdefault(name, []).append(value)
+        return self._by_key.get(key, [])
+
+    def tokens(self) -> list[str]:
+        """Its tokens, apart from prefixes."""
+        return ["", *(token for one in self._tokens for token in one.tokens)]
 
 
 class Requirement(NamedTuple):
-    """One condition on one key; *values* are sorted and empty for (Does)Not)Exist."""
+    """One condition on one key; *values* are sorted and empty for all but (Not)In.
+
+    (Not)Within has a prefix as its *key*: some (no) prefix of the identity lies in it.
+    """
 
     source: str
     key: str
@@ -46,16 +87,31 @@ class Requirement(NamedTuple):
 
     def holds(self, labels: LabelSet) -> bool:
         """Whether *labels* satisfy it; NotIn and DoesNotExist hold where the key is absent."""
-        found = labels.values(self.source, self.key)
         match self.operator:
             case "Exists":
-                return bool(found)
+                return bool(labels.values(self.source, self.key))
             case "DoesNotExist":
-                return not found
+                return not labels.values(self.source, self.key)
             case "In":
-                return any(value in self.values for value in found)
+                return any(value in self.values for value in labels.values(self.source, self.key))
             case "NotIn":
-                return not any(value in self.values for value in found)
+                return not any(value in self.values for value in labels.values(self.source, self.key))
+            case "Within":
+                return any(one.inside(self.span) for one in labels.spans)
+            case "NotWithin":
+                return not any(one.inside(self.span) for one in labels.spans)
+
+    @property
+    def span(self) -> Span:
+        """Addresses of the prefix of (Not)Within."""
+        span = span_of(self.key)
+        assert span is not None, self.key
+        return span
+
+    @property
+    def positive(self) -> bool:
+        """It asks for something, and does not merely exclude."""
+        return self.operator in {"In", "Exists", "Within"}
 
     def __str__(self) -> str:
         name = f"{self.source}:{self.key}"
@@ -70,11 +126,29 @@ class Requirement(NamedTuple):
                 return f"{name} in ({','.join(self.values)})"
             case "NotIn":
                 return f"{name} notin ({','.join(self.values)})"
+            case "Within":
+                return f"within {prefix_of(self.key)}"
+            case "NotWithin":
+                return f"not within {prefix_of(self.key)}"
 
 
 def require(source: str, key: str, operator: Operator, values: Iterable[str] = ()) -> Requirement:
     """A requirement in canonical form."""
     return Requirement(source, key, operator, tuple(sorted(set(values))))
+
+
+def within(prefix: Network) -> Requirement:
+    """The condition "is an address in *prefix*"."""
+    return Requirement(CIDR, prefix_key(prefix), "Within")
+
+
+def not_within(prefix: Network) -> Requirement:
+    """The condition "is no address in *prefix*"; also true of what has no address, so never alone."""
+    return Requirement(CIDR, prefix_key(prefix), "NotWithin")
+
+
+Alternative = tuple[Requirement, ...]
+"""Conditions that must all hold."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +158,7 @@ class Selector:
     Made by :meth:`of`, so that equal meanings written in another order are equal.
     """
 
-    alternatives: tuple[tuple[Requirement, ...], ...]
+    alternatives: tuple[Alternative, ...]
 
     @classmethod
     def of(cls, *alternatives: Iterable[Requirement]) -> Selector:
@@ -97,6 +171,11 @@ class Selector:
         parsed = map(Label.parse, labels)
         return cls.of(*([require(one.source, one.key, "Exists")] for one in parsed))
 
+    def narrowed(self, further: Iterable[Requirement]) -> Selector:
+        """What it selects and *further* too."""
+        also = tuple(further)
+        return Selector.of(*([*each, *also] for each in self.alternatives))
+
     def matches(self, labels: LabelSet | Iterable[str]) -> bool:
         """Whether it selects an identity with *labels*."""
         known = labels if isinstance(labels, LabelSet) else LabelSet(labels)
@@ -107,7 +186,15 @@ class Selector:
         """Canonical form: what :attr:`key` is a hash of, and what people read."""
         if not self.alternatives:
             return "none"
-        return " or ".join(", ".join(map(str, each)) or "*" for each in self.alternatives)
+        wanted_first = (sorted(each, key=lambda one: not one.positive) for each in self.alternatives)
+        return " or ".join(", ".join(map(str, each)) or "*" for each in wanted_first)
+
+    @property
+    def summary(self) -> str:
+        """:attr:`text` at a length that people read."""
+        if len(self.alternatives) <= SHOWN:
+            return self.text
+        return f"{Selector(self.alternatives[:SHOWN]).text} or {len(self.alternatives) - SHOWN} more"
 
     @cached_property
     def key(self) -> str:
@@ -115,30 +202,28 @@ class Selector:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     @cached_property
-    def anchors(self) -> frozenset[str]:
-        """Tokens of which an identity must have at least one to be selected.
+    def prefixes(self) -> tuple[str, ...]:
+        """The prefixes that it tells apart (``10.0.0.0/8``), sorted; that of length 0 is the world itself."""
+        keys = {one.key for each in self.alternatives for one in each if one.operator in _OF_PREFIXES}
+        return tuple(sorted(str(prefix) for prefix in map(prefix_of, keys) if prefix.prefixlen))
 
-        See :func:`tokens`; "" (which every identity has) for a selector without any positive
-        requirement.
-        """
-        return frozenset(anchor for each in self.alternatives for anchor in _anchor(each))
-
-
-def tokens(labels: LabelSet) -> set[str]:
-    """The tokens that an identity with *labels* has: names, and names with values."""
-    found = {""}
-    for (source, key), value in labels.by_name.items():
-        for name in (f"{source}:{key}", f"{ANY_SOURCE}:{key}"):
-            found.add(name)
-            found.add(f"{name}={value}")
-    return found
+    @property
+    def anchors(self) -> frozenset[Token]:
+        """Tokens of which an identity must have at least one to be selected."""
+        return frozenset(token for each in self.alternatives for token in anchor(each))
 
 
-def _anchor(requirements: tuple[Requirement, ...]) -> tuple[str, ...]:
-    positive = [one for one in requirements if one.operator in {"In", "Exists"}]
+_OF_PREFIXES = {"Within", "NotWithin"}
+
+
+def anchor(alternative: Alternative) -> tuple[Token, ...]:
+    """Tokens of which an identity must have at least one for *alternative* to hold."""
+    positive = [one for one in alternative if one.positive]
     if not positive:
         return ("",)
     best = min(positive, key=_breadth)
+    if best.operator == "Within":
+        return (best.span,)
     name = f"{best.source}:{best.key}"
     return tuple(f"{name}={value}" for value in best.values) or (name,)
 
