@@ -35,10 +35,13 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     state: EndpointState = "waiting-for-identity"
     ingress_enforced: bool = False
     egress_enforced: bool = False
+    audit: bool = False
+    """What its policy would drop passes and is reported: set by ``cirri endpoint config``, or for every
+    endpoint by key ``policy-audit-mode`` of the configuration."""
     error: str = ""
 
 
-REPORTS = ("ingress_enforced", "egress_enforced", "error")
+REPORTS = ("ingress_enforced", "egress_enforced", "audit", "error")
 """Fields that are for people: they may be published some moments late, and no service acts on them."""
 
 
