@@ -97,14 +97,6 @@ def test_ports(port: str, expected: list[tuple[int, int, int]]) -> None:
     assert [one[:3] for one in term.ports or ()] == expected
 
 
-@pytest.mark.parametrize("rules_", ["{http: []}", "{dns: []}", "{kafka: []}", "{}"])
-def test_an_empty_list_of_requests_is_a_plain_allow(rules_: str) -> None:
-    plain = 'ingress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: RULES}]}]'
-    resource = spec(plain.replace("RULES", rules_))
-    assert len(rules(resource)[0].ingress.terms) == 1
-    assert unsupported(resource) == []
-
-
 IN = "spec.ingress[0]"
 SELECTOR = f"{IN}.fromEndpoints[0]"
 PORT = f"{IN}.toPorts[0].ports[0]"
@@ -255,24 +247,6 @@ LATER: list[tuple[str, str]] = [
     ("ingress: [{fromGroups: [{}]}]", "spec.ingress[0].fromGroups"),
     ("egress: [{toServices: [{k8sService: {serviceName: a}}]}]", "spec.egress[0].toServices"),
     ("egress: [{toFQDNs: [{matchName: a.b}]}]", "spec.egress[0].toFQDNs"),
-    ("ingress: [{fromEndpoints: [{}], authentication: {mode: required}}]", "spec.ingress[0].authentication"),
-    ("ingress: [{toPorts: [{ports: [{port: http}]}]}]", "spec.ingress[0].toPorts[0].ports[0].port"),
-    (
-        'ingress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{}]}}]}]',
-        "spec.ingress[0].toPorts[0].rules.http",
-    ),
-    (
-        'egress: [{toPorts: [{ports: [{port: "443", protocol: TCP}], serverNames: [a.b]}]}]',
-        "spec.egress[0].toPorts[0].serverNames",
-    ),
-    (
-        'egress: [{toPorts: [{ports: [{port: "443", protocol: TCP}], terminatingTLS: {secret: {}}}]}]',
-        "spec.egress[0].toPorts[0].terminatingTLS",
-    ),
-    (
-        'egress: [{toPorts: [{ports: [{port: "443", protocol: TCP}], listener: {name: x}}]}]',
-        "spec.egress[0].toPorts[0].listener",
-    ),
 ]
 
 
@@ -296,7 +270,6 @@ def test_node_policies_are_not_enforced() -> None:
     [
         ("ingressDeny: [{fromCIDR: [10.0.0.0/8]}]", None),
         ("ingressDeny: [{fromNodes: [{}], PORT80}]", [(6, 80, 0)]),
-        ("ingressDeny: [{toPorts: [{ports: [{port: http, protocol: TCP}]}]}]", [(6, 0, 0)]),
         ("ingressDeny: [{fromRequires: [{}]}]", None),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from cirri.engine.config import EngineConfig
 from cirri.engine.labelselector import requirements
 from cirri.engine.origin import origin
+from cirri.engine.payload import Place, authentication
 from cirri.engine.portrule import port_parts
 from cirri.engine.rule import PLAIN, Findings, ObjectRule, Section, Term
 from cirri.engine.scope import ENTITY_NAMES, K8S, entity, peer, subject
@@ -56,6 +57,7 @@ class Reader:
         self.config = config
         self.out = out
         self.subject_is_init = False
+        self.subject_is_node = False
 
     def rules(self) -> list[ObjectRule]:
         """Rule sets of ``spec`` and of each of ``specs``."""
@@ -87,6 +89,7 @@ class Reader:
     def _subject(self, spec: dict[str, Any], path: str) -> Selector | None:
         endpoints, nodes = spec.get("endpointSelector"), spec.get("nodeSelector")
         self.subject_is_init = False
+        self.subject_is_node = nodes is not None
         if nodes is not None:
             if endpoints is not None:
                 self.out.fault(f"{path}.nodeSelector", "cannot be combined with endpointSelector")
@@ -147,12 +150,14 @@ class Reader:
                 continue
             peers, constraint = self._peers(item, where, direction, deny=deny)
             constrained = constrained or constraint
-            parts = port_parts(item, where, self.out, direction=direction, deny=deny)
+            place = Place(direction, self.config, deny, self.namespace, self.subject_is_node)
+            parts = port_parts(item, where, self.out, place)
+            auth = authentication(item, where, self.out, place)
             named = (f"{_side(direction)}{each}" for each in _PEERS[direction] if each != "Requires")
             says_something = any(item.get(name) is not None for name in named) or parts is not None
             if (says_something or constraint) and peers != ():
                 for ports, payload in parts if parts is not None else [(None, PLAIN)]:
-                    terms.append(Term(source, peers, ports, deny, payload))
+                    terms.append(Term(source, peers, ports, deny, replace(payload, auth=auth)))
         if constrained and not deny:
             # The constraint narrows every allow of the section; without it none may stand.
             terms = []
@@ -168,8 +173,6 @@ class Reader:
         allowed |= set() if deny else {"authentication"}
         for unknown in item.keys() - allowed:
             self.out.fault(f"{path}.{unknown}", f"unknown field; allowed are {', '.join(sorted(allowed))}")
-        if item.get("authentication"):
-            self.out.gap(f"{path}.authentication", "authentication is not enforced by this version")
         members: dict[str, list[Any]] = {}
         for each in _PEERS[direction]:
             value = item.get(f"{side}{each}")
@@ -195,8 +198,6 @@ class Reader:
                 peers = self._entities(value, f"{path}.{side}{each}")
         if any(not value for each, value in members.items() if each != "Requires"):
             peers = ()  # an empty list selects nobody
-        if item.get("authentication") and not deny:
-            peers = ()
         return peers, bool(members.get("Requires"))
 
     def _endpoints(self, items: list[Any], path: str) -> tuple[Selector, ...]:

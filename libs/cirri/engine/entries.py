@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from pyroaring import BitMap
@@ -49,6 +50,10 @@ class EntryValue(NamedTuple):
     proxy_port: int = 0
     priority: int = 0
     """Of the redirect; larger wins; 0: no proxy."""
+    auth: bool = False
+    """Both ends have to authenticate each other first."""
+    redirect: str = ""
+    """The kind of proxy, for people: the kernel does not store it."""
 
 
 Entries = dict[EntryKey, EntryValue]
@@ -57,11 +62,44 @@ Sets = Mapping[str, SelectorSet | BitMap]
 _Block = tuple[int, int, int, int]
 """direction, protocol, port, port_bits"""
 
+_STRICT = ("required", "test-always-fail")
+_MODES = ("", "disabled", *_STRICT)
+"""Of authentication; where two rules say something the later one holds."""
+
+
+class _Allow(NamedTuple):
+    """What an allow says about a block of ports; a larger one says more."""
+
+    priority: int
+    preference: int
+    """Minus the cookie: of two rules that say the same the choice must not depend on their order."""
+    redirect: str
+    mode: int
+    """Index in :data:`_MODES`."""
+
+    def with_(self, other: _Allow) -> _Allow:
+        """Both together, about the same block."""
+        return max(self, other)._replace(mode=max(self.mode, other.mode))
+
+    def value(self, mode: int) -> EntryValue:
+        """The kernel's entry where *mode* holds."""
+        auth = _MODES[mode] in _STRICT
+        return EntryValue(-self.preference, False, 0, self.priority, auth, self.redirect)
+
+
+class _Table(NamedTuple):
+    """What some rules make for one peer (or for anybody), without what is covered by other parts of it."""
+
+    denies: dict[_Block, int]
+    """Cookies."""
+    allows: dict[_Block, _Allow]
+
 
 def entries(policy: SubjectPolicy, sets: Sets, *, only: Collection[int] | None = None) -> Entries:
     """Entries of *policy* with *sets*, its selectors' identities.
 
-    A direction that is not enforced has its denies alone: all else passes without a rule.
+    A direction that is not enforced has its denies alone, as all else passes without a rule,
+    unless some rule of it asks for a proxy or authentication.
     With *only*, just the entries of those peers (:data:`ANYBODY` among them if wanted): they do not
     depend on the other peers.  Raises KeyError if a selector is missing from *sets*.
     """
@@ -70,20 +108,15 @@ def entries(policy: SubjectPolicy, sets: Sets, *, only: Collection[int] | None =
         (direction, rule)
         for direction, side in ((INGRESS, policy.ingress), (EGRESS, policy.egress))
         for rule in side.rules
-        if rule.deny or side.enforced
+        if rule.deny or side.enforced or any(one.redirect or one.auth in _STRICT for one in side.rules)
     ]
-    for_anybody = _blocks(one for one in rules if one[1].selector == ANY_PEER)
-    denied = {block for block, value in for_anybody.items() if value.deny}
+    anybody = _table(one for one in rules if one[1].selector == ANY_PEER)
     found: Entries = {}
     if wanted is None or ANYBODY in wanted:
-        for block, value in for_anybody.items():
+        for block, value in _values(anybody, _Table({}, {})):
             found[EntryKey(ANYBODY, *block)] = value
     for signature, peers in _alike(rules, sets, wanted):
-        blocks = [
-            (block, value)
-            for block, value in _blocks(rules[index] for index in signature).items()
-            if not _covered(block, denied)
-        ]
+        blocks = list(_values(_table(rules[index] for index in signature), anybody))
         for peer in peers:
             for block, value in blocks:
                 found[EntryKey(peer, *block)] = value
@@ -114,20 +147,61 @@ def _members(one: SelectorSet | BitMap) -> BitMap:
     return BitMap.deserialize(one.identities) if isinstance(one, SelectorSet) else one
 
 
-def _blocks(rules: Iterable[tuple[int, Rule]]) -> dict[_Block, EntryValue]:
-    """Entries that *rules* make for one peer: nothing that a deny covers is left."""
-    denies: dict[_Block, EntryValue] = {}
-    allows: dict[_Block, EntryValue] = {}
+def _table(rules: Iterable[tuple[int, Rule]]) -> _Table:
+    denies: dict[_Block, int] = {}
+    allows: dict[_Block, _Allow] = {}
     for direction, rule in rules:
-        into = denies if rule.deny else allows
-        value = EntryValue(rule.origins[0] if rule.origins else 0, rule.deny)
+        cookie = rule.origins[0] if rule.origins else 0
+        allow = _Allow(rule.priority, -cookie, rule.redirect, _MODES.index(rule.auth))
         for port, bits in _port_blocks(rule):
             block = (direction, rule.protocol, port, bits)
-            # Two rules may share a block; the choice must not depend on their order.
-            into[block] = min(into.get(block, value), value)
-    kept = {block: value for block, value in denies.items() if not _covered(block, denies, proper=True)}
-    kept.update((block, value) for block, value in allows.items() if not _covered(block, kept))
-    return kept
+            if rule.deny:
+                denies[block] = min(denies.get(block, cookie), cookie)
+            else:
+                allows[block] = allow.with_(allows.get(block, allow))
+    denies = {block: cookie for block, cookie in denies.items() if not _covered(block, denies, proper=True)}
+    return _Table(denies, _shown(allows, _Table(denies, allows)))
+
+
+def _shown(allows: dict[_Block, _Allow], by: _Table) -> dict[_Block, _Allow]:
+    """Those of *allows* that no deny of *by* covers and no stronger redirect."""
+    stronger = {block: one.priority for block, one in by.allows.items() if one.priority}
+    return {
+        block: one
+        for block, one in allows.items()
+        if not _covered(block, by.denies)
+        and not (stronger and any(stronger.get(wider, 0) > one.priority for wider in _wider(block)))
+    }
+
+
+def _values(own: _Table, anybody: _Table) -> Iterator[tuple[_Block, EntryValue]]:
+    """The entries of a peer for which *own* is meant, where *anybody* holds for every peer."""
+    for block, cookie in own.denies.items():
+        if not _covered(block, anybody.denies):
+            yield block, EntryValue(cookie, deny=True)
+    allows = _shown(own.allows, anybody)
+    said = (*allows.items(), *anybody.allows.items())
+    strict = {block[0] for block, one in said if _MODES[one.mode] in _STRICT} & {block[0] for block in allows}
+    for block, one in allows.items():
+        if block[0] not in strict:
+            yield block, one.value(0)
+    # Who has to authenticate depends on the peer's entry and on anybody's: they are weighed here, so that
+    # the kernel's choice between the two need not know what an entry inherits.
+    for block in allows.keys() | anybody.allows.keys() if strict else ():
+        if block[0] in strict and not _covered(block, own.denies):
+            yield block, _authenticated(block, allows, anybody.allows)
+
+
+def _authenticated(block: _Block, own: dict[_Block, _Allow], anybody: dict[_Block, _Allow]) -> EntryValue:
+    """What holds for *block*, which one of the two covers: who does not say inherits from what is broader."""
+    candidates = []
+    for mine, table in ((True, own), (False, anybody)):
+        if chain := [(wider, table[wider]) for wider in _wider(block) if wider in table]:
+            (closest, one) = chain[0]
+            inherited = next((each.mode for _, each in chain if each.mode), 0)
+            candidates.append(((one.priority, closest[3] if closest[1] else -1, mine), one, inherited))
+    _, winner, _ = max(candidates, key=itemgetter(0))
+    return winner.value(winner.mode or max(inherited for _, _, inherited in candidates))
 
 
 def _port_blocks(rule: Rule) -> list[tuple[int, int]]:
@@ -185,7 +259,7 @@ def plan(old: Mapping[EntryKey, EntryValue], new: Mapping[EntryKey, EntryValue])
     Speaks of entries only: when a direction begins or ceases to be enforced, the endpoint's flags change
     with them, and the caller must take a fresh policy_id.
     """
-    put = {key: value for key, value in new.items() if old.get(key) != value}
+    put = {key: value for key, value in new.items() if key not in old or _stored(old[key]) != _stored(value)}
     drop = [key for key in old if key not in new]
     changed = {key.identity == ANYBODY for key in put if _acts_differently(old.get(key), put[key])}
     changed |= {key.identity == ANYBODY for key in drop}
@@ -198,4 +272,9 @@ def plan(old: Mapping[EntryKey, EntryValue], new: Mapping[EntryKey, EntryValue])
 
 def _acts_differently(old: EntryValue | None, new: EntryValue) -> bool:
     """Whether more than the provenance changes."""
-    return old is None or old._replace(rule=new.rule) != new
+    return old is None or _stored(old)[1:] != _stored(new)[1:]
+
+
+def _stored(value: EntryValue) -> tuple[int, ...]:
+    """What of *value* the kernel keeps."""
+    return value[:5]

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
+from cirri.engine.payload import Place, port_payload
 from cirri.engine.ports import icmp_list, port_list
 from cirri.engine.rule import PLAIN, Findings, Payload, Ports
 
-_LATER = {
-    "terminatingTLS": "TLS interception is not enforced by this version",
-    "originatingTLS": "TLS interception is not enforced by this version",
-    "serverNames": "TLS server names are not enforced by this version",
-    "listener": "listeners are not supported by this version",
-}
+_FIELDS = ("ports", "rules", "terminatingTLS", "originatingTLS", "serverNames", "listener")
 
 Part = tuple[tuple[Ports, ...], Payload]
 
 
-def port_parts(
-    item: dict[str, Any], path: str, out: Findings, *, direction: Literal["ingress", "egress"], deny: bool
-) -> list[Part] | None:
+def port_parts(item: dict[str, Any], path: str, out: Findings, place: Place) -> list[Part] | None:
     """Ports of one rule with the payload of each; None: the rule names no protocol, [] allows nothing."""
     rules, icmps = item.get("toPorts") or [], item.get("icmps") or []
     for name, value in (("toPorts", rules), ("icmps", icmps)):
@@ -28,9 +22,9 @@ def port_parts(
             return []
     if rules and icmps:
         out.fault(path, "toPorts and icmps cannot be combined in one rule: write two")
-    found: list[Part] = []
-    for index, each in enumerate(rules):
-        found.append((tuple(_port_rule(each, f"{path}.toPorts[{index}]", out, deny=deny)), PLAIN))
+    if icmps and not place.config.icmp_rules:
+        out.fault(f"{path}.icmps", "enable-icmp-rules: false in cirri-config switches ICMP rules off")
+    found = [_port_rule(each, f"{path}.toPorts[{i}]", out, place) for i, each in enumerate(rules)]
     for index, each in enumerate(icmps):
         where = f"{path}.icmps[{index}]"
         if not isinstance(each, dict) or each.keys() - {"fields"}:
@@ -40,27 +34,12 @@ def port_parts(
     return [part for part in found if part[0]] if rules or icmps else None
 
 
-def _port_rule(value: Any, path: str, out: Findings, *, deny: bool) -> list[Ports]:
+def _port_rule(value: Any, path: str, out: Findings, place: Place) -> Part:
     if not isinstance(value, dict):
         out.fault(path, "is an object with ports")
-        return []
-    allowed = {"ports"} if deny else {"ports", "rules", *_LATER}
-    for unknown in value.keys() - allowed:
+        return (), PLAIN
+    allowed = _FIELDS[:1] if place.deny else _FIELDS
+    for unknown in value.keys() - set(allowed):
         out.fault(f"{path}.{unknown}", f"unknown field; allowed are {', '.join(sorted(allowed))}")
-    ports = port_list(value.get("ports"), f"{path}.ports", out, deny=deny)
-    if deny:
-        return ports
-    later = [name for name in _LATER if value.get(name)]
-    for name in later:
-        out.gap(f"{path}.{name}", _LATER[name])
-    rules = value.get("rules") or {}
-    if not isinstance(rules, dict):
-        out.fault(f"{path}.rules", "must be an object")
-        return []
-    for name in rules.keys() - {"http", "dns", "kafka", "l7proto", "l7"}:
-        out.fault(f"{path}.rules.{name}", "unknown field; allowed are http, dns, kafka, l7proto, l7")
-    # An empty list of requests is a plain allow; any other is filtered by a proxy.
-    for name in (name for name, each in rules.items() if each):
-        out.gap(f"{path}.rules.{name}", "rules on requests are not enforced by this version")
-        later.append(name)
-    return [] if later else ports
+    ports = tuple(port_list(value.get("ports"), f"{path}.ports", out))
+    return ports, PLAIN if place.deny else port_payload(value, path, out, place)

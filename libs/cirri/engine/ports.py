@@ -1,4 +1,4 @@
-"""``toPorts``, ``icmps`` and Kubernetes' ``ports``: destination ports by number."""
+"""``toPorts``, ``icmps`` and Kubernetes' ``ports``: destination ports by number or name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ PROTOCOL_NAMES = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP", ICMP: "ICMP", ICMPV6: "I
 MAX_PORTS = 40
 
 _NAME = re.compile(r"(?=.*[a-zA-Z])(?!.*--)[a-zA-Z0-9]([-a-zA-Z0-9]{0,13}[a-zA-Z0-9])?")
-_NAMED = "named ports are not enforced by this version: write the number"
 
 ICMP_TYPES = {
     ICMP: {
@@ -45,7 +44,7 @@ def ports_of(protocol: int, first: int, last: int) -> Ports:
     return Ports(protocol, first, last if last > first else 0)
 
 
-def port_list(value: Any, path: str, out: Findings, *, deny: bool) -> list[Ports]:
+def port_list(value: Any, path: str, out: Findings) -> list[Ports]:
     """What the ``ports`` list of one ``toPorts`` item stands for."""
     if value is None:
         return []
@@ -54,10 +53,10 @@ def port_list(value: Any, path: str, out: Findings, *, deny: bool) -> list[Ports
         return []
     if len(value) > MAX_PORTS:
         out.fault(path, f"{len(value)} ports; at most {MAX_PORTS} are allowed")
-    return [one for i, each in enumerate(value) for one in _port(each, f"{path}[{i}]", out, deny=deny)]
+    return [one for i, each in enumerate(value) for one in _port(each, f"{path}[{i}]", out)]
 
 
-def _port(value: Any, path: str, out: Findings, *, deny: bool) -> list[Ports]:
+def _port(value: Any, path: str, out: Findings) -> list[Ports]:
     if not isinstance(value, dict):
         out.fault(path, "a port is an object with port, endPort and protocol")
         return []
@@ -81,7 +80,7 @@ def _port(value: Any, path: str, out: Findings, *, deny: bool) -> list[Ports]:
             out.fault(f"{path}.port", f"{text!r} is not a number from 0 to 65535 without leading zeros")
             return []
         return [ports_of(protocol, first, end if end > first else first) for protocol in protocols]
-    return _named(text, f"{path}.port", out, protocols if deny else ())
+    return _named(text, f"{path}.port", out, protocols)
 
 
 def kubernetes_ports(value: Any, path: str, out: Findings) -> tuple[Ports, ...] | None:
@@ -116,7 +115,7 @@ def _kubernetes_port(value: Any, path: str, out: Findings) -> list[Ports]:
     if isinstance(port, str):
         if end is not None:
             out.fault(f"{path}.endPort", "needs a port by number")
-        return _named(port, f"{path}.port", out, ())
+        return _named(port, f"{path}.port", out, (protocol,))
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         out.fault(f"{path}.port", f"{port!r} is not a number from 1 to 65535")
         return []
@@ -128,13 +127,10 @@ def _kubernetes_port(value: Any, path: str, out: Findings) -> list[Ports]:
     return [ports_of(protocol, port, end)]
 
 
-def _named(text: str, path: str, out: Findings, stand_in: tuple[int, ...]) -> list[Ports]:
-    """A named port: nothing, or where denied (*stand_in*) every port of the protocol."""
-    if _NAME.fullmatch(text):
-        out.gap(path, _NAMED)
-    else:
+def _named(text: str, path: str, out: Findings, protocols: tuple[int, ...]) -> list[Ports]:
+    if not _NAME.fullmatch(text):
         out.fault(path, f"{text!r} is neither a number from 0 to 65535 nor a port name")
-    return [Ports(protocol) for protocol in stand_in]
+    return [Ports(protocol, name=text.lower()) for protocol in protocols]
 
 
 def icmp_list(value: Any, path: str, out: Findings) -> list[Ports]:

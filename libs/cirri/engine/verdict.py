@@ -7,7 +7,9 @@ from typing import Literal, NamedTuple
 
 from cirri.engine.entries import ANYBODY, PORT_BITS, EntryKey, EntryValue
 
-Cause = Literal["allow-rule", "deny-rule", "default-deny", "not-enforced"]
+Cause = Literal["allow-rule", "deny-rule", "default-deny", "not-enforced", "auth-required", "no-proxy"]
+"""``auth-required``: the two ends have not authenticated each other; ``no-proxy``: a rule sends it to a
+proxy that there is not."""
 
 
 class Verdict(NamedTuple):
@@ -21,6 +23,8 @@ class Verdict(NamedTuple):
     match: int = 0
     """How it matched, as flow events say it: 0 none, 1 identity, 2 identity and port, 3 port, 4 anything,
     5 identity and protocol, 6 protocol."""
+    redirect: str = ""
+    """The kind of proxy that it is sent to, if it may pass that far."""
 
 
 def verdict(
@@ -31,8 +35,13 @@ def verdict(
     port: int = 0,
     *,
     enforced: bool = True,
+    proxies: bool = False,
 ) -> Verdict:
-    """What becomes of a new connection with identity *peer*; *port* is the destination's or the ICMP type."""
+    """What becomes of a new connection with identity *peer*; *port* is the destination's or the ICMP type.
+
+    With *proxies* every proxy that an entry wants is taken to be there, as is right where rules are
+    asked and not a kernel.
+    """
     found = [
         best for identity in dict.fromkeys((peer, ANYBODY))
         if (best := longest(entries, identity, direction, protocol, port))
@@ -40,13 +49,15 @@ def verdict(
     for key, value in found:
         if value.deny:
             return Verdict(False, "deny-rule", value.rule, 0, match_class(key))
-    if not enforced:
-        return Verdict(True, "not-enforced")
     if not found:
-        return Verdict(False, "default-deny")
+        return Verdict(False, "default-deny") if enforced else Verdict(True, "not-enforced")
     # max keeps the first of equals: the peer's own entry.
     key, value = max(found, key=lambda one: (one[1].priority, one[0].length))
-    return Verdict(True, "allow-rule", value.rule, value.proxy_port, match_class(key))
+    if value.auth:
+        return Verdict(False, "auth-required", value.rule, 0, match_class(key))
+    if value.priority and not value.proxy_port and not proxies:
+        return Verdict(False, "no-proxy", value.rule, 0, match_class(key), value.redirect)
+    return Verdict(True, "allow-rule", value.rule, value.proxy_port, match_class(key), value.redirect)
 
 
 def longest(
