@@ -101,6 +101,10 @@ def _words(world: World, one: Side) -> str:
             return f"denied{by}"
         case "not-enforced":
             return "not enforced"
+        case "auth-required":
+            return f"both ends must authenticate{by}"
+        case "no-proxy":
+            return f"no {one.verdict.redirect} proxy is there, which is asked for{by}"
         case "default-deny":
             policies = _about(world, one)
             return f"no rule{f' of {some(policies)}' if policies else ''} allows it (default deny)"

@@ -81,6 +81,6 @@ def halves(world: World, who: Sequence[Party], ports: Iterable[Port]) -> Iterato
             protocol=PROTOCOL_NAMES[port.protocol],
             verdict="allow" if one.allowed else "deny",
             cause=one.verdict.cause,
-            redirect="none",
+            redirect=one.verdict.redirect or "none",
             rule=origin_text(one.rule) if one.rule is not None else "",
         )

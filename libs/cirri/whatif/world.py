@@ -102,7 +102,13 @@ class World:
             if asked[0] not in self._entries:
                 self._entries[asked[0]] = entries(policy, self._sets)
             found = self._verdicts[asked] = verdict(
-                self._entries[asked[0]], asked[2], direction, protocol, port, enforced=half.enforced
+                self._entries[asked[0]],
+                asked[2],
+                direction,
+                protocol,
+                port,
+                enforced=half.enforced,
+                proxies=True,
             )
         return found
 
