@@ -6,6 +6,8 @@ from msgspec import Struct, field
 
 from cirri.model.bucket import Bucket, token
 
+AUDIT_MODE = "policy.cirri.io/audit-mode"
+"""Annotation of a policy object; ``enabled``: what it would drop passes and is reported."""
 CONFIRM_BY = "cirri.io/confirm-by"
 """Annotation of a policy object that is provisional: RFC 3339, UTC; the ``kubernetes`` service alone writes
 it, and undoes the object unless a person confirms it by then."""
