@@ -96,7 +96,8 @@ def _words(world: World, one: Side) -> str:
     by = f" by {origin_text(one.rule)}" if one.rule is not None else ""
     match one.verdict.cause:
         case "allow-rule":
-            return f"allowed{by}"
+            through = f" through the {one.verdict.redirect} proxy" if one.verdict.redirect else ""
+            return f"allowed{through}{by}"
         case "deny-rule":
             return f"denied{by}"
         case "not-enforced":

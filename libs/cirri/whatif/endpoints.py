@@ -119,8 +119,8 @@ def party(entry: Mapping[str, Any], setting: Setting, *, name: str = "") -> Part
     found = frozenset(str(one) for one in labels if one.source != K8S) | ports
     found |= setting.filter.relevant(str(one) for one in labels if one.source == K8S)
     if reserved & NODES and address:
-        found |= {f"{CIDR}:{prefix_key(ip_network(address))}"} if setting.by_cidr else set()
-        found |= {Reserved.KUBE_APISERVER.label} if address in setting.api_servers else set()
+        found |= {f"{CIDR}:{prefix_key(ip_network(address))}"} if setting.config.nodes_by_cidr else set()
+        found |= {Reserved.KUBE_APISERVER.label} if str(address) in setting.api_servers else set()
     return Party(name, found, _role(reserved), addresses=known)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cirri.manifests import Document
 from cirri.model import Resource
 from cirri.whatif.party import Party, Setting, in_host_network
-from cirri.whatif.sources import configuration, sources
+from cirri.whatif.sources import sources
 from cirri.whatif.world import World
 
 
@@ -30,11 +30,9 @@ def load(
 
     *config* replaces keys of the configuration.  Raises a CirriError with everything that is wrong.
     """
-    found, warnings = sources(files, inline)
-    data, odd = configuration(found)
-    setting = Setting.of(found, {**data, **config})
+    found, data, warnings = sources(files, inline, config)
+    setting = Setting.of(found, data)
     world = World(found, setting, more(found, setting))
-    on_nodes = in_host_network(found)
-    if on_nodes:
-        odd.append(f"left out, to policies they are their node: {', '.join(on_nodes)} (hostNetwork)")
-    return Loaded(world, found, warnings + odd)
+    if on_nodes := in_host_network(found):
+        warnings.append(f"left out, to policies they are their node: {', '.join(on_nodes)} (hostNetwork)")
+    return Loaded(world, found, warnings)

@@ -10,12 +10,12 @@ from msgspec import Struct
 
 from cirri.engine import EGRESS, INGRESS
 from cirri.engine.ports import PROTOCOL_NAMES
-from cirri.engine.verdict import Cause
-from cirri.whatif.ask import DIRECTIONS, Port, origin_text, reason, side, sides
+from cirri.whatif.ask import DIRECTIONS, Port, Side, origin_text, reason, side, sides
 from cirri.whatif.party import Party
 from cirri.whatif.world import World
 
 Answer = Literal["allow", "deny"]
+Cause = Literal["allow-rule", "deny-rule", "default-deny", "not-enforced"]
 
 TO_ITSELF = "what it sends to itself does not meet policy"
 UNASKED = "neither side is under policy here"
@@ -43,6 +43,7 @@ class Half(Struct, frozen=True, kw_only=True):
     protocol: str
     verdict: Answer
     cause: Cause
+    """What decided; a rule that asks for authentication, which nobody can give, allows and yet denies."""
     redirect: str
     """The proxy that the connection is sent to; ``none``."""
     rule: str
@@ -80,7 +81,15 @@ def halves(world: World, who: Sequence[Party], ports: Iterable[Port]) -> Iterato
             port=port.number,
             protocol=PROTOCOL_NAMES[port.protocol],
             verdict="allow" if one.allowed else "deny",
-            cause=one.verdict.cause,
+            cause=_cause(one),
             redirect=one.verdict.redirect or "none",
             rule=origin_text(one.rule) if one.rule is not None else "",
         )
+
+
+def _cause(one: Side) -> Cause:
+    match one.verdict.cause:
+        case "deny-rule" | "default-deny" | "not-enforced" as cause:
+            return cause
+        case "allow-rule" | "auth-required" | "no-proxy":
+            return "allow-rule"

@@ -8,15 +8,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal, NamedTuple
 
 from cirri.engine import EngineConfig
-from cirri.labels import LabelFilter, node_labels, pod_labels
+from cirri.labels import LabelFilter, api_server_addresses, node_labels, pod_labels
 from cirri.model import Resource
 from cirri.whatif.sources import TEMPLATES
 
 Address = IPv4Address | IPv6Address
 Role = Literal["endpoint", "node", "peer"]
-
-API_SERVICE = ("default", "kubernetes")
-"""Namespace and name of the Service whose EndpointSlices have the addresses of API servers."""
 
 
 class Party(NamedTuple):
@@ -45,14 +42,9 @@ class Setting:
 
     config: EngineConfig = field(default_factory=EngineConfig)
     filter: LabelFilter = field(default_factory=LabelFilter.parse)
-    by_cidr: bool = False
-    """Prefixes may select nodes."""
-    by_labels: bool = False
-    """Policies may select remote nodes by their labels."""
-    host_firewall: bool = False
-    """Nodes are under policy themselves."""
     namespaces: Mapping[str, Resource] = field(default_factory=dict)
-    api_servers: frozenset[Address] = frozenset()
+    api_servers: frozenset[str] = frozenset()
+    """Addresses of the API server."""
 
     @classmethod
     def of(cls, resources: Sequence[Resource], data: Mapping[str, str]) -> Setting:
@@ -60,11 +52,8 @@ class Setting:
         return cls(
             EngineConfig.of(data),
             LabelFilter.parse(data.get("labels", "").split()),
-            "nodes" in data.get("policy-cidr-match-mode", "").split(","),
-            data.get("enable-node-selector-labels") == "true",
-            data.get("enable-host-firewall") == "true",
             {one.name: one for one in resources if one.kind == "Namespace"},
-            frozenset(_api_servers(resources)),
+            api_server_addresses(one for one in resources if one.kind == "EndpointSlice"),
         )
 
 
@@ -128,9 +117,9 @@ def _node(node: Resource, setting: Setting) -> Party:
         node,
         map(str, addresses),
         setting.filter,
-        by_cidr=setting.by_cidr,
-        by_labels=setting.by_labels,
-        api_server=not setting.api_servers.isdisjoint(addresses),
+        by_cidr=setting.config.nodes_by_cidr,
+        by_labels=setting.config.nodes_by_labels,
+        api_server=not setting.api_servers.isdisjoint(map(str, addresses)),
     )
     return Party(f"node:{node.name}", found.host, "node", found.remote, node.name, addresses=addresses)
 
@@ -149,12 +138,3 @@ def _addresses(texts: Iterable[Any]) -> tuple[Address, ...]:
 def _owners(resource: Resource) -> Iterator[tuple[str, str]]:
     for owner in (resource.manifest.get("metadata") or {}).get("ownerReferences") or ():
         yield owner["kind"], owner["name"]
-
-
-def _api_servers(resources: Iterable[Resource]) -> Iterator[Address]:
-    for one in resources:
-        labels = (one.manifest.get("metadata") or {}).get("labels") or {}
-        named = (one.namespace, labels.get("kubernetes.io/service-name", ""))
-        if one.kind == "EndpointSlice" and named == API_SERVICE:
-            for endpoint in one.manifest.get("endpoints") or ():
-                yield from _addresses(endpoint.get("addresses") or ())

@@ -21,7 +21,7 @@ from cirri.whatif.services import NoBackend, NoService, addresses, backends, ser
 from cirri.whatif.suite import Case, Flow, Suite
 from cirri.whatif.world import World
 
-PASSES = {"allow", "redirect"}
+PASSES = {"direct", "redirect"}
 DROPPED = {"default-deny", "deny-rule", "auth-required"}
 
 
@@ -109,7 +109,9 @@ def _outcome(world: World, source: Party, target: Party, port: Port) -> Outcome:
     asked = sides(world, source, target, port)
     says = [f"{one.subject.name}: {reason(world, one)}" for one in asked]
     denied = [one for one in asked if not one.allowed]
-    return Outcome(denied[0].verdict.cause if denied else "allow", says)
+    if denied:
+        return Outcome(denied[0].verdict.cause, says)
+    return Outcome("redirect" if any(one.verdict.redirect for one in asked) else "direct", says)
 
 
 def _party(who: Any, world: World) -> Party:

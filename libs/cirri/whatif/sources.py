@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from cirri.engine.parse import faults
+from cirri.engine import EngineConfig, InvalidConfig, faults
+from cirri.engine.config import PERMISSIVE
 from cirri.manifests import DEFAULT_NAMESPACE, KINDS, POLICY_KINDS, Document, ManifestError, Path, check_all
 from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE
 from cirri.manifests.documents import read
@@ -34,20 +35,28 @@ class Sources(NamedTuple):
     """What files hold."""
 
     resources: list[Resource]
+    data: dict[str, str]
+    """The configuration."""
     warnings: list[str]
     """One sentence each."""
 
 
-def sources(paths: Iterable[str], inline: Iterable[Document] = ()) -> Sources:
-    """The objects of *paths* and *inline*.  Raises :class:`ManifestError` with everything that is wrong.
+def sources(
+    paths: Iterable[str], inline: Iterable[Document] = (), config: Mapping[str, str] | None = None
+) -> Sources:
+    """The objects of *paths* and *inline*; *config* replaces keys of the configuration among them.
 
     Kinds that no policy depends on are left out with a warning; so that nothing is left out by
-    mistake, a kind that is or looks like one of policy must be right.
+    mistake, a kind that is or looks like one of policy must be right.  Raises :class:`ManifestError`
+    with everything that is wrong, else InvalidConfig.
     """
     documents, problems = read(paths)
+    documents += inline
+    data, warnings = _configuration(documents)
+    data |= config or {}
     known, others = [], Counter[str]()
     found: list[Resource] = []
-    for document in [*documents, *inline]:
+    for document in documents:
         kind = _kind(document)
         if not kind or kind in KINDS or _of_policy(kind):
             known.append(document)
@@ -55,28 +64,41 @@ def sources(paths: Iterable[str], inline: Iterable[Document] = ()) -> Sources:
             found += _workload(document, kind, problems)
         elif kind not in SILENT:
             others[kind] += 1
+    wrong_config: InvalidConfig | None = None
     try:
-        found += check_all(known, unsupported=faults)
+        engine = EngineConfig.of(data)
+    except InvalidConfig as error:
+        wrong_config, engine = error, PERMISSIVE
+    try:
+        found += check_all(known, unsupported=lambda resource: faults(resource, engine))
     except ManifestError as error:
         problems += error.problems
     if problems:
         raise ManifestError(problems)
-    warnings = [f"left out, policy does not read {_counted(others)}"] if others else []
-    return Sources(found, warnings)
+    if wrong_config is not None:
+        raise wrong_config
+    if others:
+        warnings.append(f"left out, policy does not read {_counted(others)}")
+    return Sources(found, data, warnings)
 
 
-def configuration(resources: Iterable[Resource]) -> tuple[dict[str, str], list[str]]:
-    """Data of ConfigMap ``cirri-config``, and what is odd about where it stands."""
-    found = [one for one in resources if (one.kind, one.name) == ("ConfigMap", CONFIG_NAME)]
-    found.sort(key=lambda one: one.namespace != CONFIG_NAMESPACE)
+def _configuration(documents: Iterable[Document]) -> tuple[dict[str, str], list[str]]:
+    """Data of ConfigMap ``cirri-config`` as it is written, and what is odd about where it stands."""
+    found: list[tuple[str, dict[str, str]]] = []
+    for one in documents:
+        metadata = one.manifest.get("metadata") if _kind(one) == "ConfigMap" else None
+        if isinstance(metadata, dict) and metadata.get("name") == CONFIG_NAME:
+            namespace, data = metadata.get("namespace") or DEFAULT_NAMESPACE, one.manifest.get("data")
+            texts = data.items() if isinstance(data, dict) else ()
+            found.append((str(namespace), {str(key): str(value) for key, value in texts}))
+    found.sort(key=lambda one: one[0] != CONFIG_NAMESPACE)
     if not found:
         return {}, []
-    config = found[0]
-    data = {str(key): str(value) for key, value in (config.manifest.get("data") or {}).items()}
-    if config.namespace == CONFIG_NAMESPACE:
+    namespace, data = found[0]
+    if namespace == CONFIG_NAMESPACE:
         return data, []
     says = f"is taken for the configuration; on a cluster it counts in namespace {CONFIG_NAMESPACE} only"
-    return data, [f"ConfigMap {config.namespace}/{config.name} {says}"]
+    return data, [f"ConfigMap {namespace}/{CONFIG_NAME} {says}"]
 
 
 def _kind(document: Document) -> str:

@@ -29,6 +29,7 @@ from cirri.whatif.endpoints import ENTRIES, UNNAMED
 
 EXPECT = {
     "allow": "it passes, through a proxy or not",
+    "direct": "it passes, through no proxy",
     "redirect": "it passes, through a proxy",
     "deny": "it is dropped",
     "default-deny": "it is dropped, because no rule allows it",

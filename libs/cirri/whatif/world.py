@@ -13,13 +13,13 @@ from cirri.errors import CirriError
 from cirri.labels import (
     RESERVED_LABELS,
     Reserved,
+    api_server_labels,
     canonical,
     prefix_labels,
     probes,
     reserved_number,
     world_label,
 )
-from cirri.labels.prefixes import Network
 from cirri.model import Direction, Origin, Resource, SubjectPolicy
 from cirri.whatif.party import Address, Party, Setting, parties
 
@@ -67,6 +67,7 @@ class World:
                 self._identity(one.remote or one.labels)
         self.compiler.flush()
         self._prefixes = {ip_network(text) for one in self.compiler.sets.values() for text in one.prefixes}
+        """What policies tell apart: addresses with the same longest one have one identity."""
         for prefix in self._prefixes:
             self._identity(frozenset(prefix_labels(prefix)))
         for one in self.parties.values():
@@ -80,7 +81,7 @@ class World:
 
     def has_policy(self, party: Party) -> bool:
         """Whether *party* is under policy itself, and not only somebody's peer."""
-        return party.role == "endpoint" or (party.role == "node" and self.setting.host_firewall)
+        return party.role == "endpoint" or (party.role == "node" and self.setting.config.host_firewall)
 
     def number(self, party: Party, by: Party | None = None) -> int:
         """The identity of *party*, in the eyes of *by*: a node is another to its own pods."""
@@ -130,14 +131,10 @@ class World:
 
     def _outside(self, labels: frozenset[str], address: Address) -> frozenset[str]:
         """Labels of *address*: those of the longest prefix that a policy names; an API server has its own."""
-        api_server = address in self.setting.api_servers or Reserved.KUBE_APISERVER.label in labels
-        if api_server:
-            labels |= {Reserved.KUBE_APISERVER.label}
-        length = address.max_prefixlen
-        covering: Iterator[Network] = (
-            ip_network((address, bits), strict=False) for bits in range(length, 0, -1)
-        )
-        found = next((one for one in covering if api_server or one in self._prefixes), None)
+        if str(address) in self.setting.api_servers or Reserved.KUBE_APISERVER.label in labels:
+            return labels | frozenset(api_server_labels(str(address)))
+        covering = (ip_network((address, bits), strict=False) for bits in range(address.max_prefixlen, 0, -1))
+        found = next((one for one in covering if one in self._prefixes), None)
         return labels | frozenset(prefix_labels(found)) if found is not None else labels
 
     def _identity(self, labels: frozenset[str]) -> int:
