@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pyroaring import BitMap
 
 from cirri.engine import EGRESS, INGRESS, EntryKey, EntryValue, entries, plan, verdict
 from cirri.engine.entries import ANYBODY, prefixes
 from cirri.engine.verdict import match_class
 from cirri.model import Direction, Rule, SubjectPolicy
+from cirri.model.policy import Auth
 
 SETS = {"a": BitMap([300, 301]), "b": BitMap([301, 302])}
 
@@ -51,6 +53,15 @@ def policy(*rules: Rule, enforced: bool = True) -> SubjectPolicy:
 
 def allow(selector: str, protocol: int = 0, port: int = 0, end_port: int = 0, *, rule: int = 1) -> Rule:
     return Rule(selector=selector, protocol=protocol, port=port, end_port=end_port, origins=(rule,))
+
+
+def http(selector: str, port: int, end_port: int = 0, *, rule: int = 5, priority: int = 27) -> Rule:
+    one = allow(selector, 6, port, end_port, rule=rule)
+    return replace(one, redirect="http", priority=priority)
+
+
+def auth(rule: Rule, mode: Auth) -> Rule:
+    return replace(rule, auth=mode)
 
 
 def deny(selector: str, protocol: int = 0, port: int = 0, *, rule: int = 9) -> Rule:
@@ -103,6 +114,145 @@ def test_entries(subject: SubjectPolicy, expected: dict[EntryKey, tuple[int, boo
     assert entries(subject, SETS) == {k: EntryValue(*value) for k, value in expected.items()}
 
 
+PROXY = EntryValue(5, priority=27, redirect="http")
+AUTH = EntryValue(1, auth=True)
+
+# Section 15.1 with redirects, section 20
+PROXIES: dict[str, tuple[SubjectPolicy, dict[EntryKey, EntryValue]]] = {
+    "redirect": (policy(http("", 80)), {key(ANYBODY, 6, 80, 16): PROXY}),
+    "denied-before-the-proxy": (
+        policy(http("", 80), deny("", 6, 80)),
+        {key(ANYBODY, 6, 80, 16): EntryValue(9, deny=True)},
+    ),
+    "two-selectors-one-peer-the-stronger-redirect": (
+        policy(http("a", 80), http("b", 80, rule=4, priority=7), allow("b", 6, 80, rule=1)),
+        {
+            key(300, 6, 80, 16): PROXY,
+            key(301, 6, 80, 16): PROXY,
+            key(302, 6, 80, 16): EntryValue(4, priority=7, redirect="http"),
+        },
+    ),
+    "a-redirect-removes-what-it-covers-of-the-same-peer": (
+        policy(http("", 80, 83), allow("", 6, 81)),
+        {key(ANYBODY, 6, 80, 14): PROXY},
+    ),
+    "and-of-others-if-it-is-for-anybody": (policy(http("", 80), allow("a", 6, 80)), {
+        key(ANYBODY, 6, 80, 16): PROXY}),
+    "not-a-stronger-one": (
+        policy(http("", 80, 83), http("", 81, rule=6, priority=28)),
+        {
+            key(ANYBODY, 6, 80, 14): PROXY,
+            key(ANYBODY, 6, 81, 16): EntryValue(6, priority=28, redirect="http"),
+        },
+    ),
+    "not-what-is-broader": (
+        policy(http("", 80), allow("", 6)),
+        {key(ANYBODY, 6, 80, 16): PROXY, key(ANYBODY, 6): EntryValue(1)},
+    ),
+    "not-what-another-peer-may": (
+        policy(http("a", 80), allow("", 6, 80)),
+        {key(ANYBODY, 6, 80, 16): EntryValue(1), key(300, 6, 80, 16): PROXY, key(301, 6, 80, 16): PROXY},
+    ),
+    "not-enforced-keeps-redirects": (policy(http("", 80), enforced=False), {key(ANYBODY, 6, 80, 16): PROXY}),
+    "not-enforced-keeps-authentication": (
+        policy(auth(allow("", 6, 80), "required"), enforced=False),
+        {key(ANYBODY, 6, 80, 16): AUTH},
+    ),
+    "auth": (policy(auth(allow("", 6, 80), "required")), {key(ANYBODY, 6, 80, 16): AUTH}),
+    "auth-always-fails": (policy(auth(allow(""), "test-always-fail")), {key(ANYBODY): AUTH}),
+    "auth-disabled": (policy(auth(allow("", 6, 80), "disabled")), {key(ANYBODY, 6, 80, 16): EntryValue(1)}),
+    "auth-is-inherited-from-the-next-broader": (
+        policy(auth(allow("", rule=2), "required"), allow("", 6), http("", 80)),
+        {
+            key(ANYBODY): EntryValue(2, auth=True),
+            key(ANYBODY, 6): AUTH,
+            key(ANYBODY, 6, 80, 16): PROXY._replace(auth=True),
+        },
+    ),
+    "disabled-ends-the-inheritance": (
+        policy(auth(allow("", rule=2), "required"), auth(allow("", 6), "disabled"), http("", 80)),
+        {
+            key(ANYBODY): EntryValue(2, auth=True),
+            key(ANYBODY, 6): EntryValue(1),
+            key(ANYBODY, 6, 80, 16): PROXY,
+        },
+    ),
+    "of-two-that-say-it-the-stricter": (
+        policy(auth(allow("a"), "disabled"), auth(allow("b", rule=2), "required")),
+        {key(300): EntryValue(1), key(301): AUTH, key(302): EntryValue(2, auth=True)},
+    ),
+    "what-says-it-beats-what-does-not": (
+        policy(auth(allow("a", 6, 80), "required"), http("b", 80)),
+        {
+            key(300, 6, 80, 16): AUTH,
+            key(301, 6, 80, 16): PROXY._replace(auth=True),
+            key(302, 6, 80, 16): PROXY,
+        },
+    ),
+    "a-peer-inherits-from-anybody": (
+        policy(auth(allow("", rule=2), "required"), allow("a", 6, 80)),
+        {
+            key(ANYBODY): EntryValue(2, auth=True),
+            **{
+                key(peer, *rest): value
+                for peer in (300, 301)
+                for rest, value in (((), EntryValue(2, auth=True)), ((6, 80, 16), AUTH))
+            },
+        },
+    ),
+    "anybody-inherits-from-the-peer": (
+        policy(auth(allow("a", rule=2), "required"), allow("", 6, 80)),
+        {
+            key(ANYBODY, 6, 80, 16): EntryValue(1),
+            **{
+                key(peer, *rest): value
+                for peer in (300, 301)
+                for rest, value in (((), EntryValue(2, auth=True)), ((6, 80, 16), AUTH))
+            },
+        },
+    ),
+    "a-peer-that-says-disabled-inherits-nothing": (
+        policy(auth(allow("", rule=2), "required"), auth(allow("a", 6, 80), "disabled")),
+        {
+            key(ANYBODY): EntryValue(2, auth=True),
+            **{
+                key(peer, *rest): value
+                for peer in (300, 301)
+                for rest, value in (((), EntryValue(2, auth=True)), ((6, 80, 16), EntryValue(1)))
+            },
+        },
+    ),
+    "a-hole-stays-a-hole": (
+        policy(auth(allow("", rule=2), "required"), allow("a", 6), deny("a", 6, 80)),
+        {
+            key(ANYBODY): EntryValue(2, auth=True),
+            **{
+                key(peer, *rest): value
+                for peer in (300, 301)
+                for rest, value in (
+                    ((), EntryValue(2, auth=True)),
+                    ((6,), AUTH),
+                    ((6, 80, 16), EntryValue(9, deny=True)),
+                )
+            },
+        },
+    ),
+    "who-has-only-denies-needs-nothing-more": (
+        policy(auth(allow("", rule=2), "required"), deny("a", 6, 80)),
+        {
+            key(ANYBODY): EntryValue(2, auth=True),
+            key(300, 6, 80, 16): EntryValue(9, deny=True),
+            key(301, 6, 80, 16): EntryValue(9, deny=True),
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("subject", "expected"), PROXIES.values(), ids=PROXIES.keys())
+def test_proxies_and_authentication(subject: SubjectPolicy, expected: dict[EntryKey, EntryValue]) -> None:
+    assert entries(subject, SETS) == expected
+
+
 def test_a_missing_selector_is_an_error() -> None:
     with pytest.raises(KeyError):
         entries(policy(allow("zzz")), SETS)
@@ -129,16 +279,33 @@ def test_match_class(one: EntryKey, number: int) -> None:
     assert match_class(one) == number
 
 
+PORTS = [(0, 0, 0), (6, 0, 0), (6, 80, 0), (6, 80, 83), (17, 53, 0)]
+PRIORITY = {0: "", 7: "dns", 27: "http", 100: "listener"}
+MODES = ["", "", "disabled", "required"]
+
+
+def rule(
+    denied: bool, selector: str, ports: tuple[int, int, int], cookie: int, priority: int, mode: Auth
+) -> Rule:
+    protocol, port, end_port = ports
+    plain = Rule(selector=selector, protocol=protocol, port=port, end_port=end_port, origins=(cookie,))
+    if denied:
+        return replace(plain, deny=True)
+    if not port:
+        return replace(plain, auth=mode)
+    return replace(plain, priority=priority, redirect=PRIORITY[priority], auth=mode)
+
+
 RULE = st.builds(
-    lambda deny, selector, ports, rule: Rule(
-        selector=selector, deny=deny, origins=(rule,), protocol=ports[0], port=ports[1], end_port=ports[2]
-    ),
-    st.booleans(),
+    rule,
+    st.sampled_from([False, False, False, True]),
     st.sampled_from(["", "a", "b"]),
-    st.sampled_from([(0, 0, 0), (6, 0, 0), (6, 80, 0), (6, 80, 83), (17, 53, 0)]),
+    st.sampled_from(PORTS),
     st.integers(1, 3),
+    st.sampled_from([0, 0, 7, 27, 100]),
+    st.sampled_from(MODES),
 )
-POLICY = st.lists(RULE, max_size=5).map(lambda rules: policy(*rules))
+POLICY = st.lists(RULE, max_size=6).map(lambda rules: policy(*rules))
 PACKETS = [
     (peer, protocol, port)
     for peer in (0, 300, 301, 302)
@@ -146,8 +313,48 @@ PACKETS = [
 ]
 
 
-def verdicts(found: Any) -> list[bool]:
-    return [verdict(found, peer, INGRESS, protocol, port).allowed for peer, protocol, port in PACKETS]
+def verdicts(found: Any) -> list[tuple[bool, str, str]]:
+    said = (verdict(found, peer, INGRESS, protocol, port, proxies=True) for peer, protocol, port in PACKETS)
+    return [(one.allowed, one.cause, one.redirect) for one in said]
+
+
+def closeness(one: Rule, protocol: int, port: int) -> int | None:
+    """How closely *one* covers a packet: 0 any protocol, 8 one, more for smaller blocks; None: not at all."""
+    if not one.protocol:
+        return 0
+    if one.protocol != protocol:
+        return None
+    if not one.port:
+        return 8
+    for first, bits in prefixes(one.port, max(one.port, one.end_port)):
+        if first <= port < first + (1 << (16 - bits)):
+            return 8 + bits
+    return None
+
+
+@given(POLICY)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_any_covering_deny_else_the_strongest_redirect_else_the_most_specific(subject: SubjectPolicy) -> None:
+    """The sentence of section 15.2 and the table of entries say the same of every packet."""
+    found = entries(subject, SETS)
+    for peer, protocol, port in PACKETS:
+        got = verdict(found, peer, INGRESS, protocol, port, proxies=True)
+        hits = [
+            (one.deny, one.priority, close, bool(one.selector), -one.origins[0], one.redirect)
+            for one in subject.ingress.rules
+            if (not one.selector or peer in SETS[one.selector])
+            and (close := closeness(one, protocol, port)) is not None
+        ]
+        if not hits:
+            assert got.cause == "default-deny"
+            continue
+        denied, *_, cookie, redirect = max(hits)
+        if denied:
+            assert got.cause == "deny-rule"
+        else:
+            assert got.cause in {"allow-rule", "auth-required"}
+            assert got.rule == -cookie
+            assert not got.allowed or got.redirect == redirect
 
 
 @given(POLICY, POLICY)
@@ -192,6 +399,14 @@ def test_what_covers_less_is_put_first() -> None:
     wide, hole = key(300), key(300, 6, 80, 16)
     change = plan({}, {wide: EntryValue(1), hole: EntryValue(9, deny=True)})
     assert (change.in_place, list(change.put)) == (True, [hole, wide])
+
+
+def test_a_proxy_by_another_name_is_no_change() -> None:
+    """The kernel does not store the name."""
+    peer = key(300)
+    assert plan({peer: PROXY._replace(redirect="")}, {peer: PROXY}).put == {}
+    assert plan({peer: EntryValue(5)}, {peer: PROXY}).put == {peer: PROXY}
+    assert plan({peer: EntryValue(1)}, {peer: AUTH}).put == {peer: AUTH}
 
 
 def test_directions_are_apart() -> None:

@@ -8,6 +8,7 @@ import pytest
 from cirri.engine import EngineConfig, InvalidPolicy, faults, rules, unsupported
 from cirri.engine.rule import PLAIN, Payload, Term
 from cirri.model import Resource
+from cirri.model.policy import Auth
 from cirri.testing.policies import policies
 
 CNP = "spec: {endpointSelector: {}, DIRECTION: [RULE]}"
@@ -131,7 +132,7 @@ def test_a_cluster_wide_policy_has_secrets_in_default_and_cluster_wide_listeners
 
 
 @pytest.mark.parametrize("mode", ["disabled", "required", "test-always-fail"])
-def test_authentication_is_of_every_port(mode: str) -> None:
+def test_authentication_is_of_every_port(mode: Auth) -> None:
     rule = f"toEntities: [all], authentication: {{mode: {mode}}}"
     two = f"{rule}, toPorts: [{{PORTS}}, {{PORTS, rules: {{http: [{{}}]}}}}]"
     assert [term.payload for term in terms(policy(rule))] == [Payload(auth=mode)]
