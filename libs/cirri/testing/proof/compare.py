@@ -1,0 +1,140 @@
+"""One question put to several readings, and the smallest world in which they differ."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+import yaml
+
+from cirri.errors import CirriError
+from cirri.testing.oracle import Answer, World
+from cirri.testing.proof.worlds import HEALTH_AND_INIT, HERE, Case
+
+
+class Asked(Protocol):
+    """A reading of a world."""
+
+    def ask(
+        self, subject: str, direction: str, peer: str, protocol: int, port: int, *, audit: bool = False
+    ) -> Answer:
+        """What the policy of *subject* alone says; with *audit*, if objects in audit mode were in force."""
+        ...
+
+
+class Side(NamedTuple):
+    """What one end's policy says."""
+
+    direction: str
+    answer: Answer
+    tried: Answer
+    """What it would be if objects in audit mode were in force."""
+
+    def __str__(self) -> str:
+        text = f"{self.direction} {self.answer}"
+        return text if self.tried == self.answer else f"{text} (audit: {self.tried})"
+
+
+Sides = tuple[Side, ...]
+
+
+def local(world: World, party: str) -> bool:
+    """Whether the policy of *party* is asked on this node."""
+    if party in world.pods:
+        return world.pods[party].node == HERE
+    return party == f"node:{HERE}" or party in HEALTH_AND_INIT
+
+
+def sides(reading: Asked, world: World, case: Case) -> Sides:
+    """What both ends' policies say, as far as they are asked: first the source's, and if that
+    allows it the target's."""
+    found: list[Side] = []
+    protocol, port = case.protocol, case.port
+    for subject, direction, peer in (
+        (case.source, "egress", case.target),
+        (case.target, "ingress", case.source),
+    ):
+        if local(world, subject) and not (found and found[0].answer.verdict != "allow"):
+            answer = reading.ask(subject, direction, peer, protocol, port)
+            tried = reading.ask(subject, direction, peer, protocol, port, audit=True)
+            found.append(Side(direction, answer, tried))
+    return tuple(found)
+
+
+def fate(found: Sides) -> str:
+    """What becomes of the packet in a kernel without proxies, and what is reported of it."""
+    audited = ""
+    for side in found:
+        if side.answer.verdict != "allow":
+            return f"{side.direction} {side.answer.verdict}{audited}"
+        if side.answer.redirect:
+            return f"{side.direction} proxy{audited}"
+        if side.tried.verdict != "allow":
+            audited += f", audited {side.direction} {side.tried.verdict}"
+    return f"allow{audited}"
+
+
+Differs = Callable[[World, Case], bool]
+
+
+def minimal(world: World, case: Case, differs: Differs) -> World:
+    """The smallest world found for which *differs* still holds of *case*: things are left out one by one."""
+
+    def still(candidate: World) -> bool:
+        try:
+            return differs(candidate, case)
+        except (AssertionError, CirriError, LookupError, TypeError, ValueError):
+            return False  # what is left means nothing
+
+    while True:
+        smaller = next((each for each in _smaller_worlds(world, case) if still(each)), None)
+        if smaller is None:
+            return world
+        world = smaller
+
+
+def _smaller_worlds(world: World, case: Case) -> Iterator[World]:
+    manifests = world.manifests
+    for index in range(len(manifests)):
+        yield replace(world, manifests=manifests[:index] + manifests[index + 1 :])
+    if world.api_servers:
+        yield replace(world, api_servers=())
+    for name in world.pods.keys() - set(case[:2]):
+        yield replace(world, pods={key: pod for key, pod in world.pods.items() if key != name})
+    for name, node in world.nodes.items():
+        if node.api_server:
+            yield replace(world, nodes={**world.nodes, name: node._replace(api_server=False)})
+    for key in world.config:
+        yield replace(world, config={name: value for name, value in world.config.items() if name != key})
+    for index, one in enumerate(manifests):
+        for each in _smaller({key: value for key, value in one.items() if key not in {"kind", "metadata"}}):
+            kept = {"kind": one["kind"], "metadata": one["metadata"], **each}
+            yield replace(world, manifests=(*manifests[:index], kept, *manifests[index + 1 :]))
+
+
+def _smaller(value: Any) -> Iterator[Any]:
+    """*value* without one of its parts."""
+    if isinstance(value, dict):
+        for key in value:
+            yield {name: each for name, each in value.items() if name != key}
+        for key, part in value.items():
+            for each in _smaller(part):
+                yield {**value, key: each}
+    elif isinstance(value, list):
+        for index in range(len(value)):
+            yield value[:index] + value[index + 1 :]
+        for index, part in enumerate(value):
+            for each in _smaller(part):
+                yield [*value[:index], each, *value[index + 1 :]]
+
+
+def reproduction(seed: int, world: World, case: Case, answers: Mapping[str, object]) -> str:
+    """All that is needed to see a difference again."""
+    parties = {name: world.pods[name]._asdict() for name in case[:2] if name in world.pods}
+    lines = [f"seed {seed}: {case}"]
+    lines += [f"  {reading:8} {answer}" for reading, answer in answers.items()]
+    lines += [f"  {name}: {description}" for name, description in parties.items()]
+    lines.append(f"  configuration {dict(world.config)}, API servers {world.api_servers}")
+    return "\n".join([*lines, yaml.safe_dump_all(copy.deepcopy(world.manifests), sort_keys=False)])

@@ -1,0 +1,151 @@
+"""Ways by which the same objects and identities may come to the compiler, and what has to come of each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from random import Random
+from typing import NamedTuple
+
+from pyroaring import BitMap
+
+from cirri.engine import Compiler, EngineConfig, entries
+from cirri.labels import Reserved
+from cirri.model import Resource, SelectorSet, SubjectPolicy, resource_key
+from cirri.testing.oracle import World
+from cirri.testing.proof.engine import Engine, resources
+
+SUBJECTS = (Reserved.HEALTH, Reserved.INIT)
+
+
+class Event(NamedTuple):
+    """News of one object or identity; without a value it is gone."""
+
+    key: str
+    """A resource's key, or ``identity NUMBER``; "": the compiler is asked what changed."""
+    value: Resource | tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        if not self.key:
+            return "flush"
+        return f"{self.key}: {self.value if self.value is not None else 'gone'}"
+
+
+FLUSH = Event("")
+
+
+def final(events: Iterable[Event]) -> list[Event]:
+    """What is there at the end of *events*, each told once."""
+    last = {event.key: event for event in events if event.key}
+    return [event for _, event in sorted(last.items()) if event.value is not None]
+
+
+Content = Mapping[str, Resource | tuple[str, ...]]
+"""Objects and identities, by event key."""
+
+
+def history(random: Random, old: Content, new: Content) -> list[Event]:
+    """One way to *new*, in random order, with repeats, detours over *old*, and flushes."""
+    sequences = []
+    for key in sorted({*old, *new}):
+        versions = [each for each in (old.get(key), new.get(key)) if each is not None]
+        steps = [Event(key, random.choice([*versions, None])) for _ in range(random.randint(0, 2))]
+        steps += [Event(key, new.get(key))] * random.choice([1, 1, 2])
+        sequences.append(steps)
+    turns = [index for index, steps in enumerate(sequences) for _ in steps]
+    random.shuffle(turns)
+    found = []
+    for turn in turns:
+        found.append(sequences[turn].pop(0))
+        if random.random() < 0.15:
+            found.append(FLUSH)
+    return found
+
+
+def content(world: World) -> Content:
+    """What a world holds."""
+    found: dict[str, Resource | tuple[str, ...]] = {}
+    for one in resources(world.manifests):
+        found[resource_key(one.kind, one.namespace, one.name)] = one
+    for number, labels in Engine(world).identities.labels.items():
+        found[f"identity {number}"] = labels
+    return found
+
+
+class Published:
+    """What readers of the buckets have after each delta."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.compiler = Compiler(config, subjects=SUBJECTS)
+        self.sets: dict[str, SelectorSet] = {}
+        self.policies: dict[int, SubjectPolicy] = {}
+
+    def follow(self, events: Iterable[Event]) -> Published:
+        """Tell the compiler *events*, and the readers what it makes of them."""
+        for event in (*events, FLUSH):
+            self._tell(event)
+        return self
+
+    def _tell(self, event: Event) -> None:
+        compiler, (key, value) = self.compiler, event
+        kind, _, number = key.partition(" ")
+        if not key:
+            self._flush()
+        elif isinstance(value, tuple):
+            compiler.add_identity(int(number), value)
+        elif kind == "identity":
+            compiler.remove_identity(int(number))
+        elif isinstance(value, Resource):
+            compiler.update_resource(value)
+        else:
+            compiler.delete_resource(key)
+
+    def _flush(self) -> None:
+        delta = self.compiler.flush()
+        self.sets |= delta.selectors
+        self.policies |= delta.policies
+        for identity in delta.removed_policies:
+            del self.policies[identity]
+        for one in self.policies.values():
+            missing = selectors(one) - self.sets.keys()
+            assert not missing, f"the policy of {one.identity} names {missing}, which is not there"
+        for key in delta.removed_selectors:
+            del self.sets[key]
+
+    def digest(self) -> str:
+        """A hash over the entries of every subject and over every selector's members."""
+        members = {key: BitMap.deserialize(one.identities) for key, one in self.sets.items()}
+        told = [(key, one.text, one.prefixes, list(members[key])) for key, one in sorted(self.sets.items())]
+        found = [
+            (identity, policy, sorted(entries(policy, members).items()))
+            for identity, policy in sorted(self.policies.items())
+        ]
+        return hashlib.sha256(repr((told, found)).encode()).hexdigest()
+
+
+def selectors(policy: SubjectPolicy) -> set[str]:
+    """The selectors that a policy names."""
+    sides = [policy.ingress, policy.egress, policy.audit_ingress, policy.audit_egress]
+    return {rule.selector for side in sides if side for rule in side.rules} - {""}
+
+
+def difference(config: EngineConfig, events: list[Event]) -> str:
+    """Why the way *events* matters; "": it does not."""
+    straight, other = Published(config).follow(final(events)), Published(config)
+    try:
+        other.follow(events)
+    except AssertionError as error:
+        return str(error)
+    return "" if straight.digest() == other.digest() else "other maps than on the straight way"
+
+
+def shortest(config: EngineConfig, events: list[Event]) -> list[Event]:
+    """The fewest of *events* for which the way still matters, by leaving out one after the other."""
+    index = 0
+    while index < len(events):
+        fewer = events[:index] + events[index + 1 :]
+        if difference(config, fewer):
+            events = fewer
+        else:
+            index += 1
+    return events

@@ -1,0 +1,194 @@
+"""What the programs in the kernel do with a packet, under maps that the datapath service's code writes."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address, ip_network
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from cirri.layout import (
+    CT,
+    EVENTS,
+    DropReason,
+    EndpointFlag,
+    EndpointValue,
+    EventRecord,
+    EventType,
+    IpcacheKey,
+    IpcacheValue,
+    PolicyDirection,
+    address16,
+    drop_text,
+)
+from cirri.maps import Objects, RingBuffer, SkBuff, open_pinned, test_run
+from cirri.testing.datapath import BUILD, TC_SHOT, devices
+from cirri.testing.oracle import World
+from cirri.testing.proof.compare import local
+from cirri.testing.proof.engine import Engine
+from cirri.testing.proof.worlds import GRE, HERE, ICMP, ICMP6, NUMBERS, SCTP, SPECIAL, TCP, Case
+
+UPLINK = 77
+POD_MAC, NODE_MAC, OTHER_MAC = (
+    bytes.fromhex("0a0000000001"),
+    bytes.fromhex("0e0000000001"),
+    bytes.fromhex("020000000301"),
+)
+VERDICTS: dict[int, str] = {DropReason.POLICY: "drop/D", DropReason.POLICY_DENY: "drop/X"}
+PORTS = [port for port in range(10_000, 60_000) if port not in NUMBERS]
+"""Source ports, each used once in a world: nothing is a reply to anything."""
+
+
+def addresses(world: World, party: str) -> tuple[str, ...]:
+    """The addresses of a party."""
+    if party in world.pods:
+        return world.pods[party].addresses
+    if party.startswith("node:"):
+        return world.nodes[party.removeprefix("node:")].addresses
+    return SPECIAL.get(party, (party,))
+
+
+class Programs:
+    """The loaded programs, and the maps of one world after the other.
+
+    This library is below the service whose code writes the maps, so that is given: *kernel*.
+    """
+
+    def __init__(self, bpffs: Path, kernel: Callable[[Path], Any], ifindex: list[int]) -> None:
+        self.programs = Objects.load(BUILD, bpffs)
+        self.kernel, self.ifindex = kernel(bpffs), ifindex
+        self.ct = open_pinned(bpffs, CT)
+        self.ring = RingBuffer(bpffs / EVENTS.name)
+        self.kernel.runtime.uplink(UPLINK)
+        self._ports = cycle(PORTS)
+        self._devices: dict[str, int] = {}
+        self.engine: Engine
+
+    def close(self) -> None:
+        """Give everything back but the pins."""
+        self.ring.close()
+        self.ct.close()
+        self.programs.close()
+
+    def realize(self, engine: Engine) -> None:
+        """Put what *engine* compiled in force, and nothing else."""
+        policies, world = self.kernel.policies, engine.world
+        self.engine = engine
+        for address in list(policies.endpoints):
+            policies.drop_endpoint(address)
+        for identity in list(policies.sets):
+            policies.release(identity)
+        here = [party for party in (*world.pods, *SPECIAL) if local(world, party)]
+        self._devices = dict(zip(here, self.ifindex, strict=False))
+        for number, party in enumerate(here, start=1):
+            self._endpoint(party, EndpointValue(
+                ifindex=self._devices[party], id=number, mac=POD_MAC, node_mac=NODE_MAC
+            ))  # fmt: skip
+        wanted = self._ipcache()
+        ipcache = self.kernel.ipcache
+        ipcache.apply({**dict.fromkeys(ipcache.copy.keys() - wanted.keys()), **wanted})
+        self.kernel.runtime.next_epoch()
+        self.ct.clear()
+        assert not self.kernel.faults(), self.kernel.faults()
+
+    def _endpoint(self, party: str, value: EndpointValue) -> None:
+        (policy, known), policies = self.engine.policy(party), self.kernel.policies
+        flags = EndpointFlag(0)
+        flags |= EndpointFlag.ENFORCE_INGRESS if policy.ingress.enforced else flags
+        flags |= EndpointFlag.ENFORCE_EGRESS if policy.egress.enforced else flags
+        policies.realize(policy.identity, flags, known)
+        for address in addresses(self.engine.world, party):
+            policies.put_endpoint(address16(address), policies.under(policy.identity, value))
+
+    def _ipcache(self) -> Mapping[IpcacheKey, IpcacheValue]:
+        engine, world = self.engine, self.engine.world
+        found = {}
+        for party in (*world.pods, *SPECIAL, *(f"node:{name}" for name in world.nodes)):
+            away = not party.startswith("node:") and not local(world, party)
+            for address in addresses(world, party):
+                hops = [each for each in world.nodes["n2"].addresses if away]
+                version = ip_address(address).version
+                node = next(
+                    (address16(each) for each in hops if ip_address(each).version == version), bytes(16)
+                )
+                value = IpcacheValue(identity=engine.number(party), node=node)
+                found[IpcacheKey.of(ip_network(address))] = value
+        for prefix, identity in engine.prefixes.items():
+            found.setdefault(IpcacheKey.of(ip_network(prefix)), IpcacheValue(identity=identity))
+        return found
+
+    def fates(self, engine: Engine, cases: list[Case]) -> list[str]:
+        """What becomes of each of *cases*, "" where programs have no say, under what *engine* compiled."""
+        self.realize(engine)
+        return [self.ask(case) if asked(engine.world, case) else "" for case in cases]
+
+    def ask(self, case: Case) -> str:
+        """What becomes of the packet: ``allow``, or where and why it is dropped."""
+        world = self.engine.world
+        if local(world, case.source) and case.source != f"node:{HERE}":
+            section, source, target = "tc/from_pod", POD_MAC, NODE_MAC
+            device = self._devices[case.source]
+        elif case.source == f"node:{HERE}":
+            section, source, target = "tc/to_pod", NODE_MAC, POD_MAC
+            device = self._devices[case.target]
+        else:
+            section, source, target, device = "tc/from_network", OTHER_MAC, NODE_MAC, 1
+        ethertype = b"\x08\x00" if case.version == 4 else b"\x86\xdd"
+        frame = target + source + ethertype + packet(world, case, next(self._ports))
+        run = test_run(self.programs[section], frame, context=SkBuff(ifindex=device))
+        told = [EventRecord.unpack(raw) for raw in self.ring.read()]
+        drops = [each for each in told if each.type == EventType.DROP]
+        if run.action != TC_SHOT:
+            assert not drops, drops
+            return "allow"
+        (drop,) = drops
+        reason = VERDICTS.get(drop.reason) or drop_text(drop.reason)
+        return f"{PolicyDirection(drop.direction).name.lower()} {reason}"
+
+
+def packet(world: World, case: Case, port: int) -> bytes:
+    """The packet of *case*, from source port (or with identifier) *port*."""
+    source, target = (_address(world, party, case.version) for party in case[:2])
+    if case.protocol in {ICMP, ICMP6}:
+        data = struct.pack("!BBHHH", case.port, 0, 0, port, 1) + bytes(8)
+    elif case.protocol == TCP:
+        data = struct.pack("!HHIIBBHHH", port, case.port, 1, 0, 5 << 4, 2, 64240, 0, 0)
+    elif case.protocol == SCTP:
+        data = struct.pack("!HHII", port, case.port, 1, 0) + bytes(4)
+    else:
+        data = struct.pack("!HHHH", port, case.port, 16, 0) + bytes(8)
+    if case.version == 4:
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 0, 0, 64, case.protocol, 0)
+    else:
+        head = struct.pack("!IHBB", 6 << 28, len(data), case.protocol, 64)
+    return head + source + target + data
+
+
+def _address(world: World, party: str, version: int) -> bytes:
+    found = map(ip_address, addresses(world, party))
+    return next(each.packed for each in found if each.version == version)
+
+
+def asked(world: World, case: Case) -> bool:
+    """Whether programs are asked about this packet at all: of what they cannot read they let nothing pass."""
+    return case.protocol != GRE
+
+
+@contextmanager
+def programs(kernel: Callable[[Path], Any]) -> Iterator[Programs]:
+    """The programs, loaded, in a world of their own; nothing of it stays.
+
+    *kernel* makes a ``cirri.datapath.kernel.Kernel`` of maps that are pinned in a directory.
+    """
+    bpffs = Path(f"/sys/fs/bpf/cirri-test-{uuid4().hex[:12]}")
+    with ExitStack() as stack:
+        ifindex = [index for _ in range(4) for index in stack.enter_context(devices()).values()]
+        stack.callback(shutil.rmtree, bpffs, ignore_errors=True)
+        made = Programs(bpffs, kernel, ifindex)
+        stack.callback(made.close)
+        yield made

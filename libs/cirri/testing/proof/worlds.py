@@ -1,0 +1,204 @@
+"""Random clusters, and packets that have something to do with what policies there say."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from random import Random
+from typing import Any, NamedTuple
+
+from cirri.testing.oracle import Node, Pod, World
+from cirri.testing.proof.manifests import Features, Manifest, Pen
+
+HERE = "n1"
+"""The node that packets are seen on."""
+NODES = {
+    "n1": Node({"role": "edge", "zone": "a", "kubernetes.io/hostname": "n1"},
+               ("192.168.3.10", "fd00:192:168:3::10")),
+    "n2": Node({"role": "core", "zone": "b", "kubernetes.io/hostname": "n2"},
+               ("192.168.3.11", "172.16.0.10", "fd00:192:168:3::11")),
+    "n3": Node({"zone": "a"}, ("192.168.3.12", "fd00:192:168:3::12")),
+}  # fmt: skip
+SPECIAL = {
+    "reserved:health": ("10.52.0.100", "fd00:10:52::100"),
+    "reserved:init": ("10.52.0.101", "fd00:10:52::101"),
+    "reserved:ingress": ("10.52.1.102", "fd00:10:52:0:1::102"),
+    "reserved:unmanaged": ("10.52.1.103", "fd00:10:52:0:1::103"),
+}
+"""Parties that are neither pods nor nodes, with their addresses."""
+HEALTH_AND_INIT = ("reserved:health", "reserved:init")
+"""Those of them that are endpoints of this node."""
+OUTSIDE = (
+    "198.51.100.1", "198.51.100.130", "198.51.100.200", "198.51.101.1", "203.0.113.80", "203.0.113.81",
+    "8.8.8.8", "10.200.0.1", "172.20.1.1", "2001:db8:1::1", "2001:db8:2::1", "2001:db8:2::77", "2a00::1",
+    "fd99::1",
+)  # fmt: skip
+NUMBERS = (53, 79, 80, 81, 85, 90, 91, 443, 8000, 8005, 8010, 8011, 8080, 9090, 9092, 65535)
+TYPES = {4: (8, 8, 0, 13, 5), 6: (128, 128, 129, 1)}
+TCP, UDP, SCTP, ICMP, ICMP6, GRE = 6, 17, 132, 1, 58, 47
+NAMED: tuple[dict[tuple[str, str], int], ...] = (
+    {},
+    {},
+    {("TCP", "http"): 8080, ("UDP", "dns"): 53},
+    {("TCP", "http"): 9090, ("TCP", "dns"): 53},
+    {("TCP", "http"): 8080, ("SCTP", "http"): 80},
+)
+
+
+class Case(NamedTuple):
+    """A packet that opens a connection, as the node :data:`HERE` sees it: it is from or to there."""
+
+    source: str
+    """A party of the world."""
+    target: str
+    protocol: int
+    port: int
+    """Destination port, or ICMP type."""
+    version: int
+    """Of IP."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} -> {self.target} protocol {self.protocol} port {self.port} over IPv{self.version}"
+        )
+
+
+def world(random: Random, *, pods: int = 10, policies: int = 7) -> World:
+    """A cluster with so many pods and at most so many policies."""
+    config = _config(random)
+    nodes = dict(NODES)
+    name = random.choice(["n1", "n2", "n3", ""])
+    if name:
+        nodes[name] = nodes[name]._replace(api_server=True)
+    features = Features(
+        l7=random.random() < 0.4,
+        auth=random.random() < 0.3,
+        nodes=config.get("enable-node-selector-labels") == "true",
+        audit=random.random() < 0.2,
+        hosts=random.random() < 0.3 or config.get("enable-host-firewall") == "true",
+    )
+    pen = Pen(random, features)
+    written = tuple(pen.policy(f"policy-{index}") for index in range(random.randint(1, policies)))
+    return World(
+        namespaces={
+            "shop": {"team": "dev", "kubernetes.io/metadata.name": "shop"},
+            "ops": {"team": "sre", "kubernetes.io/metadata.name": "ops"},
+            "bare": {"kubernetes.io/metadata.name": "bare"},
+        },
+        pods={f"{pod.namespace}/p{index}": pod for index, pod in enumerate(_pods(random, pods))},
+        nodes=nodes,
+        manifests=(*written, *_context()),
+        api_servers=("203.0.113.81", "2001:db8:1::1") if random.random() < 0.3 else (),
+        config=config,
+    )
+
+
+def _config(random: Random) -> dict[str, str]:
+    choices: dict[str, list[str]] = {
+        "enable-policy": [*["default"] * 8, *["always"] * 2, "never"],
+        "allow-localhost": ["auto", "always", "policy", ""],
+        "policy-cidr-match-mode": ["", "", "nodes"],
+        "enable-node-selector-labels": ["true", "false"],
+        "enable-host-firewall": ["true", "false"],
+        "policy-default-local-cluster": ["true", "false", ""],
+        "enable-non-default-deny-policies": ["true", "true", "true", "false"],
+    }
+    found = {key: random.choice(values) for key, values in choices.items()}
+    return {key: value for key, value in found.items() if value}
+
+
+def _pods(random: Random, count: int) -> list[Pod]:
+    """Half of them here, half elsewhere, the last one of another cluster."""
+    found = []
+    for index in range(count):
+        labels = {"app": random.choice(["web", "api", "db"]), "tier": random.choice(["front", "back"])}
+        for key in list(labels):
+            if random.random() < 0.2:
+                del labels[key]
+        if random.random() < 0.3:
+            labels["pod-template-hash"] = "abc"
+        if random.random() < 0.2:  # what users may not claim
+            labels |= {
+                "io.cilium.k8s.policy.serviceaccount": "payments",
+                "io.kubernetes.pod.namespace": "ops",
+            }
+        here = index < count // 2
+        found.append(
+            Pod(
+                namespace=random.choice(["shop", "shop", "ops", "bare"]),
+                labels=labels,
+                account=random.choice(["default", "default", "payments"]),
+                ports=random.choice(NAMED),
+                node=HERE if here else "n2",
+                addresses=(
+                    (f"10.52.0.{index + 2}", f"fd00:10:52::{index + 2:x}")
+                    if here
+                    else (f"10.52.1.{index + 2}", f"fd00:10:52:0:1::{index + 2:x}")
+                ),
+                cluster="east" if index == count - 1 else "",
+            )
+        )
+    return found
+
+
+def _context() -> tuple[Manifest, ...]:
+    """What policies refer to."""
+
+    def service(namespace: str, name: str, spec: dict[str, Any], **labels: str) -> Manifest:
+        return {
+            "kind": "Service",
+            "metadata": {"namespace": namespace, "name": name, "labels": labels},
+            "spec": spec,
+        }
+
+    def endpoint_slice(name: str, family: str, *addresses: str) -> Manifest:
+        metadata = {"namespace": "shop", "name": name, "labels": {"kubernetes.io/service-name": "ext"}}
+        listed = [{"addresses": [each], "conditions": {"ready": True}} for each in addresses]
+        return {"kind": "EndpointSlice", "metadata": metadata, "addressType": family, "endpoints": listed}
+
+    def group(name: str, *prefixes: str, **labels: str) -> Manifest:
+        spec = {"externalCIDRs": list(prefixes)}
+        return {"kind": "CiliumCIDRGroup", "metadata": {"name": name, "labels": labels}, "spec": spec}
+
+    return (
+        service("shop", "api", {"selector": {"app": "api"}}, expose="yes"),
+        service("ops", "api", {"selector": {"app": "db", "tier": "back"}}),
+        service("ops", "metrics", {"selector": {"app": "db"}}, expose="no"),
+        service("shop", "ext", {}, expose="yes"),
+        endpoint_slice("ext-4", "IPv4", "203.0.113.80", "10.52.1.8"),
+        endpoint_slice("ext-6", "IPv6", "2001:db8:2::77"),
+        group("partners", "198.51.100.0/24", "2001:db8:2::/48", kind="partner"),
+        group("others", "203.0.113.0/24", kind="other"),
+        group("empty"),
+    )
+
+
+def cases(random: Random, world: World, count: int) -> list[Case]:
+    """*count* packets between parties of *world*."""
+    here = [name for name, pod in world.pods.items() if pod.node == HERE]
+    here += HEALTH_AND_INIT
+    host = world.config.get("enable-host-firewall") == "true"
+    others = [*world.pods, *world.pods, *(f"node:{name}" for name in world.nodes), *SPECIAL, *OUTSIDE]
+    named = _numbers(world.manifests) or NUMBERS
+    found: list[Case] = []
+    while len(found) < count:
+        subject = f"node:{HERE}" if host and random.random() < 0.15 else random.choice(here)
+        peer = random.choice(others)
+        if peer == subject:
+            continue
+        version = ip_address(peer).version if peer in OUTSIDE else random.choice([4, 4, 6])
+        protocol = random.choices([TCP, UDP, SCTP, ICMP, GRE], [10, 4, 2, 3, 0.3])[0]
+        port = 0 if protocol == GRE else random.choice(random.choice([NUMBERS, named]))
+        if protocol == ICMP:
+            protocol, port = ICMP if version == 4 else ICMP6, random.choice(TYPES[version])
+        source, target = random.choice([(subject, peer), (peer, subject)])
+        found.append(Case(source, target, protocol, port, version))
+    return found
+
+
+def _numbers(value: Any) -> list[int]:
+    """The port numbers that *value* (manifests) names, as often as it does."""
+    if isinstance(value, dict):
+        own = value.get("port")
+        found = [int(own)] if isinstance(own, str | int) and str(own).isdigit() else []
+        return [*found, *(each for part in value.values() for each in _numbers(part))]
+    return [each for part in value for each in _numbers(part)] if isinstance(value, list | tuple) else []
