@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import combinations
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -101,16 +100,17 @@ def _one_value(asked: Sequence[Asked], code: str, place: str, name: str, read: C
 
 def _one_kind(asked: Sequence[Asked], place: str) -> Asked:
     """The one whose kind, parser or listener all the others go along with."""
-    proxied_ = [one for one in asked if one.payload.kind]
-    if not proxied_:
-        return asked[0]
-    for one, other in combinations(proxied_, 2):
-        if not _agree(one.payload, other.payload):
-            raise _conflict("C1", place, _words(one.payload), _words(other.payload), (one, other))
-    best = max(proxied_, key=lambda one: priority(one.payload))
-    for one in proxied_:
-        if one.payload.listener != best.payload.listener and priority(one.payload) == priority(best.payload):
-            raise _conflict("C2", place, _words(best.payload), _words(one.payload), (best, one))
+    best = max(asked, key=lambda one: priority(one.payload))
+    for one in asked:
+        code = ""
+        if one.payload.kind and not _agree(one.payload, best.payload):
+            code = "C1"
+        elif one.payload.listener != best.payload.listener and priority(one.payload) == priority(
+            best.payload
+        ):
+            code = "C2"
+        if code:
+            raise _conflict(code, place, _words(best.payload), _words(one.payload), (best, one))
     return best
 
 
