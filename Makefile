@@ -16,6 +16,7 @@ setup:			## install what is needed from Debian and PyPI (.venv), compile the ker
 build:			## compile the kernel programs and the CNI plugin, without installing anything
 	@$(MAKE) --no-print-directory -C bpf
 	@$(MAKE) --no-print-directory -C services/cirri/cni
+	@$(MAKE) --no-print-directory -C libs/cirri/maglev
 
 demo: setup		## a cluster on this machine, and the Star Wars demo on it (KEEP=1 leaves it up)
 	@$(VENV)/bin/cirri lab demo $(if $(KEEP),--keep)
@@ -33,4 +34,4 @@ bench: setup		## the benchmarks; run them alone on the machine (ROWS=B1,B2 choos
 	@$(PY) integration/bench $(if $(ROWS),--rows $(ROWS))
 
 clean:			## remove what was compiled
-	@rm -rf bpf/build services/cirri/cni/build integration/bench/build
+	@rm -rf bpf/build services/cirri/cni/build libs/cirri/maglev/build integration/bench/build

@@ -105,7 +105,7 @@ fi
 
 # --- compiled programs ---------------------------------------------------------------------------
 
-for folder in bpf services/cirri/cni; do
+for folder in bpf services/cirri/cni libs/cirri/maglev; do
   make -q -C "$folder" >/dev/null 2>&1 && continue
   did=1
   echo "compiling $folder"
