@@ -59,7 +59,7 @@ def lines(result: Result) -> list[list[str]]:
 
 
 def test_policy(cluster: Any) -> None:
-    endpoint = EndpointValue(ifindex=5, id=77, policy_id=4, identity=300)
+    endpoint = EndpointValue(ifindex=5, id=77, policy_id=4, audit_policy_id=6, identity=300)
     with open_pinned(cluster.bpffs["node1"], ENDPOINTS) as endpoints:
         endpoints.put_many([(address16(POD), endpoint), (address16("fd00::a"), endpoint)])
     with open_pinned(cluster.bpffs["node1"], POLICY) as policy:
@@ -70,6 +70,8 @@ def test_policy(cluster: Any) -> None:
                 (PolicyKey.of(4, 1, INGRESS), PolicyValue(rule=9)),
                 (PolicyKey.of(4, 0, EGRESS, 17), PolicyValue(rule=10, action=1)),
                 (PolicyKey.of(5, 400, EGRESS), PolicyValue()),
+                (PolicyKey.of(6, 400, INGRESS, 6, 80, 16), PolicyValue(action=2)),
+                (PolicyKey.of(6, 401, INGRESS, 6, 80, 16), PolicyValue(priority=101)),
             ]
         )
     cluster.name("node1", "rules.json", {"7": ORIGIN})
@@ -87,13 +89,15 @@ def test_policy(cluster: Any) -> None:
         ["77", "Allow", "Ingress", "301", "8080-8095/TCP", "NONE", "disabled", "0", "0", "20", "8"],
         ["77", "Deny", "Egress", "ANY", "ANY/UDP", "NONE", "disabled", "0", "0", "8", "10"],
         ["-", "Allow", "Egress", "400", "ANY", "NONE", "disabled", "0", "0", "0", "-"],
+        ["77 (audit)", "Allow", "Ingress", "400", "80/TCP", "NONE", "required", "0", "0", "24", "-"],
+        ["77 (audit)", "Allow", "Ingress", "401", "80/TCP", "none: drops", "disabled", "0", "0", "24", "-"],
     ]
     numeric = lines(cluster.run("bpf", "policy", "list", "--node", "node1", "-n", "--endpoint", "77"))
-    assert [row[3] for row in numeric] == ["IDENTITY", "1", "300", "301", "ANY"]
+    assert [row[3] for row in numeric] == ["IDENTITY", "1", "300", "301", "ANY", "400", "401"]
     unknown = cluster.run("bpf", "policy", "list", "--endpoint", "78")
     assert (unknown.exit_code, unknown.stderr) == (1, 'Error: no endpoint "78". Endpoints: 77\n')
     records = cluster.json("bpf", "policy", "list", "--endpoint", "77")
-    assert [record["node"] for record in records] == ["node1"] * 4
+    assert [record["node"] for record in records] == ["node1"] * 6
     assert records[1]["rule"] == {"cookie": 7, **ORIGIN}
     assert records[1]["labels"] == XWING
     assert records[3]["verdict"] == "deny"

@@ -302,6 +302,7 @@ def test_policy_get_names_the_section_of_the_manifest(cirri: Any) -> None:
         "Revision: 9",
         "",
         f"Subject 6822: {' '.join(LABELS)}",
+        "Ingress enforced, egress not enforced",
         "DIRECTION   VERDICT   PEER             PORT     ORIGIN",
         "ingress     allow     k8s:org=empire   80/TCP   "
         "CiliumNetworkPolicy default/rule1 spec.ingress[0] (rule1.yaml:3)",

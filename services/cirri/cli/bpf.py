@@ -84,7 +84,11 @@ def policy(
             here = endpoints.to_dict()
             found = r.policy_records(entries.items(), here, on.names)
         known.update(value.id for value in here.values())
-        return [record for record in found if endpoint is None or endpoint in record["endpoints"]]
+        return [
+            record
+            for record in found
+            if endpoint in (None, *record["endpoints"], *record["auditedEndpoints"])
+        ]
 
     def check() -> None:
         if endpoint is not None and endpoint not in known:

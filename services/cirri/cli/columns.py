@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from cirri.cli.output import age
-from cirri.model import Endpoint, Identity, Resource
+from msgspec.structs import replace
+
+from cirri.cli.confirm import deadline, left_text
+from cirri.cli.output import age, for_people
+from cirri.model import Endpoint, Identity, PolicyCondition, Resource
+from cirri.model.resource import AUDIT_MODE
 
 Manifest = Mapping[str, Any]
 DISABLED = "<status disabled>"
 """How ``get cep`` shows a direction that no policy enforces."""
+AUDITED = "<status audit>"
+"""And one that a policy would, were the endpoint not audited."""
 
 
 class Column(NamedTuple):
@@ -20,6 +27,8 @@ class Column(NamedTuple):
     cell: Callable[[Any], str]
     wide: bool = False
     """Shown with ``-o wide`` only."""
+    filled: bool = False
+    """Shown only if there is something to say about some row."""
 
 
 def _meta(resource: Resource) -> Manifest:
@@ -116,8 +125,46 @@ def _slice_ports(slice_: Resource) -> str:
 NAME = Column("NAME", lambda r: r.name)
 AGE = Column("AGE", lambda r: age(str(_meta(r).get("creationTimestamp", ""))))
 LABELS = Column("LABELS", lambda r: _pairs(_meta(r).get("labels") or {}), wide=True)
-VALID = Column("VALID", lambda r: "True")
-"""Invalid policies are refused when they are applied, so a stored one is valid."""
+
+
+def with_condition(policy: Resource, condition: PolicyCondition | None, revision: int) -> Resource:
+    """*policy*, which is at *revision*, with what the policy service says about it in its status."""
+    if condition is None:
+        return policy
+    word = "True" if condition.valid else "False"
+    said = {
+        "type": "Valid",
+        # What is said about an earlier version says nothing about this one.
+        "status": word if condition.revision >= revision else "Unknown",
+        "message": condition.message,
+        "lastTransitionTime": condition.since,
+    }
+    return replace(policy, manifest={**policy.manifest, "status": {**_status(policy), "conditions": [said]}})
+
+
+def _condition(policy: Resource, field: str) -> str:
+    found = [c for c in _status(policy).get("conditions") or [] if c.get("type") == "Valid"]
+    return str(found[0].get(field, "")) if found else ""
+
+
+def _mode(policy: Resource) -> str:
+    audited = (_meta(policy).get("annotations") or {}).get(AUDIT_MODE) == "enabled"
+    return "audit" if audited else ""
+
+
+def _undone(policy: Resource) -> str:
+    by = deadline(policy)
+    return f"in {left_text(by, datetime.now(UTC))}" if by else ""
+
+
+OF_POLICIES = (
+    AGE,
+    Column("VALID", lambda r: _condition(r, "status") or "Unknown"),
+    Column("MODE", _mode, filled=True),
+    Column("UNDONE", _undone, filled=True),
+    Column("MESSAGE", lambda r: _condition(r, "message"), wide=True),
+)
+"""MODE: whether it is only watched.  UNDONE: when, unless it is confirmed."""
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "Pod": (
@@ -163,21 +210,28 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("ENDPOINTS", _slice_endpoints),
         AGE,
     ),
-    "NetworkPolicy": (NAME, Column("POD-SELECTOR", lambda r: _selector(_spec(r).get("podSelector"))), AGE),
-    "CiliumNetworkPolicy": (NAME, AGE, VALID),
-    "CiliumClusterwideNetworkPolicy": (NAME, AGE, VALID),
+    "NetworkPolicy": (
+        NAME,
+        Column("POD-SELECTOR", lambda r: _selector(_spec(r).get("podSelector"))),
+        *OF_POLICIES,
+    ),
+    "CiliumNetworkPolicy": (NAME, *OF_POLICIES),
+    "CiliumClusterwideNetworkPolicy": (NAME, *OF_POLICIES),
+    "CiliumCIDRGroup": (NAME, Column("CIDRS", lambda r: str(len(_spec(r).get("externalCIDRs") or []))), AGE),
 }
 
 
-def _enforced(yes: bool) -> str:
-    return "true" if yes else DISABLED
+def _enforced(endpoint: Endpoint, *, enforced: bool) -> str:
+    if not enforced:
+        return DISABLED
+    return AUDITED if endpoint.audit else "true"
 
 
 ENDPOINT_COLUMNS: tuple[Column, ...] = (
     Column("NAME", lambda e: e.pod),
     Column("SECURITY IDENTITY", lambda e: str(e.identity or "")),
-    Column("INGRESS ENFORCEMENT", lambda e: _enforced(e.ingress_enforced)),
-    Column("EGRESS ENFORCEMENT", lambda e: _enforced(e.egress_enforced)),
+    Column("INGRESS ENFORCEMENT", lambda e: _enforced(e, enforced=e.ingress_enforced)),
+    Column("EGRESS ENFORCEMENT", lambda e: _enforced(e, enforced=e.egress_enforced)),
     Column("VISIBILITY POLICY", lambda e: DISABLED),
     Column("ENDPOINT STATE", lambda e: e.state),
     Column("IPV4", lambda e: e.ipv4),
@@ -198,7 +252,7 @@ def _identity_namespace(identity: Identity) -> str:
 IDENTITY_COLUMNS: tuple[Column, ...] = (
     Column("NAME", lambda i: str(i.id)),
     Column("NAMESPACE", _identity_namespace),
-    Column("LABELS", lambda i: ",".join(i.labels), wide=True),
+    Column("LABELS", lambda i: ",".join(for_people(i.labels)), wide=True),
 )
 
 
@@ -215,8 +269,8 @@ def endpoint_object(endpoint: Endpoint, identity_labels: Sequence[str]) -> dict[
             "identity": {"id": endpoint.identity, "labels": list(identity_labels)},
             "networking": {"addressing": [{k: v for k, v in addresses.items() if v}], "node": endpoint.node},
             "policy": {
-                "ingress": {"enforcing": endpoint.ingress_enforced},
-                "egress": {"enforcing": endpoint.egress_enforced},
+                "ingress": _side(endpoint.ingress_enforced, audit=endpoint.audit),
+                "egress": _side(endpoint.egress_enforced, audit=endpoint.audit),
             },
             "external-identifiers": {
                 "container-id": endpoint.container_id,
@@ -226,6 +280,10 @@ def endpoint_object(endpoint: Endpoint, identity_labels: Sequence[str]) -> dict[
             **({"error": endpoint.error} if endpoint.error else {}),
         },
     }
+
+
+def _side(enforced: bool, *, audit: bool) -> dict[str, Any]:
+    return {"enforcing": enforced and not audit, **({"state": "audit"} if enforced and audit else {})}
 
 
 def identity_object(identity: Identity) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import click
 
 from cirri.cli.bus import require_node, with_bus
 from cirri.cli.context import Target
-from cirri.cli.output import emit, output, some, table
+from cirri.cli.output import emit, for_people, output, some, table
 from cirri.errors import CirriError
 from cirri.model import ACKS, ENDPOINTS, IDENTITIES, Ack, Endpoint
 
@@ -72,10 +72,10 @@ def listing(endpoints: Sequence[Endpoint], labels: Mapping[int, Sequence[str]]) 
     rows = [
         (
             str(e.id),
-            "Enabled" if e.ingress_enforced else "Disabled",
-            "Enabled" if e.egress_enforced else "Disabled",
+            _enforcement(e.ingress_enforced, audit=e.audit),
+            _enforcement(e.egress_enforced, audit=e.audit),
             str(e.identity or "<none>"),
-            labels.get(e.identity, e.labels),
+            for_people(labels.get(e.identity, e.labels)),
             e.ipv6,
             e.ipv4,
             e.state,
@@ -83,6 +83,12 @@ def listing(endpoints: Sequence[Endpoint], labels: Mapping[int, Sequence[str]]) 
         for e in endpoints
     ]
     return table(_HEADER, rows)
+
+
+def _enforcement(enforced: bool, *, audit: bool) -> str:
+    if enforced and audit:
+        return "Disabled (Audit)"
+    return "Enabled" if enforced else "Disabled"
 
 
 @endpoint.command("get")
@@ -143,6 +149,9 @@ def _object(
 
 
 def _enabled(endpoint: Endpoint) -> str:
-    """``none``, ``ingress``, ``egress`` or ``both``."""
+    """``none``, ``ingress``, ``egress`` or ``both``; with ``audit-`` in front where it only reports."""
     directions = (endpoint.ingress_enforced, endpoint.egress_enforced)
-    return {(False, False): "none", (True, False): "ingress", (False, True): "egress"}.get(directions, "both")
+    if directions == (False, False):
+        return "none"
+    which = {(True, False): "ingress", (False, True): "egress"}.get(directions, "both")
+    return f"audit-{which}" if endpoint.audit else which

@@ -15,13 +15,14 @@ from cirri.cli.columns import (
     Column,
     endpoint_object,
     identity_object,
+    with_condition,
 )
 from cirri.cli.context import Target
 from cirri.cli.output import emit, table
 from cirri.errors import CirriError
-from cirri.manifests import KINDS, Kind, kind_named
+from cirri.manifests import KINDS, POLICY_KINDS, Kind, kind_named
 from cirri.manifests.problems import listed, suggestion
-from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES, resource_key
+from cirri.model import CONDITIONS, ENDPOINTS, IDENTITIES, RESOURCES, PolicyCondition, resource_key
 
 if TYPE_CHECKING:
     from cirri.kv import Bus
@@ -115,7 +116,9 @@ async def _rows(bus: Bus, word: str, namespace: str) -> Rows:
     if kind is not None:
         where = namespace if kind.namespaced else ""
         entries = await bus.entries(RESOURCES, resource_key(kind.name, where, "*", "*"))
-        found = sorted((e.value for e in entries), key=lambda r: (r.namespace, r.name))
+        said = await _conditions(bus) if kind.name in POLICY_KINDS else {}
+        found = [with_condition(e.value, said.get(e.key), e.revision) if said else e.value for e in entries]
+        found.sort(key=lambda r: (r.namespace, r.name))
         return Rows(
             kind.title,
             kind.namespaced,
@@ -140,6 +143,16 @@ async def _rows(bus: Bus, word: str, namespace: str) -> Rows:
     )
 
 
+async def _conditions(bus: Bus) -> dict[str, PolicyCondition]:
+    """What the policy service says about each object, by its key; nothing before it has spoken."""
+    from cirri.kv import BucketMissing
+
+    try:
+        return {e.value.object: e.value for e in await bus.entries(CONDITIONS)}
+    except BucketMissing:
+        return {}
+
+
 def _chosen(rows: Rows, names: Sequence[str], namespace: str, *, everywhere: bool) -> Rows:
     """The rows named; all if none is."""
     if not names:
@@ -158,6 +171,7 @@ def _chosen(rows: Rows, names: Sequence[str], namespace: str, *, everywhere: boo
 
 def _table(rows: Rows, *, wide: bool, everywhere: bool) -> str:
     columns = [c for c in rows.columns if wide or not c.wide]
+    columns = [c for c in columns if not c.filled or any(map(c.cell, rows.items))]
     header = [c.title for c in columns]
     cells = [[c.cell(item) for c in columns] for item in rows.items]
     if everywhere and rows.namespaced:

@@ -9,7 +9,7 @@ import click
 
 from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
-from cirri.cli.output import emit, output, some, table
+from cirri.cli.output import emit, for_people, output, some, table
 from cirri.errors import CirriError
 from cirri.labels import RESERVED_LABELS
 from cirri.model import IDENTITIES
@@ -65,4 +65,6 @@ def _show(found: Labels, form: str | None) -> None:
     if form:
         emit([{"id": number, "labels": list(labels)} for number, labels in found.items()], form)
         return
-    click.echo(table(("ID", "LABELS"), [(str(number), list(labels)) for number, labels in found.items()]))
+    click.echo(
+        table(("ID", "LABELS"), [(str(number), for_people(labels)) for number, labels in found.items()])
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any
 
 import click
 import msgspec
+
+from cirri.labels import PORT
 
 GAP = 3
 """Blanks between columns."""
@@ -36,6 +38,11 @@ def some(words: Sequence[str], limit: int = 12) -> str:
     """The first of *words*, and how many more there are."""
     rest = f" and {len(words) - limit} more" if len(words) > limit else ""
     return ", ".join(words[:limit]) + rest
+
+
+def for_people(labels: Iterable[str]) -> list[str]:
+    """*labels* without those that stand for named ports: they are told apart by them, people by the rest."""
+    return [label for label in labels if not label.startswith(f"{PORT}:")]
 
 
 def plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from cirri.cli.output import Cell
+from cirri.cli.output import Cell, for_people
 from cirri.cli.pins import Names, rule_text
 from cirri.layout import (
     POLICY_PREFIX_PEER,
@@ -65,10 +65,14 @@ POLICY_HEADER = (
 def policy_records(
     entries: Iterable[tuple[PolicyKey, PolicyValue]], endpoints: Mapping[bytes, EndpointValue], names: Names
 ) -> list[Record]:
-    """Entries in order of policy, direction, peer, port; *endpoints* says whom each policy holds for."""
+    """Entries in order of policy, direction, peer, port; *endpoints* says whom each policy holds for, and
+    on whom it is only tried out."""
     users: dict[int, set[int]] = {}
+    tried: dict[int, set[int]] = {}
     for endpoint in endpoints.values():
         users.setdefault(endpoint.policy_id, set()).add(endpoint.id)
+        if endpoint.audit_policy_id:
+            tried.setdefault(endpoint.audit_policy_id, set()).add(endpoint.id)
 
     def place(entry: tuple[PolicyKey, PolicyValue]) -> tuple[int, ...]:
         key = entry[0]
@@ -78,13 +82,16 @@ def policy_records(
         {
             "policy": key.policy_id,
             "endpoints": sorted(users.get(key.policy_id, ())),
+            "auditedEndpoints": sorted(tried.get(key.policy_id, ())),
             "direction": PolicyDirection(key.direction).name.lower(),
             "identity": key.identity,
             "labels": names.labels(key.identity),
             "protocol": protocol_text(key.protocol) if key.protocol else "ANY",
             "port": _ports(key),
             "prefix": key.prefix_len - POLICY_PREFIX_PEER,
-            "verdict": _action(value.action),
+            "verdict": "deny" if value.action == PolicyAction.DENY else "allow",
+            "authType": "required" if value.action == PolicyAction.AUTH else "disabled",
+            "priority": value.priority,
             "proxyPort": value.proxy_port,
             "bytes": value.bytes,
             "packets": value.packets,
@@ -94,24 +101,22 @@ def policy_records(
     ]
 
 
-def _action(number: int) -> str:
-    return PolicyAction(number).name.lower() if number in PolicyAction._value2member_map_ else str(number)
-
-
 def policy_row(record: Record, *, numeric: bool) -> list[Cell]:
     """One entry; labels stand below each other."""
     peer: Cell = str(record["identity"] or "ANY")
     if not numeric and record["labels"]:
-        peer = record["labels"]
+        peer = for_people(record["labels"])
+    proxy = str(record["proxyPort"] or ("none: drops" if record["priority"] else "NONE"))
     ports = "ANY" if record["protocol"] == "ANY" else f"{record['port'] or 'ANY'}/{record['protocol']}"
+    whose = [*map(str, record["endpoints"]), *(f"{number} (audit)" for number in record["auditedEndpoints"])]
     return [
-        ",".join(map(str, record["endpoints"])) or "-",
+        ",".join(whose) or "-",
         record["verdict"].capitalize(),
         record["direction"].capitalize(),
         peer,
         ports,
-        str(record["proxyPort"] or "NONE"),
-        "disabled",
+        proxy,
+        record["authType"],
         str(record["bytes"]),
         str(record["packets"]),
         str(record["prefix"]),
@@ -203,7 +208,8 @@ def ipcache_records(entries: Iterable[tuple[IpcacheKey, IpcacheValue]], names: N
 
 def ipcache_row(record: Record) -> list[Cell]:
     """One prefix."""
-    return [record["prefix"], str(record["identity"]), record["labels"] or "-", record["nextHop"] or "-"]
+    labels = for_people(record["labels"]) or "-"
+    return [record["prefix"], str(record["identity"]), labels, record["nextHop"] or "-"]
 
 
 def _place(network: IPv4Network | IPv6Network) -> tuple[int, ...]:
