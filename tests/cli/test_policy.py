@@ -40,8 +40,10 @@ def test_a_rule_and_the_default_deny() -> None:
 
 
 def test_proxies_and_authentication() -> None:
-    rule = Rule(selector="", protocol=6, port=80, redirect="http", priority=27, l7='{"x":[1]}', auth="required",
-                origins=(1,))  # fmt: skip
+    rule = Rule(
+        selector="", protocol=6, port=80, redirect="http", priority=27, l7='{"x":[1]}', auth="required",
+        origins=(1,),
+    )  # fmt: skip
     assert f"egress | allow, http proxy, auth required | any | 80/TCP | {ORIGIN}" in shown(egress(rule))
     first = next(lines([egress(rule)], SELECTORS))
     assert (first.redirect, first.priority, first.l7, first.auth) == ("http", 27, {"x": [1]}, "required")
