@@ -25,9 +25,12 @@ def meaning(bpffs: Path) -> dict[str, Any]:
                 key.port_bits,
                 value.rule,
                 value.action,
+                value.priority,
+                value.proxy_port,
             )
             sets.setdefault(key.policy_id, set()).add(about)
         found = endpoints.to_dict()
+    named = {each for value in found.values() for each in (value.policy_id, value.audit_policy_id)}
     pods = {
         key.hex(): (
             v.ifindex,
@@ -37,6 +40,7 @@ def meaning(bpffs: Path) -> dict[str, Any]:
             v.mac,
             v.node_mac,
             frozenset(sets.get(v.policy_id, ())),
+            frozenset(sets.get(v.audit_policy_id, ())),
         )
         for key, v in found.items()
     }
@@ -50,7 +54,7 @@ def meaning(bpffs: Path) -> dict[str, Any]:
         owners = ipcache.to_dict()
     return {
         "endpoints": pods,
-        "stray sets": sets.keys() - {v.policy_id for v in found.values()},
+        "stray sets": sets.keys() - named,
         "services": fronts,
         "stray slots": {k for k in slots if k.service not in {head.id for head in heads.values()}},
         "ipcache": owners,
