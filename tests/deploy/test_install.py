@@ -54,7 +54,7 @@ def test_changed_needs(ready: Clone) -> None:
 def test_moved(ready: Clone) -> None:
     """The programs of .venv hold its path: in a clone that was moved, it is made anew."""
     shutil.copytree(ready.folder / ".venv", ready.folder / "moved/.venv", symlinks=True)
-    for part in ("deploy", "pyproject.toml", "backend.py", "bpf", "services", "tmp"):
+    for part in ("deploy", "pyproject.toml", "backend.py", "bpf", "services", "libs", "tmp"):
         source = ready.folder / part
         target = ready.folder / "moved" / part
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
