@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 
-from cirri.cli.health import Consumer, Instance, components, managed, node_reports, slow_readers
+from cirri.cli.health import (
+    Consumer,
+    Instance,
+    Node,
+    Report,
+    components,
+    managed,
+    node_reports,
+    slow_readers,
+)
+from cirri.cli.status import text
 from cirri.model import Ack, Endpoint, NodeStatus, PodCIDRs, Resource
 from cirri.runtime import Service
 
@@ -96,3 +106,20 @@ def test_slow_readers_are_named() -> None:
     assert slow_readers("resources", consumers) == [
         "datapath-node1 is 500 messages of bucket resources behind"
     ]
+
+
+def test_the_report_says_which_node_is_behind_with_its_policies() -> None:
+    nodes = (
+        Node(name="a", policy_revision=20, resources_revision=22),
+        Node(name="b", policy_revision=18, resources_revision=22, addresses_used=4, addresses_total=508),
+    )
+    report = Report(
+        ok=True, bus="ok", revision=23, policy_revision=20, components=(), nodes=nodes, pods=0, managed=0,
+        identities=3,
+    )  # fmt: skip
+    lines = text(report).splitlines()
+    rows = [[c.strip() for c in line.split("   ") if c.strip()] for line in lines]
+    assert ["NODE", "POLICIES", "SERVICES", "ENDPOINTS", "POD IPS (v4+v6)", "POD CIDRS"] in rows
+    assert ["a", "20", "22", "0", "0/0", "<none>"] in rows
+    assert ["b", "18 of 20", "22", "0", "4/508", "<none>"] in rows
+    assert "Objects:       newest change is revision 23" in lines

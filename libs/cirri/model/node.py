@@ -24,7 +24,9 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     pod_cidrs: tuple[str, ...] = ()
     """Ranges in use; ``ipam`` adopts them when its bucket was lost."""
     addresses_used: int = 0
+    """Addresses given out to pods, those of both families counted: a pod has one of each."""
     addresses_total: int = 0
+    """Addresses that its ranges hold for pods, of both families together."""
     errors: tuple[str, ...] = ()
     """What is wrong on this node now, one sentence each."""
     features: dict[str, str] = {}

@@ -93,6 +93,7 @@ class LazyGroup(click.Group):
     show_envvar=True,
     help="The cluster to talk to: the name given to `cirri lab up --name`.",
 )
+@click.version_option(package_name="cirri", prog_name="cirri")
 @click.pass_context
 def cli(ctx: click.Context, name: str) -> None:
     """Identity-aware networking for workloads.

@@ -65,8 +65,9 @@ class NotHealthy(CirriError):
 def status(target: Target, *, wait: bool, timeout_s: float, form: str | None) -> None:
     """Show whether everything works, and on which nodes.
 
-    Exits with 1 if something is wrong.  A node's revisions say up to which change of the objects
-    (`revision` of apply -o json) it has everything in force.
+    Exits with 1 if something is wrong.  Every change of an object has a revision (apply -o json shows
+    it); POLICIES and SERVICES of a node are the revisions up to which it has them in force.  Changes of other
+    objects count too, so POLICIES is as new as it can be when it equals what is compiled.
     """
 
     async def work(bus: Bus) -> Report:
@@ -185,6 +186,10 @@ async def _ping(bus: Bus) -> list[Instance]:
     return found
 
 
+def _behind(there: int, wanted: int) -> str:
+    return str(there) if there >= wanted else f"{there} of {wanted}"
+
+
 def text(report: Report) -> str:
     """The report for people."""
     word = "OK" if report.ok else f"{len(report.problems)} problem{'s' if len(report.problems) != 1 else ''}"
@@ -209,7 +214,7 @@ def text(report: Report) -> str:
     rows = [
         (
             n.name,
-            str(n.policy_revision),
+            _behind(n.policy_revision, report.policy_revision),
             str(n.resources_revision),
             str(n.pods),
             f"{n.addresses_used}/{n.addresses_total}",
@@ -217,11 +222,13 @@ def text(report: Report) -> str:
         )
         for n in report.nodes
     ]
-    header = ("NODE", "POLICY REV", "RESOURCES REV", "ENDPOINTS", "ADDRESSES", "POD CIDRS")
+    header = ("NODE", "POLICIES", "SERVICES", "ENDPOINTS", "POD IPS (v4+v6)", "POD CIDRS")
     lines += [table(header, rows) if rows else "No nodes.", ""]
     lines.append(f"Cluster Pods:  {report.managed}/{report.pods} managed by Cirri")
     lines.append(f"Identities:    {report.identities} in use")
-    lines.append(f"Revision:      {report.revision} (policies compiled up to {report.policy_revision})")
+    lines.append(f"Objects:       newest change is revision {report.revision}")
+    compiled = f"compiled up to revision {report.policy_revision}"
+    lines.append(f"Policies:      {compiled}; POLICIES says up to which they are in force on a node")
     for title, sentences in (("Warnings:", report.warnings), ("Problems:", report.problems)):
         lines += [f"{title if i == 0 else '':15}{sentence}" for i, sentence in enumerate(sentences)]
     return "\n".join(lines)
