@@ -1,0 +1,128 @@
+"""``cirri policy matrix``: what it prints, and how it ends."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from cirri.cli.root import cli
+
+EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
+DEMO = ("-f", str(EXAMPLES / "http-sw-app.yaml"), "-f", str(EXAMPLES / "sw_l3_l4_policy.yaml"))
+
+
+def cirri(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(
+        cli, ["--context", "there-is-none", "policy", "matrix", *arguments], input=stdin
+    )
+
+
+def rows(*arguments: str) -> list[dict[str, Any]]:
+    result = cirri(*arguments, "-o", "json")
+    assert result.exit_code == 0, result.output
+    found: list[dict[str, Any]] = json.loads(result.stdout)
+    return found
+
+
+def test_rows_of_the_demo() -> None:
+    found = rows(*DEMO, "--port", "80/TCP", "--port", "81/UDP")
+    assert all(list(row) == ["from", "to", "port", "protocol", "verdict", "reason"] for row in found)
+    assert len(found) == 2 * 3 * 3
+    to_deathstar = {
+        (row["from"], row["port"], row["protocol"]): row["verdict"]
+        for row in found
+        if row["to"] == "default/deathstar"
+    }
+    assert to_deathstar == {
+        ("default/tiefighter", 80, "TCP"): "allow",
+        ("default/xwing", 80, "TCP"): "deny",
+        ("default/deathstar", 80, "TCP"): "allow",
+        ("default/tiefighter", 81, "UDP"): "deny",
+        ("default/xwing", 81, "UDP"): "deny",
+        ("default/deathstar", 81, "UDP"): "deny",
+    }
+
+
+def test_each_side_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(
+        "- {name: here, labels: [reserved:host]}\n- {name: out, ip: 192.0.2.1}\n"
+    )
+    asked = (*DEMO, "--port", "80/TCP", "--by-direction", "--endpoints", str(tmp_path / "e.yaml"))
+    found = rows(*asked)
+    keys = "subject direction peer port protocol verdict cause redirect rule"
+    assert all(list(row) == keys.split() for row in found)
+    assert len(found) == 3 * 2 * 5, "the node and the outside are peers only"
+    deathstar = {row["peer"]: row for row in found if row["subject"] == "default/deathstar"}
+    assert deathstar["here"]["cause"] == "not-enforced", "egress, the later rows"
+    ingress = {
+        row["peer"]: (row["verdict"], row["cause"], row["rule"].partition(" (")[0])
+        for row in found
+        if (row["subject"], row["direction"]) == ("default/deathstar", "ingress")
+    }
+    assert ingress == {
+        "default/tiefighter": ("allow", "allow-rule", "CiliumNetworkPolicy default/rule1 spec.ingress[0]"),
+        "default/xwing": ("deny", "default-deny", ""),
+        "default/deathstar": ("allow", "allow-rule", "CiliumNetworkPolicy default/rule1 spec.ingress[0]"),
+        "here": ("allow", "allow-rule", "built-in allow-localhost"),
+        "out": ("deny", "default-deny", ""),
+    }
+    assert len(rows(*asked, "--host-firewall")) == 4 * 2 * 5
+
+
+def test_the_mode_of_enforcement_can_be_set() -> None:
+    def verdicts(mode: str) -> set[str]:
+        found = rows(*DEMO, "--port", "80", "--enforcement-mode", mode)
+        return {row["verdict"] for row in found if row["from"] != row["to"]}
+
+    assert verdicts("never") == {"allow"}
+    assert verdicts("always") == {"deny"}
+
+
+def test_nodes_have_rows_where_they_are_under_policy() -> None:
+    node = "apiVersion: v1\nkind: Node\nmetadata: {name: edge}\n"
+    asked = ("-f", "-", "--port", "80", "-o", "json")
+    assert json.loads(cirri(*asked, stdin=node).stdout) == []
+    (row,) = json.loads(cirri(*asked, "--host-firewall", stdin=node).stdout)
+    assert row["from"] == row["to"] == "node:edge"
+
+
+def test_for_people() -> None:
+    result = cirri(*DEMO, "--port", "80/TCP", "--port", "8/ICMP")
+    assert result.stdout.splitlines() == [
+        "80/TCP, FROM           TO 1    TO 2    TO 3",
+        "1 default/tiefighter   =       allow   allow",
+        "2 default/xwing        allow   =       deny",
+        "3 default/deathstar    allow   allow   allow",
+        "2>3: ingress: no rule of CiliumNetworkPolicy default/rule1 allows it (default deny)",
+        "",
+        "8/ICMP, FROM           TO 1    TO 2    TO 3",
+        "1 default/tiefighter   =       allow   deny",
+        "2 default/xwing        allow   =       deny",
+        "3 default/deathstar    allow   allow   deny",
+        "1>3, 2>3, 3>3: ingress: no rule of CiliumNetworkPolicy default/rule1 allows it (default deny)",
+    ]
+    header = cirri(*DEMO, "--port", "80/TCP", "--by-direction").stdout.splitlines()[0]
+    assert header.split() == ["SUBJECT", "DIRECTION", "PEER", "PORT", "VERDICT", "CAUSE", "REDIRECT", "RULE"]
+
+
+def test_what_is_left_out_is_told_on_stderr() -> None:
+    result = cirri("-f", "-", "--port", "80", "-o", "json", stdin="kind: Ingress\nmetadata: {name: a}\n")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+    assert result.stderr == "Warning: left out, policy does not read Ingress (1)\n"
+
+
+def test_what_is_wrong_ends_it() -> None:
+    wrong = (EXAMPLES / "sw_l3_l4_policy.yaml").read_text().replace("toPorts", "toPort")
+    result = cirri("-f", "-", "--port", "80", stdin=wrong)
+    assert result.exit_code == 1
+    assert 'spec.ingress[0].toPort: unknown field (did you mean "toPorts"?); allowed here: ' in result.stderr
+    assert "-: document 1, line 17: " in result.stderr
+    assert result.stdout == ""
+
+
+def test_wrong_words_on_the_command_line() -> None:
+    assert "--port" in cirri(*DEMO).stderr
+    assert '"80/TPC" is not a port' in cirri(*DEMO, "--port", "80/TPC").stderr
+    assert cirri(*DEMO, "--port", "80", "--endpoints", "/none.yaml").exit_code == 1
+    assert cirri("--port", "80").exit_code == 2
