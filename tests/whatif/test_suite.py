@@ -124,7 +124,7 @@ def test_reasons_name_everybody_who_was_asked(tmp_path: Path) -> None:
         ("cases: []", "cases: must have at least one item"),
         ("name: x", "cases: required, but missing"),
         ("case: []", 'case: unknown field (did you mean "cases"?)'),
-        ("objects:\n- kind: Pod\n  spec: {}\n" + case("from: a, to: b, port: 1"), "line 3: metadata: required"),
+        ("objects:\n- kind: Pod\n  spec: {}\n" + case("from: a, to: b, port: 1"), "line 3: metadata: req"),
     ],
 )  # fmt: skip
 def test_wrong_suites(tmp_path: Path, text: str, error: str) -> None:
