@@ -108,6 +108,16 @@ class Cli:
 
         self.service.on_bus(work)
 
+    def own(self, bucket: Bucket, *values: object) -> None:  # type: ignore[type-arg]
+        """Make *values* the whole bucket, as its owner would."""
+
+        async def work(bus: Bus) -> None:
+            publisher = bus.publisher(bucket)
+            await publisher.start()
+            await publisher.replace(values)
+
+        self.service.on_bus(work)
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:

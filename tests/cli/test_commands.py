@@ -316,6 +316,12 @@ def test_policy_get_names_the_section_of_the_manifest(cirri: Any) -> None:
     cirri.ok("delete", "cnp", "rule1")
 
 
+def test_policy_selectors(cirri: Any) -> None:
+    header, first, second = cirri.ok("policy", "selectors").splitlines()
+    assert header.split() == ["SELECTOR", "LABELS", "USERS", "IDENTITIES"]
+    assert (first.split(), second.split()) == (["k8s:org=empire", "default/rule1", "1", "6822"], ["25698"])
+
+
 def test_config_view(cirri: Any) -> None:
     config = (
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cirri-config, namespace: kube-system}\n"

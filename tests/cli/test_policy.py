@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from pyroaring import BitMap
 
 from cirri.cli.policy import Line, lines, port_text, subject, subject_text
-from cirri.model import Direction, Origin, Rule, SubjectPolicy
+from cirri.cli.selectors import Use, uses
+from cirri.model import Direction, Origin, Rule, SelectorSet, SubjectPolicy
 
 ORIGINS = tuple(
     Origin(cookie=cookie, kind="CiliumNetworkPolicy", namespace="shop", name=name, section="spec.egress[0]")
@@ -93,3 +95,22 @@ def test_a_selector_that_is_not_known_yet() -> None:
         identity=7, direction="egress", verdict="allow", peer="?", peers=(), port="any",
         origins=("0x00000009",),
     )  # fmt: skip
+
+
+def test_selectors_with_their_users() -> None:
+    sets = [
+        SelectorSet(key="t", text="k8s:app=z"),
+        SelectorSet(
+            key="s",
+            text="k8s:app=web",
+            identities=BitMap([300, 301]).serialize(),
+            prefixes=("10.0.0.0/8",),
+        ),
+    ]
+    watched = SubjectPolicy(identity=8, audit_ingress=Direction(rules=(WEB,)), origins=ORIGINS)
+    policies = [egress(WEB), watched]
+    assert list(uses(sets, policies)) == [
+        Use(key="s", selector="k8s:app=web", policies=("shop/a",), users=2, identities=(300, 301),
+            prefixes=("10.0.0.0/8",)),
+        Use(key="t", selector="k8s:app=z", policies=(), users=0, identities=(), prefixes=()),
+    ]  # fmt: skip

@@ -18,6 +18,8 @@ from cirri.cli.identity import NoIdentity, all_labels
 from cirri.cli.matrix import matrix
 from cirri.cli.output import emit, for_people, output, table
 from cirri.cli.policytest import test
+from cirri.cli.policywait import wait
+from cirri.cli.selectors import selectors
 from cirri.manifests import POLICY_KINDS
 from cirri.model import (
     POLICIES,
@@ -101,8 +103,8 @@ def policy() -> None:
     """Show the policy in force and where each rule comes from."""
 
 
-policy.add_command(matrix)
-policy.add_command(test)
+for command in (matrix, selectors, test, wait):
+    policy.add_command(command)
 
 
 @policy.command()
