@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from tests.whatif.building import deployment, entry, pod, policy, world
 
-from cirri.whatif.ask import InvalidPort, Port
 from cirri.whatif.matrix import TO_ITSELF, UNASKED, halves, rows
+from cirri.whatif.port import InvalidPort, Port
 
 TCP80 = Port(6, 80)
 ALLOW = policy(

@@ -8,6 +8,7 @@ from tests.whatif.building import SPEC, deployment, entry, make, node, pod, poli
 from cirri.engine import INGRESS
 from cirri.whatif.endpoints import party
 from cirri.whatif.party import Setting, in_host_network
+from cirri.whatif.port import Port
 from cirri.whatif.world import Contradiction, SameName
 
 
@@ -91,7 +92,7 @@ def test_reserved_endpoints_have_policies_of_their_own() -> None:
 def test_verdicts_name_the_rule() -> None:
     made = world(policy("a", {"fromEndpoints": [{}]}), pod("web"), pod("db", app="db"))
     web, db = made.parties["shop/web"], made.parties["shop/db"]
-    found = made.verdict(db, INGRESS, web, 6, 80)
+    found = made.verdict(db, INGRESS, web, Port(6, 80))
     assert found.cause == "allow-rule"
     origin = made.origin(db, found.rule)
     assert origin is not None

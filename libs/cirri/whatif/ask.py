@@ -7,47 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cirri.engine import EGRESS, INGRESS, Verdict
-from cirri.engine.ports import PROTOCOL_NAMES
-from cirri.errors import CirriError
+from cirri.engine.l7 import Answer
 from cirri.model import Origin
 from cirri.whatif.party import Party
+from cirri.whatif.port import Port
 from cirri.whatif.world import World
 
 DIRECTIONS = {INGRESS: "ingress", EGRESS: "egress"}
-_NUMBERS = {name.upper(): number for number, name in PROTOCOL_NAMES.items()}
-_QUESTION = re.compile(r"(?P<port>[0-9]{1,5})(/(?P<protocol>[A-Za-z0-9]+))?")
-
-
-class InvalidPort(CirriError):
-    """A port that cannot be asked about."""
-
-    hint = "Write PORT/PROTOCOL, such as 80/TCP, 53/UDP, 9/SCTP; for ICMP the type: 8/ICMP, 128/ICMPv6"
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        super().__init__(f'"{text}" is not a port')
-
-
-class Port(NamedTuple):
-    """A destination port, or an ICMP type, of a protocol by its IANA number."""
-
-    protocol: int
-    number: int
-
-    @classmethod
-    def parse(cls, text: str) -> Port:
-        """``80/TCP``; without a protocol it is TCP.  Raises :class:`InvalidPort`."""
-        found = _QUESTION.fullmatch(text.strip())
-        protocol = _NUMBERS.get((found["protocol"] or "TCP").upper()) if found else None
-        if found is None or protocol is None:
-            raise InvalidPort(text)
-        icmp = PROTOCOL_NAMES[protocol].startswith("ICMP")
-        if not (0 if icmp else 1) <= int(found["port"]) <= (255 if icmp else 65535):
-            raise InvalidPort(text)
-        return cls(protocol, int(found["port"]))
-
-    def __str__(self) -> str:
-        return f"{self.number}/{PROTOCOL_NAMES[self.protocol]}"
 
 
 class Side(NamedTuple):
@@ -68,7 +34,7 @@ class Side(NamedTuple):
 
 def side(world: World, subject: Party, direction: int, peer: Party, port: Port) -> Side:
     """The answer of *subject*, which has a policy."""
-    found = world.verdict(subject, direction, peer, *port)
+    found = world.verdict(subject, direction, peer, port)
     return Side(subject, direction, peer, found, world.origin(subject, found.rule))
 
 
@@ -109,6 +75,24 @@ def _words(world: World, one: Side) -> str:
         case "default-deny":
             policies = _about(world, one)
             return f"no rule{f' of {some(policies)}' if policies else ''} allows it (default deny)"
+
+
+def proxy_reason(world: World, one: Side, answer: Answer) -> str:
+    """Why the proxy that *one* sends the connection to lets a request pass or not."""
+    origin = world.origin(one.subject, answer.rule)
+    by = origin_text(origin) if origin is not None else "its rules"
+    proxy = f"{DIRECTIONS[one.direction]}: {answer.redirect} proxy"
+    match answer.cause:
+        case "request-rule":
+            return f"{proxy}: listed by {by}: {answer.entry}"
+        case "allow-rule":
+            return f"{proxy}: {by} allows it without a list"
+        case "not-enforced":
+            return f"{proxy}: only looked at"
+        case "other-protocol":
+            return f"{proxy}: reads other requests than that"
+        case _:
+            return f"{proxy}: refused, no rule lists it; {by} asks for the proxy"
 
 
 def _about(world: World, one: Side) -> list[str]:

@@ -10,8 +10,9 @@ from msgspec import Struct
 
 from cirri.engine import EGRESS, INGRESS
 from cirri.engine.ports import PROTOCOL_NAMES
-from cirri.whatif.ask import DIRECTIONS, Port, Side, origin_text, reason, side, sides
+from cirri.whatif.ask import DIRECTIONS, Side, origin_text, reason, side, sides
 from cirri.whatif.party import Party
+from cirri.whatif.port import Port
 from cirri.whatif.world import World
 
 Answer = Literal["allow", "deny"]

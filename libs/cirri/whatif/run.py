@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from cirri.engine.l7 import DnsQuery, HttpRequest, Request, TlsHello
 from cirri.engine.ports import PROTOCOL_NAMES
 from cirri.errors import CirriError
 from cirri.manifests import ManifestError, Problem
 from cirri.manifests.problems import suggestion
 from cirri.model import Resource
-from cirri.whatif.ask import Port, reason, sides
+from cirri.whatif.ask import proxy_reason, reason, sides
 from cirri.whatif.endpoints import party
 from cirri.whatif.load import load
 from cirri.whatif.party import Party, Setting
+from cirri.whatif.port import Port
 from cirri.whatif.services import NoBackend, NoService, addresses, backends, service_named
 from cirri.whatif.suite import Case, Flow, Suite
 from cirri.whatif.world import World
@@ -36,6 +38,8 @@ class Result(Struct, frozen=True, kw_only=True, rename={"source": "from", "targe
     target: str
     port: int
     protocol: str
+    request: str
+    """What was asked over the connection, for people; empty: nothing."""
     expect: str
     got: str
     passed: bool
@@ -80,8 +84,10 @@ def run(suite: Suite) -> tuple[list[Result], list[str]]:
 
 
 def _result(suite: Suite, case: Case, flow: Flow, world: World, resources: list[Resource]) -> Result:
-    source = _party(flow.source, world)
-    outcomes = [_outcome(world, source, target, port) for target, port in _targets(flow, world, resources)]
+    source, request = _party(flow.source, world), _request(case.request)
+    outcomes = [
+        _outcome(world, source, target, port, request) for target, port in _targets(flow, world, resources)
+    ]
     # A Service is as good as the worst of what it leads to.
     worst = next((one for one in outcomes if not matches(case.expect, one.got)), outcomes[0])
     return Result(
@@ -93,6 +99,7 @@ def _result(suite: Suite, case: Case, flow: Flow, world: World, resources: list[
         target=_name(flow.target),
         port=flow.port.number,
         protocol=PROTOCOL_NAMES[flow.port.protocol],
+        request=_shown(case.request),
         expect=case.expect,
         got=worst.got,
         passed=matches(case.expect, worst.got),
@@ -105,13 +112,33 @@ def matches(expect: str, got: str) -> bool:
     return got in {"allow": PASSES, "deny": DROPPED}.get(expect, {expect})
 
 
-def _outcome(world: World, source: Party, target: Party, port: Port) -> Outcome:
+def _outcome(world: World, source: Party, target: Party, port: Port, request: Request | None) -> Outcome:
     asked = sides(world, source, target, port)
     says = [f"{one.subject.name}: {reason(world, one)}" for one in asked]
     denied = [one for one in asked if not one.allowed]
     if denied:
         return Outcome(denied[0].verdict.cause, says)
-    return Outcome("redirect" if any(one.verdict.redirect for one in asked) else "direct", says)
+    proxied = [one for one in asked if one.verdict.redirect]
+    for one in proxied:
+        if request is None:
+            break
+        answer = world.answer(one.subject, one.direction, one.peer, port, request)
+        says.append(f"{one.subject.name}: {proxy_reason(world, one, answer)}")
+        if not answer.allowed:
+            return Outcome(answer.refusal.lower(), says)
+    return Outcome("redirect" if proxied else "direct", says)
+
+
+def _request(said: Mapping[str, Any]) -> Request | None:
+    """What a case asks over its connections."""
+    if "dns" in said:
+        return DnsQuery(said["dns"])
+    if "sni" in said:
+        return TlsHello(said["sni"])
+    if "http" not in said:
+        return None
+    http = said["http"]
+    return HttpRequest(http["method"], http["path"], http["host"], tuple(http["headers"].items()))
 
 
 def _party(who: Any, world: World) -> Party:
@@ -143,6 +170,13 @@ def _described(suite: Suite, resources: Sequence[Resource], setting: Setting) ->
                 entries |= {address: {"ip": address} for address in found}
     for name, entry in entries.items():
         yield party(entry, setting)._replace(name=name)
+
+
+def _shown(said: Mapping[str, Any]) -> str:
+    if http := said.get("http"):
+        headers = [f"{name}: {value}" for name, value in http["headers"].items()]
+        return " ".join([http["method"], f"{http['host']}{http['path']}", *headers])
+    return " ".join(f"{kind} {value or 'none'}" for kind, value in said.items())
 
 
 def _name(who: Any) -> str:

@@ -11,8 +11,8 @@ from cirri.errors import CirriError
 from cirri.labels import NAMESPACE_KEY, Label, port_label
 from cirri.manifests.problems import suggestion
 from cirri.model import Resource
-from cirri.whatif.ask import Port
 from cirri.whatif.party import Party
+from cirri.whatif.port import Port
 
 SERVICE_NAME = "kubernetes.io/service-name"
 

@@ -24,8 +24,8 @@ from cirri.manifests.schema import (
     kind_of,
     with_fields,
 )
-from cirri.whatif.ask import InvalidPort, Port
 from cirri.whatif.endpoints import ENTRIES, UNNAMED
+from cirri.whatif.port import InvalidPort, Port
 
 EXPECT = {
     "allow": "it passes, through a proxy or not",

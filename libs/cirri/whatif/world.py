@@ -8,7 +8,8 @@ from ipaddress import ip_network
 
 from pyroaring import BitMap
 
-from cirri.engine import EGRESS, INGRESS, KINDS, Compiler, Entries, Verdict, entries, verdict
+from cirri.engine import CONTEXT_KINDS, INGRESS, KINDS, Compiler, Entries, Verdict, entries, verdict
+from cirri.engine.l7 import Answer, Request, answer, covering
 from cirri.errors import CirriError
 from cirri.labels import (
     RESERVED_LABELS,
@@ -22,6 +23,7 @@ from cirri.labels import (
 )
 from cirri.model import Direction, Origin, Resource, SubjectPolicy
 from cirri.whatif.party import Address, Party, Setting, parties
+from cirri.whatif.port import Port
 
 
 class SameName(CirriError):
@@ -59,7 +61,7 @@ class World:
         subjects = {reserved_number(one.labels) for one in self.parties.values() if self.has_policy(one)}
         self.compiler = Compiler(setting.config, subjects=subjects - {0})
         for resource in resources:
-            if resource.kind in KINDS:
+            if resource.kind in (*CONTEXT_KINDS, *KINDS):
                 self.compiler.update_resource(resource)
         for one in self.parties.values():
             if one.outside is None:
@@ -94,24 +96,29 @@ class World:
         """What holds for *party*, which has a policy."""
         return self.compiler.policies[self.number(party)]
 
-    def verdict(self, subject: Party, direction: int, peer: Party, protocol: int, port: int) -> Verdict:
-        """What the policy of *subject* says about a connection with *peer*; *port* is the destination's."""
-        asked = (self.number(subject), direction, self.number(peer, subject), protocol, port)
+    def verdict(self, subject: Party, direction: int, peer: Party, port: Port) -> Verdict:
+        """What the policy of *subject* says about a connection with *peer*."""
+        asked = (self.number(subject), direction, self.number(peer, subject), *port)
         if (found := self._verdicts.get(asked)) is None:
-            policy = self.policy(subject)
-            half: Direction = policy.ingress if direction == INGRESS else policy.egress
+            half = self._half(subject, direction)
             if asked[0] not in self._entries:
-                self._entries[asked[0]] = entries(policy, self._sets)
+                self._entries[asked[0]] = entries(self.policy(subject), self._sets)
             found = self._verdicts[asked] = verdict(
                 self._entries[asked[0]],
                 asked[2],
                 direction,
-                protocol,
-                port,
+                *port,
                 enforced=half.enforced,
                 proxies=True,
             )
         return found
+
+    def answer(self, subject: Party, direction: int, peer: Party, port: Port, request: Request) -> Answer:
+        """What the proxy to which the policy of *subject* sends the connection says about *request*."""
+        number = self.number(peer, subject)
+        selectors = {key for key, members in self._sets.items() if number in members}
+        half = self._half(subject, direction)
+        return answer(covering(half, selectors, *port), request, enforced=half.enforced)
 
     def origin(self, subject: Party, cookie: int) -> Origin | None:
         """Which rule of the policy of *subject* has *cookie*; None: no rule."""
@@ -128,6 +135,10 @@ class World:
         for one in self.parties.values():
             if self.has_policy(one):
                 yield one, self.policy(one)
+
+    def _half(self, subject: Party, direction: int) -> Direction:
+        policy = self.policy(subject)
+        return policy.ingress if direction == INGRESS else policy.egress
 
     def _outside(self, labels: frozenset[str], address: Address) -> frozenset[str]:
         """Labels of *address*: those of the longest prefix that a policy names; an API server has its own."""
@@ -160,6 +171,3 @@ def _settled(known: Sequence[Party]) -> Iterator[Party]:
             yield owner._replace(name=one.name)
         else:
             yield one._replace(labels=frozenset((world_label(one.outside.version),)))
-
-
-__all__ = ["EGRESS", "INGRESS", "Contradiction", "SameName", "World"]

@@ -11,8 +11,8 @@ import click
 from cirri.cli.output import emit, output, some, table
 
 if TYPE_CHECKING:
-    from cirri.whatif.ask import Port
     from cirri.whatif.matrix import Half, Row
+    from cirri.whatif.port import Port
 
 SAME, NOBODY = "=", "."
 """Cells for what a pod sends to itself, and for two of whom neither is under policy."""
@@ -29,7 +29,7 @@ files_option = click.option(
 
 
 def _ports(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> list[Port]:
-    from cirri.whatif.ask import InvalidPort, Port
+    from cirri.whatif.port import InvalidPort, Port
 
     try:
         return list(dict.fromkeys(map(Port.parse, texts)))

@@ -45,7 +45,9 @@ def test(ctx: click.Context, files: Sequence[str], *, form: str | None) -> None:
     \b
     from and to   NAMESPACE/NAME of a Pod or of what makes pods, node:NAME, reserved:NAME, or a mapping
                   {labels, ip, ports} as in `cirri policy matrix --endpoints`; to also {service: NS/NAME}
-    expect        allow, redirect (through a proxy), deny (default-deny, deny-rule or auth-required)
+    asked too     http: {method, path, host, headers}, dns: NAME or sni: NAME, where a proxy looks
+    expect        allow (direct or redirect, which is through a proxy), deny (default-deny, deny-rule or
+                  auth-required), 403 (HTTP), refused (DNS), closed (TLS, or what the proxy cannot read)
     also          name; beside cases: objects (manifests in place), endpoints, config, name
     """
     from cirri.whatif.run import run
@@ -90,4 +92,5 @@ def _report(results: Sequence[Result]) -> str:
 
 
 def _flow(one: Result) -> str:
-    return f"{one.source} -> {one.target} {one.port}/{one.protocol}"
+    asked = f" {one.request}" if one.request else ""
+    return f"{one.source} -> {one.target} {one.port}/{one.protocol}{asked}"
