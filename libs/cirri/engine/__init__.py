@@ -7,8 +7,9 @@ the kernel's lookup.
 
 from cirri.engine.compile import Compiler, Delta
 from cirri.engine.config import EngineConfig, InvalidConfig
+from cirri.engine.context import CONTEXT_KINDS
 from cirri.engine.entries import EGRESS, INGRESS, Change, Entries, EntryKey, EntryValue, entries, plan
-from cirri.engine.parse import CONTEXT_KINDS, KINDS, faults, read, rules, unsupported
+from cirri.engine.parse import KINDS, faults, read, rules, unsupported
 from cirri.engine.rule import Finding, InvalidPolicy, ObjectRule, PolicyConflict, Ports, Section, Term
 from cirri.engine.select import LabelSet, Requirement, Selector
 from cirri.engine.verdict import Verdict, verdict

@@ -7,17 +7,30 @@ own policy; an object touches the selectors it names and the identities it selec
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
+from cirri.engine.bind import bind, ingress_ports, names, port_name
 from cirri.engine.config import EngineConfig
+from cirri.engine.context import CONTEXT_KINDS, Context
 from cirri.engine.index import Index
+from cirri.engine.outcome import Outcome, Traits, outcome, peers
 from cirri.engine.parse import read
-from cirri.engine.resolve import LOCALHOST, resolve
+from cirri.engine.resolve import LOCALHOST
 from cirri.engine.rule import Finding, InvalidPolicy, ObjectRule
 from cirri.engine.select import Selector
-from cirri.labels import RESERVED_LABELS
-from cirri.model import Direction, Origin, Resource, SelectorSet, SubjectPolicy, resource_key
+from cirri.engine.sets import Sets
+from cirri.labels import CIDR, PORT, RESERVED_LABELS, Reserved
+from cirri.model import Direction, Resource, SelectorSet, SubjectPolicy, resource_key
+from cirri.model.policy import ANY_PEER
+
+_PEERS_ONLY = frozenset(
+    each.label for each in (Reserved.REMOTE_NODE, Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6)
+)
+_ADDRESSES = (f"{CIDR}:", "fqdn:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,38 +44,49 @@ class Delta:
     removed_selectors: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Object:
     resource: Resource
     rules: list[ObjectRule]
+    """As it says them; what they mean among other objects is in ``_bound``."""
     gaps: list[Finding]
+    names: frozenset[str]
+    """What their meaning depends on."""
 
 
 class Compiler:
     """Feed it news in any order, then ask what changed.
 
-    Identities of *subjects* are reserved ones that endpoints have here; the others are peers only.
+    Identities of *subjects* are reserved ones that endpoints have here (the node itself always is one);
+    the others are peers only, as are prefixes and other nodes.
     """
 
     def __init__(self, config: EngineConfig | None = None, *, subjects: Iterable[int] = ()) -> None:
         self.config = config or EngineConfig()
         self._objects: dict[str, _Object] = {}
+        self._refused: dict[str, tuple[Resource, InvalidPolicy]] = {}
+        self._bound: dict[str, list[ObjectRule]] = {}
+        self._stale: set[str] = set()
+        self._context = Context()
+        self._depending: dict[str, set[str]] = {}
         self._index = Index()
+        self._sets = Sets(self._index)
         self._subject_rules: dict[str, dict[int, ObjectRule]] = {}
-        self._peer_users: dict[str, int] = {}
+        self._ports: Counter[str] = Counter()
         self._selected_by: dict[int, set[str]] = {}
-        self._resolved: dict[tuple[frozenset[str], bool], _Resolved] = {}
-        self._dirty_selectors: set[str] = set()
-        self._dirty_subjects: set[int] = set()
+        self._outcomes: dict[tuple[frozenset[str], Traits], Outcome] = {}
+        self._dirty: set[int] = set()
+        self._gone: set[int] = set()
         self._policies: dict[int, SubjectPolicy] = {}
-        self._sets: dict[str, SelectorSet] = {}
-        wanted = set(subjects)
+        self._conflicts: dict[int, str] = {}
+        self._held: dict[int, list[str]] = {}
+        wanted = {Reserved.HOST, *subjects}
         for number, labels in RESERVED_LABELS.items():
             self._index.add(number, labels)
             if number in wanted:
                 self._selected_by[number] = set()
-                self._dirty_subjects.add(number)
-        self._use_peer(LOCALHOST)
+                self._dirty.add(number)
+        self._sets.use(LOCALHOST)
 
     @property
     def policies(self) -> Mapping[int, SubjectPolicy]:
@@ -72,51 +96,63 @@ class Compiler:
     @property
     def sets(self) -> Mapping[str, SelectorSet]:
         """Every peer selector's set, as of the last :meth:`flush`."""
-        return self._sets
+        return self._sets.current
+
+    @property
+    def conflicts(self) -> Mapping[int, str]:
+        """Subjects whose rules contradict each other, and how, as of the last :meth:`flush`.
+
+        Such a subject keeps the policy that it had, or is isolated if it had none.
+        """
+        return self._conflicts
+
+    @property
+    def invalid(self) -> Mapping[str, InvalidPolicy]:
+        """Objects whose newest version means nothing, by resource key, and why; an earlier one holds on."""
+        return {key: error for key, (_, error) in self._refused.items()}
+
+    def missing(self) -> frozenset[str]:
+        """Prefixes that selectors in use tell apart and that have no identity of their own."""
+        return self._sets.missing
 
     def gaps(self) -> dict[str, list[Finding]]:
         """Objects that use what is not enforced, by resource key."""
         return {key: each.gaps for key, each in self._objects.items() if each.gaps}
 
-    def configure(self, config: EngineConfig) -> dict[str, InvalidPolicy]:
-        """Take over *config*.  Objects that now mean nothing keep what they meant; by key."""
-        if config == self.config:
-            return {}
-        before, self.config = self.config, config
-        self._resolved.clear()
-        self._dirty_subjects |= self._selected_by.keys()
-        failed = {}
-        if before.cluster != config.cluster:
-            for key, each in list(self._objects.items()):
-                try:
-                    self.update_resource(each.resource)
-                except InvalidPolicy as error:
-                    failed[key] = error
-        return failed
+    def configure(self, config: EngineConfig) -> Mapping[str, InvalidPolicy]:
+        """Take over *config*; :attr:`invalid`, which may have changed with it."""
+        if config != self.config:
+            self.config = config
+            self._outcomes.clear()
+            self._dirty |= self._selected_by.keys()
+            newest = {key: each.resource for key, each in self._objects.items()}
+            newest |= {key: resource for key, (resource, _) in self._refused.items()}
+            for key, resource in newest.items():
+                self._read(key, resource)
+        return self.invalid
 
     def update_resource(self, resource: Resource) -> list[Finding]:
-        """Take over a policy object; what of it is not enforced.
+        """Take over a policy object, or one that policies refer to; what of it is not enforced.
 
         Raises InvalidPolicy; then what the object meant before goes on to hold.
         """
-        rules, gaps = read(resource, self.config)
+        if resource.kind in CONTEXT_KINDS:
+            self._renamed(self._context.update(resource))
+            return []
         key = resource_key(resource.kind, resource.namespace, resource.name, resource.node)
-        before = self._objects.get(key)
-        if before and before.rules == rules:
-            self._objects[key] = _Object(resource, before.rules, gaps)
-            return gaps
-        self._objects[key] = _Object(resource, rules, gaps)
-        for rule in rules:
-            self._add_rule(rule)
-        for rule in before.rules if before else ():
-            self._remove_rule(rule)
-        return gaps
+        self._read(key, resource)
+        if key in self._refused:
+            raise self._refused[key][1]
+        return self._objects[key].gaps
 
     def delete_resource(self, key: str) -> None:
         """Forget the object with resource key *key*, if it is known."""
-        if before := self._objects.pop(key, None):
-            for rule in before.rules:
-                self._remove_rule(rule)
+        self._refused.pop(key, None)
+        self._renamed(self._context.delete(key))
+        if key in self._objects:
+            self._depend(key, frozenset())
+            del self._objects[key]
+            self._stale.add(key)
 
     def add_identity(self, identity: int, labels: Iterable[str]) -> None:
         """Make an identity known, or give it other labels."""
@@ -125,17 +161,21 @@ class Compiler:
             return
         self.remove_identity(identity)
         joined = self._index.add(identity, wanted)
-        self._dirty_selectors.update(joined)
-        self._selected_by[identity] = {key for key in joined if key in self._subject_rules}
-        self._dirty_subjects.add(identity)
+        self._sets.changed(joined)
+        self._sets.learn(wanted)
+        if _is_subject(wanted):
+            self._selected_by[identity] = {key for key in joined if key in self._subject_rules}
+            self._dirty.add(identity)
 
     def remove_identity(self, identity: int) -> None:
         """Forget an identity, if it is known."""
-        if self._index.labels(identity) is None:
+        if (labels := self._index.labels(identity)) is None:
             return
-        self._dirty_selectors.update(self._index.remove(identity))
-        self._selected_by.pop(identity, None)
-        self._dirty_subjects.add(identity)
+        self._sets.changed(self._index.remove(identity))
+        self._sets.unlearn(labels)
+        if self._selected_by.pop(identity, None) is not None:
+            self._dirty.add(identity)
+            self._gone.add(identity)
 
     def identities(self) -> Iterable[int]:
         """The identities that have a policy."""
@@ -147,44 +187,70 @@ class Compiler:
 
     def flush(self) -> Delta:
         """Compute what the news since the last call changed."""
-        sets, gone_sets = {}, set()
-        for key in self._dirty_selectors:
-            if key in self._peer_users:
-                selector = self._index.selector(key)
-                one = SelectorSet(
-                    key=key, text=selector.text, identities=self._index.selected(key).serialize()
-                )
-                if self._sets.get(key) != one:
-                    sets[key] = one
-            elif key in self._sets:
-                gone_sets.add(key)
+        self._renamed({port_name(key) for key in self._index.renumbered()})
+        for key in self._stale:
+            self._bind(key)
+        self._stale.clear()
         policies, gone = {}, set()
-        for identity in self._dirty_subjects:
-            if (selected_by := self._selected_by.get(identity)) is None:
-                if identity in self._policies:
+        for identity in self._dirty:
+            policy = self._policy(identity)
+            if policy is None:
+                if self._policies.pop(identity, None):
                     gone.add(identity)
-                continue
-            policy = self._policy(identity, frozenset(selected_by))
-            if self._policies.get(identity) != policy:
-                policies[identity] = policy
-        self._sets.update(sets)
-        self._policies.update(policies)
-        for key in gone_sets:
-            del self._sets[key]
-        for identity in gone:
-            del self._policies[identity]
-        self._dirty_selectors.clear()
-        self._dirty_subjects.clear()
-        return Delta(sets, policies, frozenset(gone), frozenset(gone_sets))
+            elif self._policies.get(identity) != policy:
+                policies[identity] = self._policies[identity] = policy
+        self._dirty.clear()
+        self._gone.clear()
+        sets, gone_sets = self._sets.flush()
+        return Delta(sets, policies, frozenset(gone), gone_sets)
 
-    def _policy(self, identity: int, selected_by: frozenset[str]) -> SubjectPolicy:
-        # Identities that the same selectors select have the same rules.
-        init = "reserved:init" in (self._index.labels(identity) or ())
-        if (found := self._resolved.get((selected_by, init))) is None:
-            rules = [rule for key in selected_by for rule in self._subject_rules[key].values()]
-            found = self._resolved[selected_by, init] = resolve(rules, self.config, init=init)
-        ingress, egress, origins = found
-        return SubjectPolicy(identity=identity, ingress=ingress, egress=egress, origins=origins)
+    def _read(self, key: str, resource: Resource) -> None:
+        """Take over what *resource* says; if that is nothing, it is noted."""
+        try:
+            rules, gaps = read(resource, self.config)
+        except InvalidPolicy as error:
+            self._refused[key] = (resource, error)
+            return
+        self._refused.pop(key, None)
+        depends = frozenset(name for rule in rules for name in names(rule))
+        self._depend(key, depends)
+        self._objects[key] = _Object(resource, rules, gaps, depends)
+        self._stale.add(key)
+
+    def _depend(self, key: str, new: frozenset[str]) -> None:
+        """Note that the object with *key* must be bound again when one of the names *new* changes."""
+        old = self._objects[key].names if key in self._objects else frozenset()
+        for name in old - new:
+            keys = self._depending[name]
+            keys.discard(key)
+            if not keys:
+                del self._depending[name]
+        for name in new - old:
+            self._depending.setdefault(name, set()).add(key)
+
+    def _renamed(self, changed: Iterable[str]) -> None:
+        """Note that names mean something else."""
+        for name in changed:
+            self._stale |= self._depending.get(name, frozenset())
+
+    def _bind(self, key: str) -> None:
+        """Make what holds of the object with *key* what it means now."""
+        known = self._objects.get(key)
+        new = [bind(rule, self._context, self._numbers) for rule in known.rules] if known else []
+        old = self._bound.get(key, [])
+        if new == old:
+            return
+        for rule in _without(new, old):
+            self._add_rule(rule)
+        for rule in _without(old, new):
+            self._remove_rule(rule)
+        if new:
+            self._bound[key] = new
+        else:
+            del self._bound[key]
+
+    def _numbers(self, port: str) -> Iterable[str]:
+        return self._index.values(PORT, port)
 
     def _add_rule(self, rule: ObjectRule) -> None:
         key = rule.subject.key
@@ -196,8 +262,9 @@ class Compiler:
                     self._selected_by[identity].add(key)
         self._subject_rules[key][id(rule)] = rule
         self._touch(key)
-        for selector in _peers(rule):
-            self._use_peer(selector)
+        self._ports.update(ingress_ports(rule))
+        for selector in peers(rule):
+            self._sets.use(selector)
 
     def _remove_rule(self, rule: ObjectRule) -> None:
         key = rule.subject.key
@@ -210,28 +277,84 @@ class Compiler:
                 if identity in self._selected_by:
                     self._selected_by[identity].discard(key)
         self._index.release(key)
-        for selector in _peers(rule):
-            self._peer_users[selector.key] -= 1
-            if not self._peer_users[selector.key]:
-                del self._peer_users[selector.key]
-                self._dirty_selectors.add(selector.key)
-            self._index.release(selector.key)
+        self._ports -= Counter(ingress_ports(rule))
+        for selector in peers(rule):
+            self._sets.drop(selector.key)
 
     def _touch(self, key: str) -> None:
-        self._resolved.clear()
-        self._dirty_subjects.update(i for i in self._index.selected(key) if i in self._selected_by)
+        self._outcomes.clear()
+        self._dirty.update(i for i in self._index.selected(key) if i in self._selected_by)
 
-    def _use_peer(self, selector: Selector) -> None:
-        self._index.acquire(selector)
-        users = self._peer_users.get(selector.key, 0)
-        self._peer_users[selector.key] = users + 1
-        if not users:
-            self._dirty_selectors.add(selector.key)
+    def _policy(self, identity: int) -> SubjectPolicy | None:
+        """What holds of *identity*; None: it is not known."""
+        policy: SubjectPolicy | None = None
+        error = ""
+        held: Iterable[Selector] = ()
+        if (selected_by := self._selected_by.get(identity)) is not None:
+            found = self._outcome(identity, frozenset(selected_by))
+            error, held = found.error or found.audit_error, found.selectors
+            before = None if identity in self._gone else self._policies.get(identity)
+            if found.error and before is not None:
+                policy = replace(before, error=error, confirm_by=found.confirm_by)
+                held = [self._index.selector(key) for key in sorted(_selectors(before))]
+            else:
+                policy = SubjectPolicy(
+                    identity=identity,
+                    ingress=found.ingress,
+                    egress=found.egress,
+                    audit_ingress=found.audit_ingress,
+                    audit_egress=found.audit_egress,
+                    origins=found.origins,
+                    error=error,
+                    confirm_by=found.confirm_by,
+                )
+        if error:
+            self._conflicts[identity] = error
+        else:
+            self._conflicts.pop(identity, None)
+        for selector in held:
+            self._sets.use(selector)
+        for key in self._held.pop(identity, ()):
+            self._sets.drop(key)
+        if held:
+            self._held[identity] = [selector.key for selector in held]
+        return policy
+
+    def _outcome(self, identity: int, selected_by: frozenset[str]) -> Outcome:
+        # Identities that the same selectors select have the same rules.
+        labels = self._index.labels(identity) or frozenset()
+        traits = Traits(Reserved.INIT.label in labels, Reserved.HOST.label in labels, self._own_ports(labels))
+        if (found := self._outcomes.get((selected_by, traits))) is None:
+            rules = [rule for key in selected_by for rule in self._subject_rules[key].values()]
+            found = self._outcomes[selected_by, traits] = outcome(rules, self.config, traits)
+        return found
+
+    def _own_ports(self, labels: frozenset[str]) -> tuple[tuple[str, str], ...]:
+        """Of an identity with *labels*: its numbers for ports by name that some rule lets in or keeps out."""
+        if not self._ports:
+            return ()
+        named = (
+            text.removeprefix(f"{PORT}:").partition("=") for text in labels if text.startswith(f"{PORT}:")
+        )
+        return tuple(sorted((key, number) for key, _, number in named if key in self._ports))
 
 
-_Resolved = tuple[Direction, Direction, tuple[Origin, ...]]
+def _is_subject(labels: frozenset[str]) -> bool:
+    """Whether endpoints with *labels* can be here: not addresses outside, not other nodes."""
+    if labels & _PEERS_ONLY:
+        return False
+    return Reserved.HOST.label in labels or not any(text.startswith(_ADDRESSES) for text in labels)
 
 
-def _peers(rule: ObjectRule) -> list[Selector]:
-    terms = (*rule.ingress.terms, *rule.egress.terms)
-    return [selector for term in terms for selector in term.peers or ()]
+def _without(rules: list[ObjectRule], others: list[ObjectRule]) -> list[ObjectRule]:
+    """Those of *rules* that are not, as the same object, among *others*."""
+    known = {id(rule) for rule in others}
+    return [rule for rule in rules if id(rule) not in known]
+
+
+def _selectors(policy: SubjectPolicy) -> set[str]:
+    """Keys of the selectors that *policy* names."""
+    sides: tuple[Direction | None, ...] = (
+        policy.ingress, policy.egress, policy.audit_ingress, policy.audit_egress,
+    )  # fmt: skip
+    return {rule.selector for side in sides if side for rule in side.rules} - {ANY_PEER}

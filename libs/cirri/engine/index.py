@@ -43,6 +43,7 @@ class Index:
         self._entries: dict[str, _Entry] = {}
         self._anchored: dict[Token, dict[str, list[Alternative]]] = {}
         self._lengths: dict[int, dict[int, int]] = {version: {} for version in BITS}
+        self._renumbered: set[str] = set()
 
     def labels(self, identity: int) -> frozenset[str] | None:
         """Labels of *identity*; None if it is not known."""
@@ -60,6 +61,11 @@ class Index:
         """Values that the label *source*:*key* has on some identity."""
         column = self._columns.get((source, key))
         return column.values.keys() if column else frozenset()
+
+    def renumbered(self) -> set[str]:
+        """Keys of ports by name (``tcp/http``) whose numbers in use may have changed since the last call."""
+        found, self._renumbered = self._renumbered, set()
+        return found
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
@@ -109,6 +115,8 @@ class Index:
                 column.values[value].add(identity)
             else:
                 column.values[value] = BitMap((identity,))
+                if name[0] == PORT:
+                    self._renumbered.add(name[1])
         for span in known.spans:
             self._spans.add(span, identity)
         joined = []
@@ -137,6 +145,8 @@ class Index:
             column.values[value].discard(identity)
             if not column.values[value]:
                 del column.values[value]
+                if name[0] == PORT:
+                    self._renumbered.add(name[1])
             if not column.values:
                 del self._columns[name]
                 self._sources.get(name[1], set()).discard(name[0])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from cirri.engine.cidr import read_block
 from cirri.engine.config import EngineConfig
 from cirri.engine.labelselector import requirements
 from cirri.engine.origin import origin
@@ -26,11 +28,12 @@ def kubernetes_rules(resource: Resource, config: EngineConfig, out: Findings) ->
         out.fault(f"spec.{unknown}", f"unknown field; allowed are {', '.join(sorted(_FIELDS))}")
     selector = requirements(spec.get("podSelector") or {}, "spec.podSelector", out, source=K8S)
     directions = _directions(spec, out)
+    reader = _Reader(resource, config, out)
     return [
         ObjectRule(
             subject(selector, resource.namespace),
-            _section(resource, "ingress", "from", spec, out) if "Ingress" in directions else Section(),
-            _section(resource, "egress", "to", spec, out) if "Egress" in directions else Section(),
+            reader.section("ingress", "from", spec) if "Ingress" in directions else Section(),
+            reader.section("egress", "to", spec) if "Egress" in directions else Section(),
         )
     ]
 
@@ -45,57 +48,81 @@ def _directions(spec: dict[str, Any], out: Findings) -> set[str]:
     return set(listed)
 
 
-def _section(resource: Resource, name: str, member: str, spec: dict[str, Any], out: Findings) -> Section:
-    items = spec.get(name) or []
-    if not isinstance(items, list):
-        out.fault(f"spec.{name}", "must be a list")
-        items = []
-    terms = []
-    for index, item in enumerate(items):
-        path = f"spec.{name}[{index}]"
-        if not isinstance(item, dict):
-            out.fault(path, "a rule is an object")
-            continue
-        for unknown in item.keys() - {member, "ports"}:
-            out.fault(f"{path}.{unknown}", f"unknown field; allowed are {member}, ports")
-        peers = _peers(resource, item.get(member), f"{path}.{member}", out)
-        ports = kubernetes_ports(item.get("ports"), f"{path}.ports", out)
-        terms.append(Term(origin(resource, path), peers, ports))
-    origins = tuple(term.origin for term in terms) or (origin(resource, f"spec.{name}"),)
-    return Section(present=True, default_deny=True, terms=tuple(terms), origins=origins)
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads the sections of one object."""
 
+    resource: Resource
+    config: EngineConfig
+    out: Findings
 
-def _peers(resource: Resource, items: Any, path: str, out: Findings) -> tuple[Selector, ...] | None:
-    if not items:
-        return None
-    if not isinstance(items, list):
-        out.fault(path, "must be a list")
-        return ()
-    found = []
-    for index, item in enumerate(items):
-        where = f"{path}[{index}]"
-        if not isinstance(item, dict):
-            out.fault(where, "a peer is an object")
-            continue
-        for unknown in item.keys() - {"podSelector", "namespaceSelector", "ipBlock"}:
-            out.fault(
-                f"{where}.{unknown}", "unknown field; allowed are podSelector, namespaceSelector, ipBlock"
-            )
-        pods, namespaces, block = (item.get(n) for n in ("podSelector", "namespaceSelector", "ipBlock"))
-        if block is not None:
-            if pods is not None or namespaces is not None:
-                out.fault(where, "ipBlock cannot be combined with a selector")
-            out.gap(f"{where}.ipBlock", "address blocks are not enforced by this version")
-        elif pods is None and namespaces is None:
-            out.fault(where, "needs podSelector, namespaceSelector or ipBlock")
-        else:
-            found.append(
-                kubernetes_peer(
-                    None if pods is None else requirements(pods, f"{where}.podSelector", out, source=K8S),
-                    None
-                    if namespaces is None
-                    else requirements(namespaces, f"{where}.namespaceSelector", out, source=K8S),
-                    resource.namespace,
+    def section(self, name: str, member: str, spec: dict[str, Any]) -> Section:
+        """The direction *name*, whose rules have their peers in *member*."""
+        items = spec.get(name) or []
+        if not isinstance(items, list):
+            self.out.fault(f"spec.{name}", "must be a list")
+            items = []
+        terms: list[Term] = []
+        origins = []
+        for index, item in enumerate(items):
+            path = f"spec.{name}[{index}]"
+            source = origin(self.resource, path)
+            origins.append(source)
+            if not isinstance(item, dict):
+                self.out.fault(path, "a rule is an object")
+                continue
+            for unknown in item.keys() - {member, "ports"}:
+                self.out.fault(f"{path}.{unknown}", f"unknown field; allowed are {member}, ports")
+            ports = kubernetes_ports(item.get("ports"), f"{path}.ports", self.out)
+            if not item.get(member):
+                terms.append(Term(source, None, ports))
+                continue
+            pods, blocks = self._peers(item[member], f"{path}.{member}")
+            terms += [Term(source, pods, ports, endpoints=True)] if pods else []
+            terms += [Term(source, blocks, ports)] if blocks else []
+        return Section(
+            present=True,
+            default_deny=True,
+            terms=tuple(terms),
+            origins=tuple(origins) or (origin(self.resource, f"spec.{name}"),),
+        )
+
+    def _peers(self, items: Any, path: str) -> tuple[tuple[Selector, ...], tuple[Selector, ...]]:
+        """Peers by labels, and peers by address."""
+        if not isinstance(items, list):
+            self.out.fault(path, "must be a list")
+            return (), ()
+        pods, blocks = [], []
+        for index, item in enumerate(items):
+            where = f"{path}[{index}]"
+            if not isinstance(item, dict):
+                self.out.fault(where, "a peer is an object")
+                continue
+            for unknown in item.keys() - {"podSelector", "namespaceSelector", "ipBlock"}:
+                self.out.fault(
+                    f"{where}.{unknown}", "unknown field; allowed are podSelector, namespaceSelector, ipBlock"
                 )
+            if item.get("ipBlock") is None:
+                pods += self._pods(item, where)
+                continue
+            if item.get("podSelector") is not None or item.get("namespaceSelector") is not None:
+                self.out.fault(where, "ipBlock cannot be combined with a selector")
+            block = read_block(item["ipBlock"], f"{where}.ipBlock", self.out, nodes=self.config.nodes_by_cidr)
+            blocks += [block] if block is not None and block.alternatives else []
+        return tuple(pods), tuple(blocks)
+
+    def _pods(self, item: dict[str, Any], path: str) -> list[Selector]:
+        given = {
+            name: requirements(item[name], f"{path}.{name}", self.out, source=K8S)
+            for name in ("podSelector", "namespaceSelector")
+            if item.get(name) is not None
+        }
+        if not given:
+            self.out.fault(path, "needs podSelector, namespaceSelector or ipBlock")
+            return []
+        cluster = self.config.cluster if self.config.local_cluster else ""
+        return [
+            kubernetes_peer(
+                given.get("podSelector"), given.get("namespaceSelector"), self.resource.namespace, cluster
             )
-    return tuple(found)
+        ]

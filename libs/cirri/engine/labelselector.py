@@ -7,6 +7,7 @@ from typing import Any
 
 from cirri.engine.rule import Findings
 from cirri.engine.select import ANY_SOURCE, Requirement, require
+from cirri.labels import PORT
 from cirri.labels.label import split_key
 
 OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
@@ -47,6 +48,11 @@ def requirements(value: Any, path: str, out: Findings, *, source: str = "") -> l
     return found
 
 
+def is_subdomain(text: str) -> bool:
+    """Whether *text* is a DNS name as objects have them."""
+    return len(text) <= 253 and bool(_PREFIX.fullmatch(text))
+
+
 def _expression(value: Any, path: str, out: Findings, source: str) -> Requirement | None:
     if not isinstance(value, dict):
         out.fault(path, "an expression is an object with key, operator and values")
@@ -76,11 +82,11 @@ def _key(text: Any, path: str, out: Findings, source: str) -> tuple[str, str] | 
         out.fault(path, f"a label key is a string, not {text!r}")
         return None
     found = (source, text) if source else split_key(text, default=ANY_SOURCE)
+    if found[0] == PORT:
+        # Labels of this source stand for named ports, of which users' selectors know nothing.
+        found = ("unspec", found[1])
     prefix, slash, name = found[1].rpartition("/")
-    legal = len(name) <= 63 and _NAME.fullmatch(name)
-    if slash:
-        legal = legal and len(prefix) <= 253 and _PREFIX.fullmatch(prefix)
-    if not legal:
+    if len(name) > 63 or not _NAME.fullmatch(name) or (slash and not is_subdomain(prefix)):
         out.fault(path, f"{found[1]!r} is not a label key: [prefix/]name, the name at most 63 characters")
         return None
     return found

@@ -16,8 +16,8 @@ def cookie(kind: str, namespace: str, name: str, section: str) -> int:
     return int.from_bytes(digest[:4], "big") or 1
 
 
-def origin(resource: Resource, section: str) -> Origin:
-    """Provenance of the rule at path *section* of *resource*."""
+def origin(resource: Resource, section: str, log: str = "") -> Origin:
+    """Provenance of the rule at path *section* of *resource*; *log* is the ``log.value`` of its spec."""
     return Origin(
         cookie=cookie(resource.kind, resource.namespace, resource.name, section),
         kind=resource.kind,
@@ -25,6 +25,7 @@ def origin(resource: Resource, section: str) -> Origin:
         name=resource.name,
         section=section,
         source=resource.source,
+        log=log,
     )
 
 

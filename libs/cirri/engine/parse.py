@@ -8,6 +8,7 @@ understood allows nobody, a deny that is not understood denies everybody.
 
 from __future__ import annotations
 
+from cirri.engine.annotations import annotated
 from cirri.engine.cilium import CLUSTERWIDE, Reader
 from cirri.engine.config import PERMISSIVE, EngineConfig
 from cirri.engine.kubernetes import kubernetes_rules
@@ -16,9 +17,6 @@ from cirri.model import Resource
 
 KINDS = ("NetworkPolicy", "CiliumNetworkPolicy", CLUSTERWIDE)
 """Kinds of resource that carry policy."""
-
-CONTEXT_KINDS = ("CiliumCIDRGroup", "Service", "EndpointSlice")
-"""Kinds that policies refer to."""
 
 
 def rules(resource: Resource, config: EngineConfig = PERMISSIVE) -> list[ObjectRule]:
@@ -58,5 +56,7 @@ def unsupported(resource: Resource) -> list[Finding]:
 
 def _read(resource: Resource, config: EngineConfig, out: Findings) -> list[ObjectRule]:
     if resource.kind == "NetworkPolicy":
-        return kubernetes_rules(resource, config, out)
-    return Reader(resource, config, out).rules()
+        found = kubernetes_rules(resource, config, out)
+    else:
+        found = Reader(resource, config, out).rules()
+    return annotated(found, resource, out)

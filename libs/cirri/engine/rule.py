@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cirri.engine.select import Selector
+from cirri.engine.select import Requirement, Selector
 from cirri.errors import CirriError
+from cirri.labels.prefixes import Network
 from cirri.model import Origin
 from cirri.model.policy import Auth, Redirect
 
@@ -54,6 +55,35 @@ PLAIN = Payload()
 
 
 @dataclass(frozen=True, slots=True)
+class GroupReference:
+    """The prefixes of CIDR groups, whichever those are."""
+
+    name: str = ""
+    labels: tuple[Requirement, ...] | None = None
+    """Of the groups; None: the one called *name*."""
+    holes: tuple[Network, ...] = ()
+    """Prefixes that are left out."""
+    nodes: bool = False
+    """Nodes are selected by their addresses too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReference:
+    """What stands behind Services, whichever those are."""
+
+    namespace: str = ""
+    """"": in every one."""
+    name: str = ""
+    labels: tuple[Requirement, ...] | None = None
+    """Of the Services; None: those called *name*."""
+    cluster: str = ""
+    """Whose pods are meant; "": those of any."""
+
+
+Reference = GroupReference | ServiceReference
+
+
+@dataclass(frozen=True, slots=True)
 class Term:
     """One rule of a section: peers x ports, allowed or denied."""
 
@@ -64,6 +94,10 @@ class Term:
     """ORed; None: every protocol."""
     deny: bool = False
     payload: Payload = PLAIN
+    endpoints: bool = False
+    """*peers* are endpoints by their labels: requirements on endpoints narrow them."""
+    refers: tuple[Reference, ...] = ()
+    """Further peers, by the names of other objects; :func:`cirri.engine.bind.bind` puts them into *peers*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +111,10 @@ class Section:
     terms: tuple[Term, ...] = ()
     origins: tuple[Origin, ...] = ()
     """Of every rule, void ones too: they explain a default deny."""
+    requires: tuple[Requirement, ...] = ()
+    """What endpoints must satisfy too that anything allows for the subject in this direction."""
+    deny_requires: tuple[Requirement, ...] = ()
+    """The same for what is denied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +177,12 @@ class PolicyConflict(CirriError):
 
     hint = "Change one of the objects"
 
-    def __init__(self, what: str, origins: Iterable[Origin] = ()) -> None:
+    def __init__(self, what: str, origins: Iterable[Origin] = (), *, code: str = "") -> None:
         self.what = what
         """What cannot be both, e.g. ``ingress TCP/8080 of any:app=web: http and kafka``."""
         self.origins = tuple(origins)
+        self.code = code
+        """C1 to C6 of the policy reference."""
         rules = ", ".join(dict.fromkeys(f"{one.kind} {_where(one)}: {one.section}" for one in self.origins))
         super().__init__(f"{what} ({rules})" if rules else what)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cirri.engine.select import ANY_SOURCE, Requirement, Selector, require
 from cirri.labels import CLUSTER_KEY, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX
@@ -11,6 +11,8 @@ K8S = "k8s"
 
 IS_POD = require(K8S, NAMESPACE_KEY, "Exists")
 """Every pod has a namespace; nodes, the world and other special peers have none."""
+
+_NO_HOST = require("reserved", "host", "DoesNotExist")
 
 ENTITIES: dict[str, tuple[str, ...]] = {
     "world": ("reserved:world", "reserved:world-ipv4", "reserved:world-ipv6"),
@@ -30,30 +32,57 @@ ENTITY_NAMES = ("all", "none", "cluster", *ENTITIES)
 
 
 def subject(user: Sequence[Requirement], namespace: str) -> Selector:
-    """Endpoints that an ``endpointSelector`` selects; *namespace* "": of a cluster-wide policy."""
-    return Selector.of([*user, in_namespace(namespace)] if namespace else user)
+    """Endpoints, never nodes, that an ``endpointSelector`` selects; *namespace* "": cluster-wide."""
+    return Selector.of([*user, in_namespace(namespace) if namespace else _NO_HOST])
 
 
-def peer(user: Sequence[Requirement], namespace: str, *, subject_is_init: bool = False) -> Selector:
+def node_subject(user: Sequence[Requirement]) -> Selector:
+    """Nodes that a ``nodeSelector`` selects, each as the endpoint that it is to its own pods."""
+    return Selector.of([*user, require("reserved", "host", "Exists")])
+
+
+def peer(
+    user: Sequence[Requirement],
+    namespace: str,
+    cluster: str = "",
+    *,
+    subject_is_init: bool = False,
+    constraint: bool = False,
+) -> Selector:
     """Peers that a selector in ``from/toEndpoints`` selects.
 
-    A cluster-wide policy (*namespace* "") means the pods of every namespace.  Selectors that
-    speak of reserved labels or of namespaces themselves are left alone.
+    A cluster-wide policy (*namespace* "") means the pods of every namespace, but whoever it is where its
+    subject is endpoints whose labels are not known yet.  Selectors that speak of reserved labels are left
+    alone (not so those of a *constraint*, ``from/toRequires``), and those that speak of namespaces
+    themselves keep theirs.  *cluster*: the one whose pods are meant unless the selector says; "": of any.
     """
-    if any(one.source == "reserved" for one in user) or (not namespace and subject_is_init):
+    if not constraint and any(one.source == "reserved" for one in user):
         return Selector.of(user)
-    if any(_mentions(one, NAMESPACE_KEY) for one in user):
+    if subject_is_init and not namespace:
         return Selector.of(user)
-    if any(_mentions_prefix(one, NAMESPACE_LABELS_PREFIX) for one in user):
-        return Selector.of(user if namespace else [*user, IS_POD])
-    return Selector.of([*user, in_namespace(namespace) if namespace else IS_POD])
+    return Selector.of([*user, *_namespaces(user, namespace), *_clusters(user, cluster)])
+
+
+def node_peer(user: Sequence[Requirement]) -> Selector:
+    """Nodes that a selector in ``from/toNodes`` selects: never the subject's own."""
+    return Selector.of([*user, require("reserved", "remote-node", "Exists")])
+
+
+def service_peer(selector: Mapping[str, str], namespace: str, cluster: str = "") -> Selector:
+    """Pods of a Service in *namespace* with a *selector*; *cluster* as in :func:`peer`."""
+    labels = [require(K8S, key, "In", [value]) for key, value in selector.items()]
+    return Selector.of([*labels, in_namespace(namespace), *_clusters(labels, cluster)])
 
 
 def kubernetes_peer(
-    pods: Sequence[Requirement] | None, namespaces: Sequence[Requirement] | None, namespace: str
+    pods: Sequence[Requirement] | None,
+    namespaces: Sequence[Requirement] | None,
+    namespace: str,
+    cluster: str = "",
 ) -> Selector:
     """Peers of one ``from``/``to`` item of a Kubernetes NetworkPolicy: pods only, never nodes or world."""
     wanted = list(pods or ())
+    wanted += _clusters(wanted, cluster)
     if namespaces is None:
         return Selector.of([*wanted, in_namespace(namespace)])
     of_namespace = [one._replace(key=NAMESPACE_LABELS_PREFIX + one.key) for one in namespaces]
@@ -80,9 +109,22 @@ def in_namespace(namespace: str) -> Requirement:
     return require(K8S, NAMESPACE_KEY, "In", [namespace])
 
 
+def _namespaces(user: Sequence[Requirement], namespace: str) -> Sequence[Requirement]:
+    if any(_mentions(one, NAMESPACE_KEY) for one in user):
+        return ()
+    if not namespace:
+        return (IS_POD,)
+    names_labels = any(
+        one.key.startswith(NAMESPACE_LABELS_PREFIX) and one.source in {K8S, ANY_SOURCE} for one in user
+    )
+    return () if names_labels else (in_namespace(namespace),)
+
+
+def _clusters(user: Sequence[Requirement], cluster: str) -> Sequence[Requirement]:
+    if not cluster or any(_mentions(one, CLUSTER_KEY) for one in user):
+        return ()
+    return (require(K8S, CLUSTER_KEY, "In", [cluster]),)
+
+
 def _mentions(one: Requirement, key: str) -> bool:
     return one.key == key and one.source in {K8S, ANY_SOURCE}
-
-
-def _mentions_prefix(one: Requirement, prefix: str) -> bool:
-    return one.key.startswith(prefix) and one.source in {K8S, ANY_SOURCE}

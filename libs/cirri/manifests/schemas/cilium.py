@@ -35,8 +35,9 @@ def _one_member(rule: Mapping[str, Any]) -> Iterator[Fault]:
         yield (used[1],), f"cannot be combined with {used[0]} in one rule; write two rules"
     if rule.get("toPorts") and rule.get("icmps"):
         yield ("icmps",), "cannot be combined with toPorts in one rule; write two rules"
+    peers = any(member in rule for member in _MEMBERS)
     for requires in ("fromRequires", "toRequires"):
-        if rule.get(requires) and not used and (rule.get("toPorts") or rule.get("icmps")):
+        if rule.get(requires) and not peers and (rule.get("toPorts") or rule.get("icmps")):
             yield (
                 (requires,),
                 "with ports alone it would open them to everybody; add "
