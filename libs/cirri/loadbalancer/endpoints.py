@@ -1,0 +1,146 @@
+"""Which endpoints of a Service take connections, as EndpointSlices tell.
+
+Source: Kubernetes API, EndpointSlice discovery.k8s.io/v1; KEP-1669 (terminating endpoints); KEP-2433 and
+KEP-4444 (topology).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Literal
+
+from cirri.model import Resource
+
+SERVICE_NAME = "kubernetes.io/service-name"
+
+State = Literal["active", "terminating"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Backend:
+    """One address and port that serves."""
+
+    address: str
+    port: int
+    node: str = ""
+    """"": outside the cluster, or not known."""
+    state: State = "active"
+    """``terminating``: keeps the connections it has, and takes new ones only where nobody else is left."""
+    weight: int = 1
+    """Its share of new connections; 0: none."""
+
+    @property
+    def name(self) -> str:
+        """``10.52.0.4:80``, ``[fd00::4]:80``."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint as its slice has it."""
+
+    address: str
+    node: str
+    ready: bool
+    serving: bool
+    terminating: bool
+    zones: tuple[str, ...]
+    """Zones that it is meant for; (): all."""
+    nodes: tuple[str, ...]
+    """Nodes that it is meant for; (): all."""
+
+
+def service_of(endpoint_slice: Resource) -> tuple[str, str]:
+    """(namespace, name) of the Service whose backends a slice lists; "" if it names none."""
+    metadata = endpoint_slice.manifest.get("metadata") or {}
+    return endpoint_slice.namespace, str((metadata.get("labels") or {}).get(SERVICE_NAME) or "")
+
+
+def backends(
+    slices: Iterable[Resource],
+    port_name: str,
+    protocol: str,
+    version: int,
+    *,
+    node: str = "",
+    zone: str = "",
+    only_local: bool = False,
+    weights: Mapping[str, int] | None = None,
+) -> tuple[Backend, ...]:
+    """Those that serve *port_name* over IP *version* for clients of *node* in *zone*, sorted.
+
+    *only_local*: those of *node* alone.  *weights*: by address or node name, for those that are not 1.
+    Endpoints that are ready take connections; without any, those that still serve while they terminate.
+    Terminating ones are there in any case, as such.
+    """
+    found: dict[tuple[str, int], Endpoint] = {}
+    for part in slices:
+        if (part.manifest.get("addressType") or "IPv4") != f"IPv{version}":
+            continue
+        for port in _ports(part, port_name, protocol):
+            found.update(((each.address, port), each) for each in _endpoints(part))
+    mine = {at: each for at, each in found.items() if not only_local or each.node == node}
+    near = _near({at: each for at, each in mine.items() if each.ready and not each.terminating}, node, zone)
+    leaving = {at: each for at, each in mine.items() if each.terminating and each.serving}
+    return tuple(
+        sorted(
+            Backend(
+                *at,
+                node=each.node,
+                state="active" if at in near else "terminating",
+                weight=_weight(each, weights or {}),
+            )
+            for at, each in (near | leaving).items()
+        )
+    )
+
+
+def choosable(found: Sequence[Backend]) -> tuple[Backend, ...]:
+    """Those of *found* that take new connections."""
+    active = tuple(each for each in found if each.state == "active" and each.weight)
+    return active or tuple(each for each in found if each.state == "terminating" and each.weight)
+
+
+def _near(ready: Mapping[tuple[str, int], Endpoint], node: str, zone: str) -> dict[tuple[str, int], Endpoint]:
+    """Those meant for this node, else for its zone, else all: hints count only if every endpoint has them."""
+    if ready and all(each.nodes for each in ready.values()):
+        here = {at: each for at, each in ready.items() if node in each.nodes}
+        if here:
+            return here
+    if zone and ready and all(each.zones for each in ready.values()):
+        here = {at: each for at, each in ready.items() if zone in each.zones}
+        if here:
+            return here
+    return dict(ready)
+
+
+def _ports(part: Resource, name: str, protocol: str) -> Iterator[int]:
+    for port in part.manifest.get("ports") or []:
+        same = str(port.get("name") or "") == name and str(port.get("protocol") or "TCP") == protocol
+        if same and port.get("port"):
+            yield int(port["port"])
+
+
+def _endpoints(part: Resource) -> Iterator[Endpoint]:
+    for each in part.manifest.get("endpoints") or []:
+        conditions: Mapping[str, Any] = each.get("conditions") or {}
+        # What is not said counts as ready, and as serving if ready: the API's rule.
+        ready = conditions.get("ready") is not False
+        serving = conditions.get("serving")
+        hints = each.get("hints") or {}
+        for address in each.get("addresses") or []:
+            yield Endpoint(
+                address=str(ip_address(str(address))),
+                node=str(each.get("nodeName") or ""),
+                ready=ready,
+                serving=ready if serving is None else bool(serving),
+                terminating=bool(conditions.get("terminating")),
+                zones=tuple(str(zone["name"]) for zone in hints.get("forZones") or []),
+                nodes=tuple(str(node["name"]) for node in hints.get("forNodes") or []),
+            )
+
+
+def _weight(each: Endpoint, weights: Mapping[str, int]) -> int:
+    return weights.get(each.address, weights.get(each.node, 1))
