@@ -244,8 +244,8 @@ FAILURES = [
         2,
         'unknown kind "foo"; known kinds: namespaces (ns), nodes (no), configmaps (cm), services (svc), '
         "endpointslices (eps), deployments (deploy), pods (po), networkpolicies (netpol), "
-        "ciliumnetworkpolicies (cnp), ciliumclusterwidenetworkpolicies (ccnp), ciliumendpoints (cep), "
-        "ciliumidentities (ciliumid)",
+        "ciliumnetworkpolicies (cnp), ciliumclusterwidenetworkpolicies (ccnp), ciliumcidrgroups (ccg), "
+        "ciliumendpoints (cep), ciliumidentities (ciliumid)",
     ),
     (("identity", "get", "999"), 1, "Error: no identity 999. Identities: 1, 2, "),
     (("policy", "get", "--identity", "99999"), 1, "Error: no identity 99999. Identities: 1, 2, "),

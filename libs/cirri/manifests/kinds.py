@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cirri.manifests.problems import listed, suggestion
 from cirri.manifests.schema import Fields
+from cirri.manifests.schemas.cidrgroup import CILIUM_CIDR_GROUP
 from cirri.manifests.schemas.cilium import CILIUM_CLUSTERWIDE_NETWORK_POLICY, CILIUM_NETWORK_POLICY
 from cirri.manifests.schemas.networkpolicy import NETWORK_POLICY
 from cirri.manifests.schemas.pods import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD
@@ -53,6 +54,14 @@ KINDS: dict[str, Kind] = {
             CILIUM_CLUSTERWIDE_NETWORK_POLICY,
             namespaced=False,
             short=("ccnp",),
+        ),
+        Kind(
+            "CiliumCIDRGroup",
+            _CILIUM,
+            "ciliumcidrgroups",
+            CILIUM_CIDR_GROUP,
+            namespaced=False,
+            short=("ccg",),
         ),
     )
 }
