@@ -52,7 +52,8 @@ def test_for_machines(tmp_path: Path) -> None:
     assert failed == {
         "file": str(tmp_path / "demo.yaml"), "suite": "ships of the empire only", "line": 19,
         "case": "xwing is not answered", "from": "default/xwing", "to": "service default/deathstar",
-        "port": 80, "protocol": "TCP", "expect": "allow", "got": "default-deny", "passed": False,
+        "port": 80, "protocol": "TCP", "request": "",
+        "expect": "allow", "got": "default-deny", "passed": False,
     }  # fmt: skip
 
 
@@ -62,4 +63,10 @@ def test_what_is_wrong_is_another_end(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert f'Error: {tmp_path}/a.yaml: document 1, line 2: cases[0].expect: "maybe"' in result.stderr
     assert cirri(str(tmp_path / "none.yaml")).exit_code == 2
+    (tmp_path / "a.yaml").write_text(
+        "name: modes\nconfig: {enable-policy: x}\ncases:\n- {from: a, to: b, port: 80, expect: deny}\n"
+    )
+    result = cirri(str(tmp_path / "a.yaml"))
+    assert result.exit_code == 2
+    assert f"Error: {tmp_path}/a.yaml: modes: cirri-config: enable-policy: 'x' is not one of" in result.stderr
     assert cirri().exit_code == 2

@@ -1,5 +1,6 @@
 """Suites of ``policy test``: how they are read and how flows end."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,11 @@ kind: CiliumNetworkPolicy
 metadata: {name: web}
 spec:
   endpointSelector: {matchLabels: {app: web}}
-  ingress: [{toPorts: [{ports: [{port: "8080", protocol: TCP}]}]}]
+  ingress:
+    - toPorts:
+        - ports: [{port: "8080", protocol: TCP}]
+        - ports: [{port: "8443", protocol: TCP}]
+          rules: {http: [{method: GET, path: /a, headers: ["X-Who: me"]}]}
   egress: [{toPorts: [{ports: [{port: "8081", protocol: TCP}]}]}]
 """
 
@@ -82,6 +87,30 @@ def test_flows(tmp_path: Path, flow: str, got: str) -> None:
     (found,) = results(tmp_path, case(flow))
     assert found.got == got
     assert found.passed == (got == "direct")
+
+
+@pytest.mark.parametrize(
+    ("request_", "got", "reason"),
+    [
+        ("http: {path: /a, headers: {x-who: me}}", "redirect",
+         'listed by CiliumNetworkPolicy default/web spec.ingress[0] (F): {"headers":["X-Who: me"],'
+         '"method":"GET","path":"/a"}'),
+        ("http: {path: /a}", "403",
+         "refused, no rule lists it; CiliumNetworkPolicy default/web spec.ingress[0] (F) asks for the proxy"),
+        ("http: {method: PUT, path: /a, headers: {X-Who: me}}", "403", "refused, no rule lists it"),
+        ("dns: a.example", "closed", "reads other requests than that"),
+    ],
+)  # fmt: skip
+def test_requests(tmp_path: Path, request_: str, got: str, reason: str) -> None:
+    (found,) = results(tmp_path, case(f"from: default/db, to: default/web, port: 8443, {request_}"))
+    assert found.got == got
+    told = re.sub(r"\([^)]*/world.yaml:\d+\)", "(F)", found.reasons[-1])
+    assert told.startswith(f"default/web: ingress: http proxy: {reason}")
+
+
+def test_a_request_is_passed_on_where_no_proxy_looks(tmp_path: Path) -> None:
+    (found,) = results(tmp_path, case("from: default/db, to: default/web, port: 8080, http: {method: PUT}"))
+    assert (found.got, found.request) == ("direct", "PUT /")
 
 
 def test_lists_are_all_their_combinations(tmp_path: Path) -> None:
@@ -141,6 +170,6 @@ def test_a_manifest_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_words_stand_for_outcomes() -> None:
     outcomes = set(EXPECT) - {"allow", "deny"}
-    assert {one for one in outcomes if matches("allow", one)} == {"direct", "redirect"}
+    assert {one for one in outcomes if matches("allow", one)} == {"direct", "redirect", "audited"}
     assert {one for one in outcomes if matches("deny", one)} == {"default-deny", "deny-rule", "auth-required"}
     assert all([other for other in outcomes if matches(one, other)] == [one] for one in outcomes)

@@ -25,17 +25,33 @@ class Side(NamedTuple):
     verdict: Verdict
     rule: Origin | None
     """The rule that decided, if one did."""
+    audit: bool = False
+    """What it denies passes all the same, and is reported."""
+    watched: Side | None = None
+    """Its denial if the objects in audit mode counted."""
 
     @property
     def allowed(self) -> bool:
-        """Whether it lets the connection begin."""
-        return self.verdict.allowed
+        """Whether the connection can begin."""
+        return self.verdict.allowed or self.audit
+
+    @property
+    def audited(self) -> bool:
+        """It can only because something is in audit mode."""
+        return (self.audit and not self.verdict.allowed) or self.watched is not None
 
 
 def side(world: World, subject: Party, direction: int, peer: Party, port: Port) -> Side:
     """The answer of *subject*, which has a policy."""
     found = world.verdict(subject, direction, peer, port)
-    return Side(subject, direction, peer, found, world.origin(subject, found.rule))
+    origin = world.origin(subject, found.rule)
+    one = Side(subject, direction, peer, found, origin, audit=world.setting.config.audit)
+    if not found.allowed or not world.watched:
+        return one
+    watched = world.verdict(subject, direction, peer, port, watched=True)
+    if watched.allowed:
+        return one
+    return one._replace(watched=Side(subject, direction, peer, watched, world.origin(subject, watched.rule)))
 
 
 def sides(world: World, source: Party, target: Party, port: Port) -> list[Side]:
@@ -55,10 +71,15 @@ def sides(world: World, source: Party, target: Party, port: Port) -> list[Side]:
 
 def reason(world: World, one: Side) -> str:
     """Why *one* is as it is: ``ingress: allowed by NetworkPolicy shop/web spec.ingress[0] (web.yaml:3)``."""
-    return f"{DIRECTIONS[one.direction]}: {_words(world, one)}"
+    words = _words(world, one)
+    if one.watched is not None:
+        words += f"; in audit mode, so only reported: {_words(world, one.watched, watched=True)}"
+    elif one.audited:
+        words += "; only reported: policy-audit-mode is on"
+    return f"{DIRECTIONS[one.direction]}: {words}"
 
 
-def _words(world: World, one: Side) -> str:
+def _words(world: World, one: Side, *, watched: bool = False) -> str:
     by = f" by {origin_text(one.rule)}" if one.rule is not None else ""
     match one.verdict.cause:
         case "allow-rule":
@@ -73,7 +94,7 @@ def _words(world: World, one: Side) -> str:
         case "no-proxy":
             return f"no {one.verdict.redirect} proxy is there, which is asked for{by}"
         case "default-deny":
-            policies = _about(world, one)
+            policies = _about(world, one, watched=watched)
             return f"no rule{f' of {some(policies)}' if policies else ''} allows it (default deny)"
 
 
@@ -95,11 +116,17 @@ def proxy_reason(world: World, one: Side, answer: Answer) -> str:
             return f"{proxy}: refused, no rule lists it; {by} asks for the proxy"
 
 
-def _about(world: World, one: Side) -> list[str]:
-    """The objects that have rules for this direction of the subject."""
+def _about(world: World, one: Side, *, watched: bool) -> list[str]:
+    """The objects that have rules for this direction of the subject and count."""
     section = re.compile(rf"(^|\.){DIRECTIONS[one.direction]}(Deny)?(\[|$)")
     origins = [each for each in world.policy(one.subject).origins if section.search(each.section)]
-    return list(dict.fromkeys(object_text(each) for each in origins))
+    return list(
+        dict.fromkeys(
+            object_text(each)
+            for each in origins
+            if watched or (each.kind, each.namespace, each.name) not in world.watched
+        )
+    )
 
 
 def some(words: Sequence[str], limit: int = 3) -> str:
@@ -110,11 +137,8 @@ def some(words: Sequence[str], limit: int = 3) -> str:
 
 def object_text(origin: Origin) -> str:
     """The object that a rule is part of: ``NetworkPolicy shop/web``."""
-    return (
-        f"{origin.kind} {origin.namespace}/{origin.name}"
-        if origin.namespace
-        else f"{origin.kind} {origin.name}".strip()
-    )
+    name = f"{origin.namespace}/{origin.name}" if origin.namespace else origin.name
+    return f"{origin.kind} {name}".strip()
 
 
 def origin_text(origin: Origin) -> str:

@@ -23,7 +23,7 @@ from cirri.whatif.services import NoBackend, NoService, addresses, backends, ser
 from cirri.whatif.suite import Case, Flow, Suite
 from cirri.whatif.world import World
 
-PASSES = {"direct", "redirect"}
+PASSES = {"direct", "redirect", "audited"}
 DROPPED = {"default-deny", "deny-rule", "auth-required"}
 
 
@@ -118,7 +118,7 @@ def _outcome(world: World, source: Party, target: Party, port: Port, request: Re
     denied = [one for one in asked if not one.allowed]
     if denied:
         return Outcome(denied[0].verdict.cause, says)
-    proxied = [one for one in asked if one.verdict.redirect]
+    proxied = [one for one in asked if one.verdict.allowed and one.verdict.redirect]
     for one in proxied:
         if request is None:
             break
@@ -126,7 +126,8 @@ def _outcome(world: World, source: Party, target: Party, port: Port, request: Re
         says.append(f"{one.subject.name}: {proxy_reason(world, one, answer)}")
         if not answer.allowed:
             return Outcome(answer.refusal.lower(), says)
-    return Outcome("redirect" if proxied else "direct", says)
+    audited = any(one.audited for one in asked)
+    return Outcome("audited" if audited else "redirect" if proxied else "direct", says)
 
 
 def _request(said: Mapping[str, Any]) -> Request | None:

@@ -31,6 +31,7 @@ EXPECT = {
     "allow": "it passes, through a proxy or not",
     "direct": "it passes, through no proxy",
     "redirect": "it passes, through a proxy",
+    "audited": "it passes, because audit mode only reports what it would drop",
     "deny": "it is dropped",
     "default-deny": "it is dropped, because no rule allows it",
     "deny-rule": "it is dropped, because a rule denies it",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from ipaddress import ip_network
 
+from msgspec.structs import replace
 from pyroaring import BitMap
 
 from cirri.engine import CONTEXT_KINDS, INGRESS, KINDS, Compiler, Entries, Verdict, entries, verdict
@@ -21,7 +22,8 @@ from cirri.labels import (
     reserved_number,
     world_label,
 )
-from cirri.model import Direction, Origin, Resource, SubjectPolicy
+from cirri.model import Origin, Resource, SubjectPolicy
+from cirri.model.resource import AUDIT_MODE
 from cirri.whatif.party import Address, Party, Setting, parties
 from cirri.whatif.port import Port
 
@@ -75,7 +77,9 @@ class World:
         for one in self.parties.values():
             self.number(one)
         self.compiler.flush()
-        self._entries: dict[int, Entries] = {}
+        self.watched = frozenset(_watched(resources))
+        """Kind, namespace and name of the objects in audit mode: what they would change is only reported."""
+        self._entries: dict[tuple[int, bool], Entries] = {}
         self._verdicts: dict[tuple[int, ...], Verdict] = {}
         self._origins: dict[int, dict[int, Origin]] = {}
         if errors := {one.name: policy.error for one, policy in self._policies() if policy.error}:
@@ -96,20 +100,23 @@ class World:
         """What holds for *party*, which has a policy."""
         return self.compiler.policies[self.number(party)]
 
-    def verdict(self, subject: Party, direction: int, peer: Party, port: Port) -> Verdict:
-        """What the policy of *subject* says about a connection with *peer*."""
-        asked = (self.number(subject), direction, self.number(peer, subject), *port)
+    def verdict(
+        self, subject: Party, direction: int, peer: Party, port: Port, *, watched: bool = False
+    ) -> Verdict:
+        """What the policy of *subject* says about a connection with *peer*.
+
+        *watched*: what it would say if the objects in audit mode counted.
+        """
+        numbers = self.number(subject), self.number(peer, subject)
+        asked = (*numbers, direction, *port, watched)
         if (found := self._verdicts.get(asked)) is None:
-            half = self._half(subject, direction)
-            if asked[0] not in self._entries:
-                self._entries[asked[0]] = entries(self.policy(subject), self._sets)
+            policy = self._counting(subject, watched=watched)
+            key = numbers[0], watched
+            if key not in self._entries:
+                self._entries[key] = entries(policy, self._sets)
+            enforced = (policy.ingress if direction == INGRESS else policy.egress).enforced
             found = self._verdicts[asked] = verdict(
-                self._entries[asked[0]],
-                asked[2],
-                direction,
-                *port,
-                enforced=half.enforced,
-                proxies=True,
+                self._entries[key], numbers[1], direction, *port, enforced=enforced, proxies=True
             )
         return found
 
@@ -117,7 +124,8 @@ class World:
         """What the proxy to which the policy of *subject* sends the connection says about *request*."""
         number = self.number(peer, subject)
         selectors = {key for key, members in self._sets.items() if number in members}
-        half = self._half(subject, direction)
+        policy = self.policy(subject)
+        half = policy.ingress if direction == INGRESS else policy.egress
         return answer(covering(half, selectors, *port), request, enforced=half.enforced)
 
     def origin(self, subject: Party, cookie: int) -> Origin | None:
@@ -136,9 +144,13 @@ class World:
             if self.has_policy(one):
                 yield one, self.policy(one)
 
-    def _half(self, subject: Party, direction: int) -> Direction:
+    def _counting(self, subject: Party, *, watched: bool) -> SubjectPolicy:
+        """The policy of *subject*; with *watched* what objects in audit mode would make of it."""
         policy = self.policy(subject)
-        return policy.ingress if direction == INGRESS else policy.egress
+        if not watched:
+            return policy
+        ingress, egress = policy.audit_ingress or policy.ingress, policy.audit_egress or policy.egress
+        return replace(policy, ingress=ingress, egress=egress)
 
     def _outside(self, labels: frozenset[str], address: Address) -> frozenset[str]:
         """Labels of *address*: those of the longest prefix that a policy names; an API server has its own."""
@@ -159,6 +171,13 @@ class World:
             if number not in RESERVED_LABELS:
                 self.compiler.add_identity(number, canonical(labels))
         return number
+
+
+def _watched(resources: Iterable[Resource]) -> Iterator[tuple[str, str, str]]:
+    for one in resources:
+        annotations = (one.manifest.get("metadata") or {}).get("annotations") or {}
+        if AUDIT_MODE in annotations:
+            yield one.kind, one.namespace, one.name
 
 
 def _settled(known: Sequence[Party]) -> Iterator[Party]:

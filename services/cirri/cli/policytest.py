@@ -46,22 +46,27 @@ def test(ctx: click.Context, files: Sequence[str], *, form: str | None) -> None:
     from and to   NAMESPACE/NAME of a Pod or of what makes pods, node:NAME, reserved:NAME, or a mapping
                   {labels, ip, ports} as in `cirri policy matrix --endpoints`; to also {service: NS/NAME}
     asked too     http: {method, path, host, headers}, dns: NAME or sni: NAME, where a proxy looks
-    expect        allow (direct or redirect, which is through a proxy), deny (default-deny, deny-rule or
-                  auth-required), 403 (HTTP), refused (DNS), closed (TLS, or what the proxy cannot read)
+    expect        allow (direct, redirect: through a proxy, audited: audit mode reports it), deny
+                  (default-deny, deny-rule, auth-required), 403 (HTTP), refused (DNS), closed (TLS, or
+                  what the proxy cannot read)
     also          name; beside cases: objects (manifests in place), endpoints, config, name
     """
+    from cirri.manifests import ManifestError
     from cirri.whatif.run import run
     from cirri.whatif.suite import suites
 
     results: list[Result] = []
     warnings: list[str] = []
+    where = ""
     try:
         for suite in suites(files):
+            where = f"{suite.file}: {suite.name}: " if suite.name else f"{suite.file}: "
             found, odd = run(suite)
             results += found
             warnings += odd
     except CirriError as error:
-        click.echo(f"Error: {error}", err=True)
+        # Problems of manifests say themselves where they are.
+        click.echo(f"Error: {'' if isinstance(error, ManifestError) else where}{error}", err=True)
         ctx.exit(BROKEN)
     for warning in dict.fromkeys(warnings):
         click.echo(f"Warning: {warning}", err=True)
