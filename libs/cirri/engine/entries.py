@@ -87,12 +87,35 @@ class _Allow(NamedTuple):
         return EntryValue(-self.preference, False, 0, self.priority, auth, self.redirect)
 
 
+class _Said(NamedTuple):
+    """One rule, block by block."""
+
+    selector: str
+    direction: int
+    blocks: list[_Block]
+    cookie: int
+    allow: _Allow | None
+    """None: it is a deny."""
+
+    @classmethod
+    def by(cls, rule: Rule, direction: int) -> _Said:
+        """What *rule* says."""
+        cookie = rule.origins[0] if rule.origins else 0
+        allow = _Allow(rule.priority, -cookie, rule.redirect, _MODES.index(rule.auth))
+        blocks = [(direction, rule.protocol, port, bits) for port, bits in _port_blocks(rule)]
+        return cls(rule.selector, direction, blocks, cookie, None if rule.deny else allow)
+
+
 class _Table(NamedTuple):
     """What some rules make for one peer (or for anybody), without what is covered by other parts of it."""
 
     denies: dict[_Block, int]
     """Cookies."""
     allows: dict[_Block, _Allow]
+    redirects: dict[_Block, int]
+    """Priorities of those allows that go through a proxy."""
+    strict: frozenset[int]
+    """Directions in which some rule asks for authentication."""
 
 
 def entries(policy: SubjectPolicy, sets: Sets, *, only: Collection[int] | None = None) -> Entries:
@@ -105,15 +128,17 @@ def entries(policy: SubjectPolicy, sets: Sets, *, only: Collection[int] | None =
     """
     wanted = None if only is None else BitMap(only)
     rules = [
-        (direction, rule)
+        _Said.by(rule, direction)
         for direction, side in ((INGRESS, policy.ingress), (EGRESS, policy.egress))
+        for allows in [side.enforced or any(one.redirect or one.auth in _STRICT for one in side.rules)]
         for rule in side.rules
-        if rule.deny or side.enforced or any(one.redirect or one.auth in _STRICT for one in side.rules)
+        if rule.deny or allows
     ]
-    anybody = _table(one for one in rules if one[1].selector == ANY_PEER)
+    nothing = _table(())
+    anybody = _table(one for one in rules if one.selector == ANY_PEER)
     found: Entries = {}
     if wanted is None or ANYBODY in wanted:
-        for block, value in _values(anybody, _Table({}, {})):
+        for block, value in _values(anybody, nothing):
             found[EntryKey(ANYBODY, *block)] = value
     for signature, peers in _alike(rules, sets, wanted):
         blocks = list(_values(_table(rules[index] for index in signature), anybody))
@@ -124,11 +149,11 @@ def entries(policy: SubjectPolicy, sets: Sets, *, only: Collection[int] | None =
 
 
 def _alike(
-    rules: list[tuple[int, Rule]], sets: Sets, wanted: BitMap | None
+    rules: list[_Said], sets: Sets, wanted: BitMap | None
 ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
     """Peers that the same rules name, together: their entries differ in the identity alone."""
     by_selector: dict[str, list[int]] = {}
-    for index, (_, rule) in enumerate(rules):
+    for index, rule in enumerate(rules):
         if rule.selector != ANY_PEER:
             by_selector.setdefault(rule.selector, []).append(index)
     named: dict[int, list[str]] = {}
@@ -147,31 +172,34 @@ def _members(one: SelectorSet | BitMap) -> BitMap:
     return BitMap.deserialize(one.identities) if isinstance(one, SelectorSet) else one
 
 
-def _table(rules: Iterable[tuple[int, Rule]]) -> _Table:
+def _table(rules: Iterable[_Said]) -> _Table:
     denies: dict[_Block, int] = {}
     allows: dict[_Block, _Allow] = {}
-    for direction, rule in rules:
-        cookie = rule.origins[0] if rule.origins else 0
-        allow = _Allow(rule.priority, -cookie, rule.redirect, _MODES.index(rule.auth))
-        for port, bits in _port_blocks(rule):
-            block = (direction, rule.protocol, port, bits)
-            if rule.deny:
+    strict = set()
+    for _, direction, blocks, cookie, allow in rules:
+        if allow is None:
+            for block in blocks:
                 denies[block] = min(denies.get(block, cookie), cookie)
-            else:
-                allows[block] = allow.with_(allows.get(block, allow))
-    denies = {block: cookie for block, cookie in denies.items() if not _covered(block, denies, proper=True)}
-    return _Table(denies, _shown(allows, _Table(denies, allows)))
+            continue
+        if _MODES[allow.mode] in _STRICT:
+            strict.add(direction)
+        for block in blocks:
+            other = allows.get(block)
+            allows[block] = allow.with_(other) if other else allow
+    redirects = {block: one.priority for block, one in allows.items() if one.priority}
+    return _Table(
+        {block: cookie for block, cookie in denies.items() if not _covered(block, denies, proper=True)},
+        {block: one for block, one in allows.items() if _shows(block, one, denies, redirects)},
+        redirects,
+        frozenset(strict),
+    )
 
 
-def _shown(allows: dict[_Block, _Allow], by: _Table) -> dict[_Block, _Allow]:
-    """Those of *allows* that no deny of *by* covers and no stronger redirect."""
-    stronger = {block: one.priority for block, one in by.allows.items() if one.priority}
-    return {
-        block: one
-        for block, one in allows.items()
-        if not _covered(block, by.denies)
-        and not (stronger and any(stronger.get(wider, 0) > one.priority for wider in _wider(block)))
-    }
+def _shows(block: _Block, one: _Allow, denies: Mapping[_Block, int], redirects: Mapping[_Block, int]) -> bool:
+    """Whether *one* is covered neither by a deny nor by a stronger redirect."""
+    if _covered(block, denies):
+        return False
+    return not redirects or all(redirects.get(wider, 0) <= one.priority for wider in _wider(block))
 
 
 def _values(own: _Table, anybody: _Table) -> Iterator[tuple[_Block, EntryValue]]:
@@ -179,17 +207,23 @@ def _values(own: _Table, anybody: _Table) -> Iterator[tuple[_Block, EntryValue]]
     for block, cookie in own.denies.items():
         if not _covered(block, anybody.denies):
             yield block, EntryValue(cookie, deny=True)
-    allows = _shown(own.allows, anybody)
-    said = (*allows.items(), *anybody.allows.items())
-    strict = {block[0] for block, one in said if _MODES[one.mode] in _STRICT} & {block[0] for block in allows}
+    allows = own.allows
+    if anybody.denies or anybody.redirects:
+        allows = {
+            block: one
+            for block, one in allows.items()
+            if _shows(block, one, anybody.denies, anybody.redirects)
+        }
+    strict = own.strict | anybody.strict
     for block, one in allows.items():
         if block[0] not in strict:
             yield block, one.value(0)
     # Who has to authenticate depends on the peer's entry and on anybody's: they are weighed here, so that
     # the kernel's choice between the two need not know what an entry inherits.
-    for block in allows.keys() | anybody.allows.keys() if strict else ():
-        if block[0] in strict and not _covered(block, own.denies):
-            yield block, _authenticated(block, allows, anybody.allows)
+    for direction in strict & {block[0] for block in allows}:
+        for block in allows.keys() | anybody.allows.keys():
+            if block[0] == direction and not _covered(block, own.denies):
+                yield block, _authenticated(block, allows, anybody.allows)
 
 
 def _authenticated(block: _Block, own: dict[_Block, _Allow], anybody: dict[_Block, _Allow]) -> EntryValue:
