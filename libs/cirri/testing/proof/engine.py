@@ -120,7 +120,8 @@ class Engine:
 
     def _here(self, members: BitMap) -> BitMap:
         """A selector's members as this node expands them: its own identity stands for 1."""
-        return members | BitMap([Reserved.HOST]) if self.host in members else members
+        local = BitMap([Reserved.HOST])
+        return members | local if self.host in members else members - local
 
     def number(self, party: str) -> int:
         """The identity of *party*, as a peer."""
