@@ -70,6 +70,7 @@ class Compiler:
         self._context = Context()
         self._depending: dict[str, set[str]] = {}
         self._index = Index()
+        self._nodes = Index()
         self._sets = Sets(self._index)
         self._subject_rules: dict[str, dict[int, ObjectRule]] = {}
         self._ports: Counter[str] = Counter()
@@ -86,6 +87,7 @@ class Compiler:
             if number in wanted:
                 self._selected_by[number] = set()
                 self._dirty.add(number)
+        self._nodes.add(Reserved.HOST, RESERVED_LABELS[Reserved.HOST])
         self._sets.use(LOCALHOST)
 
     @property
@@ -157,25 +159,33 @@ class Compiler:
     def add_identity(self, identity: int, labels: Iterable[str]) -> None:
         """Make an identity known, or give it other labels."""
         wanted = frozenset(labels)
-        if self._index.labels(identity) == wanted:
+        if self._labels(identity) == wanted:
             return
         self.remove_identity(identity)
-        joined = self._index.add(identity, wanted)
+        joined = self._index.add(identity, _as_peer(wanted))
         self._sets.changed(joined)
         self._sets.learn(wanted)
-        if _is_subject(wanted):
-            self._selected_by[identity] = {key for key in joined if key in self._subject_rules}
-            self._dirty.add(identity)
+        if not _is_subject(wanted):
+            return
+        if Reserved.HOST.label in wanted:
+            joined = self._nodes.add(identity, wanted)
+        self._selected_by[identity] = {key for key in joined if key in self._subject_rules}
+        self._dirty.add(identity)
 
     def remove_identity(self, identity: int) -> None:
         """Forget an identity, if it is known."""
-        if (labels := self._index.labels(identity)) is None:
+        if (labels := self._labels(identity)) is None:
             return
         self._sets.changed(self._index.remove(identity))
         self._sets.unlearn(labels)
+        if self._nodes.labels(identity) is not None:
+            self._nodes.remove(identity)
         if self._selected_by.pop(identity, None) is not None:
             self._dirty.add(identity)
             self._gone.add(identity)
+
+    def _labels(self, identity: int) -> frozenset[str] | None:
+        return self._nodes.labels(identity) or self._index.labels(identity)
 
     def identities(self) -> Iterable[int]:
         """The identities that have a policy."""
@@ -253,37 +263,41 @@ class Compiler:
         return self._index.values(PORT, port)
 
     def _add_rule(self, rule: ObjectRule) -> None:
-        key = rule.subject.key
-        self._index.acquire(rule.subject)
+        key, index = rule.subject.key, self._subjects(rule)
+        index.acquire(rule.subject)
         if key not in self._subject_rules:
             self._subject_rules[key] = {}
-            for identity in self._index.selected(key):
+            for identity in index.selected(key):
                 if identity in self._selected_by:
                     self._selected_by[identity].add(key)
         self._subject_rules[key][id(rule)] = rule
-        self._touch(key)
+        self._touch(index.selected(key))
         self._ports.update(ingress_ports(rule))
         for selector in peers(rule):
             self._sets.use(selector)
 
     def _remove_rule(self, rule: ObjectRule) -> None:
-        key = rule.subject.key
-        self._touch(key)
+        key, index = rule.subject.key, self._subjects(rule)
+        self._touch(index.selected(key))
         rules = self._subject_rules[key]
         del rules[id(rule)]
         if not rules:
             del self._subject_rules[key]
-            for identity in self._index.selected(key):
+            for identity in index.selected(key):
                 if identity in self._selected_by:
                     self._selected_by[identity].discard(key)
-        self._index.release(key)
+        index.release(key)
         self._ports -= Counter(ingress_ports(rule))
         for selector in peers(rule):
             self._sets.drop(selector.key)
 
-    def _touch(self, key: str) -> None:
+    def _subjects(self, rule: ObjectRule) -> Index:
+        """Where its subjects are found: as a subject a node has labels that it does not have as a peer."""
+        return self._nodes if rule.node else self._index
+
+    def _touch(self, identities: Iterable[int]) -> None:
         self._outcomes.clear()
-        self._dirty.update(i for i in self._index.selected(key) if i in self._selected_by)
+        self._dirty.update(identity for identity in identities if identity in self._selected_by)
 
     def _policy(self, identity: int) -> SubjectPolicy | None:
         """What holds of *identity*; None: it is not known."""
@@ -322,7 +336,7 @@ class Compiler:
 
     def _outcome(self, identity: int, selected_by: frozenset[str]) -> Outcome:
         # Identities that the same selectors select have the same rules.
-        labels = self._index.labels(identity) or frozenset()
+        labels = self._labels(identity) or frozenset()
         traits = Traits(Reserved.INIT.label in labels, Reserved.HOST.label in labels, self._own_ports(labels))
         if (found := self._outcomes.get((selected_by, traits))) is None:
             rules = [rule for key in selected_by for rule in self._subject_rules[key].values()]
@@ -344,6 +358,13 @@ def _is_subject(labels: frozenset[str]) -> bool:
     if labels & _PEERS_ONLY:
         return False
     return Reserved.HOST.label in labels or not any(text.startswith(_ADDRESSES) for text in labels)
+
+
+def _as_peer(labels: frozenset[str]) -> frozenset[str]:
+    """What of *labels* others see: of a node the labels of its Node object are its own affair."""
+    if Reserved.HOST.label not in labels:
+        return labels
+    return frozenset(text for text in labels if not text.startswith("k8s:"))
 
 
 def _without(rules: list[ObjectRule], others: list[ObjectRule]) -> list[ObjectRule]:
