@@ -55,12 +55,16 @@ def peer(
     subject is endpoints whose labels are not known yet.  Selectors that speak of reserved labels are left
     alone (not so those of a *constraint*, ``from/toRequires``), and those that speak of namespaces
     themselves keep theirs.  *cluster*: the one whose pods are meant unless the selector says; "": of any.
+    A selector that asks for no pod also means who belongs to no cluster: nodes and the world (5.4).
     """
     if not constraint and any(one.source == "reserved" for one in user):
         return Selector.of(user)
     if subject_is_init and not namespace:
         return Selector.of(user)
-    return Selector.of([*user, *_namespaces(user, namespace), *_clusters(user, cluster)])
+    scoped, clusters = [*user, *_namespaces(user, namespace)], _clusters(user, cluster)
+    if constraint or not clusters or any(one.positive and _about_namespaces(one) for one in scoped):
+        return Selector.of([*scoped, *clusters])
+    return Selector.of([*scoped, *clusters], [*scoped, require(K8S, CLUSTER_KEY, "DoesNotExist")])
 
 
 def node_peer(user: Sequence[Requirement]) -> Selector:
@@ -114,16 +118,19 @@ def _namespaces(user: Sequence[Requirement], namespace: str) -> Sequence[Require
         return ()
     if not namespace:
         return (IS_POD,)
-    names_labels = any(
-        one.key.startswith(NAMESPACE_LABELS_PREFIX) and one.source in {K8S, ANY_SOURCE} for one in user
-    )
-    return () if names_labels else (in_namespace(namespace),)
+    return () if any(_about_namespaces(one) for one in user) else (in_namespace(namespace),)
 
 
 def _clusters(user: Sequence[Requirement], cluster: str) -> Sequence[Requirement]:
     if not cluster or any(_mentions(one, CLUSTER_KEY) for one in user):
         return ()
     return (require(K8S, CLUSTER_KEY, "In", [cluster]),)
+
+
+def _about_namespaces(one: Requirement) -> bool:
+    """Whether it speaks of a pod's namespace, or of that namespace's labels."""
+    label = one.key.startswith(NAMESPACE_LABELS_PREFIX) and one.source in {K8S, ANY_SOURCE}
+    return label or _mentions(one, NAMESPACE_KEY)
 
 
 def _mentions(one: Requirement, key: str) -> bool:

@@ -100,8 +100,14 @@ def peer(selector: Selector, scope: Scope, *, requirement: bool = False) -> Test
         elif not by_label:
             tests.append(lambda party: party.says("k8s", NAMESPACE, scope.namespace))
     if CLUSTER not in derived:
-        tests.append(in_cluster(scope))
+        tests.append(in_cluster(scope) if requirement else _in_no_other_cluster(scope))
     return every(tests)
+
+
+def _in_no_other_cluster(scope: Scope) -> Test:
+    """A pod is of the cluster that peers are looked for in; nodes and the world are of none (section 5.4)."""
+    local = in_cluster(scope)
+    return lambda party: not party.has("k8s", CLUSTER) or local(party)
 
 
 def in_cluster(scope: Scope) -> Test:
