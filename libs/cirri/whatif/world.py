@@ -96,6 +96,10 @@ class World:
         away = by is not None and by.node != party.node
         return self._identity(party.remote if away and party.remote is not None else party.labels)
 
+    def labels(self, party: Party, by: Party | None = None) -> frozenset[str]:
+        """Labels of the identity that *party* has, in the eyes of *by*."""
+        return self._labels[self.number(party, by)]
+
     def policy(self, party: Party) -> SubjectPolicy:
         """What holds for *party*, which has a policy."""
         return self.compiler.policies[self.number(party)]
