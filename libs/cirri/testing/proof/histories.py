@@ -66,7 +66,7 @@ def content(world: World) -> Content:
     """What a world holds."""
     found: dict[str, Resource | tuple[str, ...]] = {}
     for one in resources(world.manifests):
-        found[resource_key(one.kind, one.namespace, one.name)] = one
+        found[resource_key(one.kind, one.namespace, one.name, one.node)] = one
     for number, labels in Engine(world).identities.labels.items():
         found[f"identity {number}"] = labels
     return found
