@@ -156,6 +156,18 @@ def test_shards_complete_one_by_one() -> None:
     assert state.marker("n2", Marker(complete=True, era=2), 2) == {"n2.x"}
 
 
+def test_a_shard_that_holds_nothing_is_complete_too() -> None:
+    state = fold(sharded=True)
+    state.begin("monday", 2)
+    state.marker("n1", COMPLETE, 1)
+    state.marker("n2", Marker(complete=False, era=1), 2)
+    assert state.end() == frozenset()
+    assert state.eras == {"n1": 1, "n2": 1}
+    assert state.open.keys() == {"n2"}
+    assert state.entry("n1.a", "1", 3) == {"n1.a"}
+    assert state.open.keys() == {"n2"}
+
+
 def test_bucket_without_markers_follows_what_is_written() -> None:
     state = fold(sharded=True)
     state.begin("monday", 1)

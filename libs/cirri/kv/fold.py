@@ -103,7 +103,7 @@ class Fold(Generic[T]):
         *expected*: owners that are awaited even if the store holds nothing of theirs.
         """
         went_back = self._last_seq < self.revision
-        shards: dict[str, dict[str, Said[T]]] = {shard: {} for shard in expected}
+        shards: dict[str, dict[str, Said[T]]] = {shard: {} for shard in (*expected, *self._markers)}
         for key in self.cells:
             shards.setdefault(self._shard_of(key), {})
         for key, said in (self._snapshot or {}).items():
