@@ -81,8 +81,8 @@ class Compiler:
         self._policies: dict[int, SubjectPolicy] = {}
         self._conflicts: dict[int, str] = {}
         self._held: dict[int, list[str]] = {}
-        wanted = {Reserved.HOST, *subjects}
-        for number, labels in RESERVED_LABELS.items():
+        wanted = {int(Reserved.HOST), *subjects}
+        for number, labels in ((int(each), labels) for each, labels in RESERVED_LABELS.items()):
             self._index.add(number, labels)
             if number in wanted:
                 self._selected_by[number] = set()
