@@ -112,6 +112,21 @@ def test_what_is_left_out_is_told_on_stderr() -> None:
     assert result.stderr == "Warning: left out, policy does not read Ingress (1)\n"
 
 
+def test_what_is_not_enforced_or_suspicious_is_told() -> None:
+    policy = (EXAMPLES / "sw_l3_l4_policy.yaml").read_text()
+    requests = f"{policy}          rules: {{http: [{{method: GET}}]}}\n"
+    result = cirri("-f", "-", "--port", "80", stdin=requests)
+    assert result.stderr == (
+        "Warning: CiliumNetworkPolicy default/rule1: rules on requests are not enforced by this version\n"
+    )
+    nobody = policy.partition("ingress:")[0] + "ingress: [{fromEndpoints: []}]\n"
+    result = cirri("-f", "-", "--port", "80", stdin=nobody)
+    assert result.stderr == (
+        "Warning: CiliumNetworkPolicy default/rule1: spec.ingress: no rule of this section selects anybody, "
+        "so everything is refused\n"
+    )
+
+
 def test_what_is_wrong_ends_it() -> None:
     wrong = (EXAMPLES / "sw_l3_l4_policy.yaml").read_text().replace("toPorts", "toPort")
     result = cirri("-f", "-", "--port", "80", stdin=wrong)

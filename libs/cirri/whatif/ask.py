@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -94,7 +93,8 @@ def _words(world: World, one: Side, *, watched: bool = False) -> str:
         case "no-proxy":
             return f"no {one.verdict.redirect} proxy is there, which is asked for{by}"
         case "default-deny":
-            policies = _about(world, one, watched=watched)
+            objects = world.objects(one.subject, one.direction, watched=watched)
+            policies = [object_text(each) for each in objects]
             return f"no rule{f' of {some(policies)}' if policies else ''} allows it (default deny)"
 
 
@@ -114,19 +114,6 @@ def proxy_reason(world: World, one: Side, answer: Answer) -> str:
             return f"{proxy}: reads other requests than that"
         case _:
             return f"{proxy}: refused, no rule lists it; {by} asks for the proxy"
-
-
-def _about(world: World, one: Side, *, watched: bool) -> list[str]:
-    """The objects that have rules for this direction of the subject and count."""
-    section = re.compile(rf"(^|\.){DIRECTIONS[one.direction]}(Deny)?(\[|$)")
-    origins = [each for each in world.policy(one.subject).origins if section.search(each.section)]
-    return list(
-        dict.fromkeys(
-            object_text(each)
-            for each in origins
-            if watched or (each.kind, each.namespace, each.name) not in world.watched
-        )
-    )
 
 
 def some(words: Sequence[str], limit: int = 3) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from cirri.manifests import Document
+from cirri.engine import unsupported
+from cirri.manifests import POLICY_KINDS, Document
+from cirri.manifests.warnings import warnings as suspicious
 from cirri.model import Resource
 from cirri.whatif.party import Party, Setting, in_host_network
 from cirri.whatif.sources import sources
@@ -35,4 +37,16 @@ def load(
     world = World(found, setting, more(found, setting))
     if on_nodes := in_host_network(found):
         warnings.append(f"left out, to policies they are their node: {', '.join(on_nodes)} (hostNetwork)")
+    for one in found:
+        if one.kind in POLICY_KINDS:
+            warnings += (
+                f"{_name(one)}: {says}" for says in dict.fromkeys(gap.sentence for gap in unsupported(one))
+            )
+            warnings += suspicious(one)
     return Loaded(world, found, warnings)
+
+
+def _name(resource: Resource) -> str:
+    """``NetworkPolicy shop/web``."""
+    name = f"{resource.namespace}/{resource.name}" if resource.namespace else resource.name
+    return f"{resource.kind} {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from ipaddress import ip_network
@@ -79,9 +80,12 @@ class World:
         self.compiler.flush()
         self.watched = frozenset(_watched(resources))
         """Kind, namespace and name of the objects in audit mode: what they would change is only reported."""
+        self._like: dict[int, int] = {}
+        self._first: dict[SubjectPolicy, int] = {}
         self._entries: dict[tuple[int, bool], Entries] = {}
         self._verdicts: dict[tuple[int, ...], Verdict] = {}
         self._origins: dict[int, dict[int, Origin]] = {}
+        self._objects: dict[tuple[int, int, bool], list[Origin]] = {}
         if errors := {one.name: policy.error for one, policy in self._policies() if policy.error}:
             raise Contradiction(errors)
 
@@ -111,7 +115,7 @@ class World:
 
         *watched*: what it would say if the objects in audit mode counted.
         """
-        numbers = self.number(subject), self.number(peer, subject)
+        numbers = self._rules(subject), self.number(peer, subject)
         asked = (*numbers, direction, *port, watched)
         if (found := self._verdicts.get(asked)) is None:
             policy = self._counting(subject, watched=watched)
@@ -134,10 +138,33 @@ class World:
 
     def origin(self, subject: Party, cookie: int) -> Origin | None:
         """Which rule of the policy of *subject* has *cookie*; None: no rule."""
-        number = self.number(subject)
-        if number not in self._origins:
-            self._origins[number] = {one.cookie: one for one in self.compiler.policies[number].origins}
-        return self._origins[number].get(cookie)
+        rules = self._rules(subject)
+        if rules not in self._origins:
+            self._origins[rules] = {one.cookie: one for one in self.policy(subject).origins}
+        return self._origins[rules].get(cookie)
+
+    def objects(self, subject: Party, direction: int, *, watched: bool = False) -> list[Origin]:
+        """One origin of each object with rules for *direction* of *subject*; *watched*: as in a verdict."""
+        asked = self._rules(subject), direction, watched
+        if (found := self._objects.get(asked)) is None:
+            section = re.compile(rf"(^|\.){'ingress' if direction == INGRESS else 'egress'}(Deny)?(\[|$)")
+            by_object = {
+                (one.kind, one.namespace, one.name): one
+                for one in self.policy(subject).origins
+                if section.search(one.section)
+            }
+            left_out = frozenset() if watched else self.watched
+            found = [one for key, one in by_object.items() if key not in left_out]
+            self._objects[asked] = found
+        return found
+
+    @cached_property
+    def _lengths(self) -> dict[int, list[int]]:
+        """Lengths of the prefixes that policies name, by IP version, longest first."""
+        lengths: dict[int, set[int]] = {4: set(), 6: set()}
+        for one in self._prefixes:
+            lengths[one.version].add(one.prefixlen)
+        return {version: sorted(found, reverse=True) for version, found in lengths.items()}
 
     @cached_property
     def _sets(self) -> dict[str, BitMap]:
@@ -147,6 +174,14 @@ class World:
         for one in self.parties.values():
             if self.has_policy(one):
                 yield one, self.policy(one)
+
+    def _rules(self, subject: Party) -> int:
+        """The same number for everybody who is under the same rules as *subject*."""
+        number = self.number(subject)
+        if (found := self._like.get(number)) is None:
+            rules = replace(self.compiler.policies[number], identity=0)
+            found = self._like[number] = self._first.setdefault(rules, number)
+        return found
 
     def _counting(self, subject: Party, *, watched: bool) -> SubjectPolicy:
         """The policy of *subject*; with *watched* what objects in audit mode would make of it."""
@@ -160,9 +195,10 @@ class World:
         """Labels of *address*: those of the longest prefix that a policy names; an API server has its own."""
         if str(address) in self.setting.api_servers or Reserved.KUBE_APISERVER.label in labels:
             return labels | frozenset(api_server_labels(str(address)))
-        covering = (ip_network((address, bits), strict=False) for bits in range(address.max_prefixlen, 0, -1))
-        found = next((one for one in covering if one in self._prefixes), None)
-        return labels | frozenset(prefix_labels(found)) if found is not None else labels
+        for length in self._lengths[address.version]:
+            if (prefix := ip_network((address, length), strict=False)) in self._prefixes:
+                return labels | frozenset(prefix_labels(prefix))
+        return labels
 
     def _identity(self, labels: frozenset[str]) -> int:
         """The number of *labels*, which the compiler knows from now on."""
