@@ -18,11 +18,13 @@ from cirri.addresses.config import (
     service_networks,
 )
 from cirri.labels import InvalidLabelFilter, LabelFilter, parse_prefix
+from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.manifests.problems import Path, listed, suggestion
 from cirri.model import Resource
 
 CONFIG_NAMESPACE = "kube-system"
 CONFIG_NAME = "cirri-config"
+NODE_PORT_RANGE = "node-port-range"
 
 Network = IPv4Network | IPv6Network
 
@@ -110,6 +112,9 @@ KEYS: Mapping[str, Key] = {
         DEFAULTS["cluster-pool-ipv6-mask-size"], "length of one node's range", _mask(128)
     ),
     SERVICE_RANGES: Key(DEFAULTS[SERVICE_RANGES], "ranges of Service addresses", _ranges),
+    NODE_PORT_RANGE: Key(
+        "30000,32767", "first and last port of Services on nodes", complaint(NODE_PORT_RANGE)
+    ),
     "allow-localhost": Key(
         "auto", "whether a node may always reach its pods", _one_of("auto", "always", "policy")
     ),
@@ -137,9 +142,9 @@ def config_faults(resource: Resource) -> Iterator[tuple[Path, str]]:
         return
     data = resource.manifest.get("data", {})
     complaints = {name: KEYS[name].complaint(value) for name, value in data.items() if name in KEYS}
-    for name, complaint in complaints.items():
-        if complaint:
-            yield ("data", name), complaint
+    for name, says in complaints.items():
+        if says:
+            yield ("data", name), says
     if not any(complaints.values()):
         yield from pool_faults(data)
 
@@ -155,3 +160,9 @@ def pool_faults(data: Mapping[str, str], before: Pools | None = None) -> Iterato
 def service_ranges(config: Resource | None) -> tuple[Network, ...]:
     """The ranges of Service addresses, in order; *config* is the ConfigMap, if there is one."""
     return service_networks(config.manifest.get("data", {}) if config is not None else {})
+
+
+def node_port_range(config: Resource | None) -> range:
+    """The ports that Services may have on nodes; *config* is the ConfigMap, if there is one."""
+    data = config.manifest.get("data", {}) if config is not None else {}
+    return LoadBalancerConfig.of({NODE_PORT_RANGE: data.get(NODE_PORT_RANGE, "")}).node_ports

@@ -9,11 +9,19 @@ import msgspec
 from msgspec.structs import replace
 
 from cirri.addresses.config import InvalidPools, Pools, cluster_pools
-from cirri.kubernetes.clusterip import AddressRefused, requested, taken, with_addresses
+from cirri.kubernetes import clusterip, nodeports
+from cirri.kubernetes.clusterip import AddressRefused, requested, with_addresses
+from cirri.kubernetes.nodeports import PortRefused, with_node_ports
 from cirri.kubernetes.provisional import deadline, with_deadline
 from cirri.kubernetes.state import NAME_LABEL, Change, Key, Refused, State, key_of, problem, with_parts
 from cirri.manifests import Problem, path_text
-from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE, Network, pool_faults, service_ranges
+from cirri.manifests.config import (
+    CONFIG_NAME,
+    CONFIG_NAMESPACE,
+    node_port_range,
+    pool_faults,
+    service_ranges,
+)
 from cirri.model import Resource
 
 MAX_BYTES = 900_000
@@ -107,30 +115,30 @@ def _merged(new: Resource, old: Resource | None) -> Resource:
 
 
 def _addressed(objects: Sequence[Resource], state: State) -> list[Resource]:
-    """*objects* with every Service's addresses; the ones that manifests name are served first."""
+    """*objects* with every Service's addresses and node ports; what manifests name is served first."""
     services = [new for new in objects if new.kind == "Service"]
     if not services:
         return list(objects)
     config = next((new for new in objects if key_of(new) == _CONFIG), state.get(_CONFIG))
-    ranges = service_ranges(config)
-    used = taken(state)
+    ranges, allowed = service_ranges(config), node_port_range(config)
+    addresses, ports = clusterip.taken(state), nodeports.taken(state)
     done: dict[Key, Resource] = {}
     problems: list[Problem] = []
-    for new in sorted(services, key=lambda s: not requested(s)):
-        others = {a: owner for a, owner in used.items() if owner != f"{new.namespace}/{new.name}"}
+    for new in sorted(services, key=lambda s: not (requested(s) or nodeports.requested(s))):
+        key, name = key_of(new), f"{new.namespace}/{new.name}"
+        addresses = {address: owner for address, owner in addresses.items() if owner != name}
+        ports = {port: owner for port, owner in ports.items() if owner != name}
         try:
-            done[key_of(new)] = _served(new, state, others, ranges)
-        except AddressRefused as refused:
+            served = with_addresses(new, state.get(key), addresses, ranges)
+            done[key] = with_node_ports(served, state.get(key), ports, allowed)
+        except (AddressRefused, PortRefused) as refused:
             problems.append(problem(new, f"spec.{refused.field}", refused.why))
             continue
-        used = {**others, **taken({key_of(new): done[key_of(new)]})}
+        addresses |= clusterip.taken({key: done[key]})
+        ports |= nodeports.taken({key: done[key]})
     if problems:
         raise Refused(problems)
     return [done.get(key_of(new), new) for new in objects]
-
-
-def _served(new: Resource, state: State, others: Mapping[str, str], ranges: Sequence[Network]) -> Resource:
-    return with_addresses(new, state.get(key_of(new)), others, ranges)
 
 
 def _change(new: Resource, old: Resource | None, now: str, new_uid: Callable[[], str]) -> Change:
