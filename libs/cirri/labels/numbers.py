@@ -94,9 +94,14 @@ def space_of(labels: Iterable[str]) -> Space:
     return WORLD_SPACE if known & _WORLD else SPACE
 
 
+def in_space(number: int, space: Space) -> bool:
+    """Whether *number* is one of *space*.  (``in`` walks a range for a member of :class:`Reserved`.)"""
+    return any(span.start <= number < span.stop for span in (space.low, space.high))
+
+
 def is_located(number: int) -> bool:
     """Whether *number* is one of an address prefix or a node, not of endpoints."""
-    return any(number in span for one in (WORLD_SPACE, NODE_SPACE) for span in (one.low, one.high))
+    return in_space(number, WORLD_SPACE) or in_space(number, NODE_SPACE)
 
 
 def probes(labels: Iterable[str], space: Space | None = None) -> Iterator[int]:
