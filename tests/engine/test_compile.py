@@ -191,7 +191,7 @@ def test_who_has_nothing_to_keep_is_isolated() -> None:
     cluster.compiler.add_identity(cluster.numbers["db"], (*API, "k8s:x=y"))
     cluster.compiler.flush()
     assert cluster.ask("host -> db TCP/81") == "allow"
-    assert cluster.ask("api -> db TCP/81") == "drop/D"
+    assert cluster.ask("health -> db TCP/81") == "drop/D"
     cluster.compiler.remove_identity(cluster.numbers["api"])
     cluster.compiler.flush()
     assert set(cluster.compiler.conflicts) == {cluster.numbers["db"]}

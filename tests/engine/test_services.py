@@ -4,6 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from cirri.engine.context import Context
 from cirri.labels import prefix_labels
 from cirri.testing.policies import Cluster, pod, policies
 
@@ -119,11 +120,27 @@ def test_services_and_backends_come_change_and_go() -> None:
         assert reached(cluster) == expected
 
 
-def test_backends_of_services_with_a_selector_concern_nobody() -> None:
-    """Their slices change with every pod."""
-    cluster = Cluster(PEERS, policies(policy("toServices: [{k8sServiceSelector: {selector: {}}}]") + OBJECTS))
-    (slice_,) = policies(OBJECTS)[-1:]
-    cluster.compiler.delete_resource("EndpointSlice.ops.metrics-1._")
-    cluster.compiler.update_resource(slice_)
-    delta = cluster.compiler.flush()
-    assert (delta.policies, delta.selectors) == ({}, {})
+def test_what_changes_whose_meaning() -> None:
+    """Slices of a Service with a selector change with every pod: they concern nobody."""
+    context = Context()
+    metrics, service, other, slice4, slice6, slice_metrics = policies(OBJECTS)
+    assert context.update(slice4) == set()
+    assert context.update(service) == {"service", "service ext"}
+    assert context.update(service) == set()
+    assert context.update(slice4) == set()
+    assert context.update(slice6) == {"service", "service ext"}
+    assert context.update(other) == {"service", "service ext"}
+    assert context.update(metrics) == {"service", "service metrics"}
+    assert context.update(slice_metrics) == set()
+    assert context.delete("EndpointSlice.ops.metrics-1._") == set()
+    assert context.delete("EndpointSlice.shop.ext-4._") == {"service", "service ext"}
+    assert context.delete("Service.shop.ext._") == {"service", "service ext"}
+    assert context.delete("Service.shop.ext._") == set()
+
+
+def test_what_means_nobody_makes_no_rule() -> None:
+    cluster = Cluster(PEERS, policies(policy("toServices: [{k8sService: {serviceName: absent}}]")))
+    assert cluster.compiler.policies[cluster.numbers["shop/api"]].egress.rules == ()
+    cluster.compiler.update_resource(policies("kind: Service\nmetadata: {name: absent}\nspec: {}")[0])
+    cluster.compiler.flush()
+    assert cluster.compiler.policies[cluster.numbers["shop/api"]].egress.rules == ()
