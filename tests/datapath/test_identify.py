@@ -1,10 +1,11 @@
 """From labels to identity to policy: only what is certain is used."""
 
-from pyroaring import BitMap
+import pytest
 
-from cirri.datapath.identify import configuration, identity_of, policy_of
+from cirri.datapath.identify import configuration, flags_of, goals_of, identity_of, selectors_of
 from cirri.labels import canonical, probes
-from cirri.model import Direction, Identity, PolicyEntry, Rule, SelectorSet, SubjectPolicy
+from cirri.layout import EndpointFlag
+from cirri.model import Direction, Identity, Rule, SubjectPolicy
 
 LABELS = ("k8s:app=web", "k8s:io.kubernetes.pod.namespace=default", "k8s:pod-template-hash=1")
 RELEVANT = canonical(LABELS[:2])
@@ -45,13 +46,31 @@ def test_in_place_of_what_is_wrong_the_last_good_holds_as_in_the_identity_servic
     assert configuration({}, "default", found) == CONFIG, "gone means default"
 
 
-def test_a_policy_waits_for_every_selector_that_it_names() -> None:
-    rules = (Rule(selector="aa"), Rule(selector="bb"), Rule(selector=""))
-    subject = SubjectPolicy(identity=300, ingress=Direction(enforced=True, rules=rules))
-    policies = {"300": PolicyEntry(subject=subject)}
-    one = {"aa": SelectorSet(key="aa", text="a", identities=BitMap([1]).serialize())}
-    both = one | {"bb": SelectorSet(key="bb", text="b", identities=BitMap().serialize())}
+OPEN, CLOSED = Direction(), Direction(enforced=True, rules=(Rule(selector="aa"), Rule(selector="")))
+TRIED = Direction(enforced=True, rules=(Rule(selector="bb", deny=True),))
+INGRESS, EGRESS = EndpointFlag.ENFORCE_INGRESS, EndpointFlag.ENFORCE_EGRESS
 
-    assert policy_of(300, {}, both).policy is None
-    assert policy_of(300, policies, one).missing == {"bb"}
-    assert policy_of(300, policies, both).policy == subject
+
+@pytest.mark.parametrize(
+    ("sides", "flags", "selectors"),
+    [
+        ({"ingress": OPEN, "egress": CLOSED}, EGRESS, {"aa"}),
+        (
+            {"ingress": CLOSED, "egress": OPEN, "audit_egress": TRIED},
+            INGRESS | EndpointFlag.AUDIT_INGRESS | EndpointFlag.AUDIT_EGRESS,
+            {"aa", "bb"},
+        ),
+        ({"audit_ingress": TRIED, "audit_egress": OPEN}, EndpointFlag.AUDIT_INGRESS, {"bb"}),
+    ],
+    ids=["nothing to try out", "one direction tried out", "both tried out"],
+)
+def test_what_is_tried_out_is_a_whole_policy_beside_the_one_in_force(
+    sides: dict[str, Direction], flags: EndpointFlag, selectors: set[str]
+) -> None:
+    policy = SubjectPolicy(identity=300, **sides)
+    goals = goals_of(policy)
+    assert flags_of(goals) == flags
+    assert selectors_of(policy) == selectors
+    if len(goals) > 1:
+        assert goals[1].ingress == sides.get("audit_ingress", sides.get("ingress", OPEN))
+        assert goals[1].egress == sides.get("audit_egress", sides.get("egress", OPEN))

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from cirri.datapath.kernel import ALL, Kernel
+from cirri.datapath.kernel import Kernel
+from cirri.datapath.policies import ALL
 from cirri.engine.entries import EGRESS, INGRESS, Entries, EntryKey, EntryValue
 from cirri.layout import (
     EndpointFlag,
@@ -95,9 +96,9 @@ def test_a_patch_touches_only_the_peers_it_speaks_of() -> None:
         kernel = Kernel(bpffs)
         kernel.policies.realize(WEB, INSIDE, allow(TIE, X))
         pod(kernel, "10.0.0.1", WEB)
-        assert kernel.policies.patch(WEB, {X, 703}, allow(703))
+        assert kernel.policies.patch(WEB, {X, 703}, [allow(703)])
         assert in_force(kernel, "10.0.0.1") == (INSIDE, allow(TIE, 703))
-        assert not kernel.policies.patch(WEB, {703}, allow(703))
+        assert not kernel.policies.patch(WEB, {703}, [allow(703)])
 
 
 def test_a_restart_finds_what_is_in_force() -> None:
@@ -165,7 +166,7 @@ def test_a_full_map_closes_the_endpoint_alone_and_opens_when_there_is_room(
         assert set(deny(*range(800, 806))) <= set(entries), "denies first"
         assert flags == EndpointFlag(0), "every deny is there, so what is not denied may pass"
         (fault,) = kernel.faults()
-        assert fault.startswith(f"policy of identity {WEB} is closed: map cirri_policy is full")
+        assert fault.startswith(f"policy of identity {WEB} is not all in force: map cirri_policy is full")
         assert in_force(kernel, "10.0.0.9") == (INSIDE, allow(X)), "others are untouched"
 
         kernel.policies.map.delete_many(others)

@@ -11,8 +11,8 @@ from cirri.datapath.owners import (
     RANGE,
     Claims,
     Entries,
+    of_addresses,
     of_endpoint,
-    of_node,
     of_ranges,
     of_remote,
 )
@@ -43,8 +43,10 @@ def test_an_endpoint_without_identity_owns_nothing_yet() -> None:
 
 
 def test_nodes_own_their_addresses_and_nobody_takes_their_ranges_for_the_world() -> None:
-    assert of_node(FAR, here=True)[key("192.0.2.2")].identity == Reserved.HOST
-    assert of_node(FAR, here=False)[key("192.0.2.2")].identity == Reserved.REMOTE_NODE
+    assert of_addresses(FAR.addresses, Reserved.HOST)[key("192.0.2.2")].identity == Reserved.HOST
+    assert (
+        of_addresses(FAR.addresses, Reserved.REMOTE_NODE)[key("192.0.2.2")].identity == Reserved.REMOTE_NODE
+    )
     assert of_ranges(FAR, here=False) == {
         key("10.1.0.0", 96 + 24): IpcacheValue(identity=Reserved.UNMANAGED, node=address16("192.0.2.2")),
         key("fd01::", 120): IpcacheValue(identity=Reserved.UNMANAGED, node=address16("2001:db8::2")),
@@ -55,7 +57,7 @@ def test_nodes_own_their_addresses_and_nobody_takes_their_ranges_for_the_world()
 NEWS: list[tuple[int, str, Entries]] = [
     (LOCAL, "1", of_endpoint("10.0.0.1", "", 300)),
     (ENDPOINT, "far.7", of_endpoint("10.0.0.1", "", 301, ["192.0.2.2"])),
-    (NODE, "far", of_node(FAR, here=False)),
+    (NODE, "far", of_addresses(FAR.addresses, Reserved.REMOTE_NODE)),
     (RANGE, "far", of_ranges(FAR, here=False)),
     (ENDPOINT, "far.8", of_endpoint("10.1.0.9", "", 302, ["192.0.2.2"])),
     (ENDPOINT, "far.8", {}),

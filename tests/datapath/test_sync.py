@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from pyroaring import BitMap
 
 from cirri.datapath.kernel import Kernel
+from cirri.datapath.owners import EVERYWHERE
 from cirri.datapath.regenerate import Local
 from cirri.datapath.store import Record
 from cirri.datapath.sync import Sync
@@ -46,9 +47,18 @@ class Known(dict[str, Any]):
         self.ready.set()
         self.complete: frozenset[str] = frozenset()
         self.revision = 0
+        self.revisions: dict[str, int] = {}
+
+    def say(self, key: str, value: Any) -> None:
+        self.revision += 1
+        if value is None:
+            self.pop(key, None)
+        else:
+            self[key] = value
+            self.revisions[key] = self.revision
 
     def revision_of(self, key: str) -> int:
-        return self.revision
+        return self.revisions[key]
 
 
 class World:
@@ -81,16 +91,11 @@ class World:
 
     def put(self, table: str, key: str, value: Any) -> None:
         """News: the table has it, then whoever follows it hears of it, then a step is made."""
-        known = getattr(self.views, table)
-        if value is None:
-            known.pop(key, None)
-        else:
-            known[key] = value
-        known.revision += 1
+        getattr(self.views, table).say(key, value)
         notes = {
             "pods": self.sync.regenerator.note_pods,
             "namespaces": self.sync.regenerator.note_namespaces,
-            "identities": self.sync.regenerator.note_identities,
+            "identities": self.sync._identities,
             "policies": self.sync._policies,
             "selectors": self.sync._selectors,
             "endpoints": self.sync.book.note_endpoints,
@@ -234,7 +239,7 @@ def test_a_full_map_is_told_and_not_acknowledged(running: World) -> None:
 def test_the_last_one_of_an_identity_takes_its_entries_along(running: World) -> None:
     running.sync.remove(1)
     assert running.kernel.policies.map.count() == running.kernel.policies.endpoint_map.count() == 0
-    assert running.kernel.ipcache.map.count() == 0
+    assert running.kernel.ipcache.map.to_dict() == EVERYWHERE
 
 
 def odd_service(spec: dict[str, Any]) -> Resource:
@@ -258,7 +263,7 @@ def test_other_nodes_pods_are_known_whichever_is_told_first(
     assert (found.identity, found.node) == (900, address16("192.0.2.2"))
     world.put("endpoints", "far.3", None)
     world.put("nodes", "far", None)
-    assert world.kernel.ipcache.map.count() == 0
+    assert world.kernel.ipcache.map.to_dict() == EVERYWHERE
 
 
 @pytest.mark.parametrize(

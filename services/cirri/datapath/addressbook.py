@@ -1,25 +1,40 @@
-"""Keep the ipcache equal to who owns which address: local endpoints, other nodes' endpoints, nodes."""
+"""Keep the ipcache equal to who owns which address: endpoints, nodes, prefixes that policies tell apart.
+
+Identities of places (prefixes, and nodes with labels of their own) come into the ipcache only once
+the sets in force know them, and leave it before the sets forget them: see :mod:`cirri.datapath.enforce`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from ipaddress import ip_network
+from typing import NamedTuple, TypeVar
 
-from cirri.datapath.kernel import Ipcache
+from pyroaring import BitMap
+
+from cirri.datapath.ipcache import Changes, Ipcache
+from cirri.datapath.located import is_node, is_prefix, place_of, wider
+from cirri.datapath.nodes import NodeNumbers
 from cirri.datapath.owners import (
+    API_SERVER,
     ENDPOINT,
+    EVERYWHERE,
     LOCAL,
     NODE,
+    PREFIX,
     RANGE,
+    WORLD,
     Claims,
     Entries,
+    host_key,
+    of_addresses,
     of_endpoint,
-    of_node,
     of_ranges,
     of_remote,
 )
 from cirri.datapath.store import Record
 from cirri.datapath.views import Views
+from cirri.labels import Reserved, is_located
 from cirri.layout import IpcacheKey, IpcacheValue, address16
 from cirri.layout.mirror import NO_ADDRESS
 from cirri.model import Endpoint, NodeStatus
@@ -28,19 +43,51 @@ from cirri.model.bucket import text_of, token
 T = TypeVar("T")
 
 
+class Passing(NamedTuple):
+    """Places that came into the ipcache and left it before some moment."""
+
+    came: frozenset[IpcacheKey]
+    left: BitMap
+
+
 class AddressBook:
     """Who owns which address, from the tables and from what is realized here."""
 
     def __init__(self, node: str, views: Views, ipcache: Ipcache) -> None:
         self.node, self.views, self.ipcache = node, views, ipcache
+        self.named: Callable[[], Collection[str]] = tuple
+        """Prefixes that policies in force tell apart."""
         self.claims = Claims()
+        self.numbers = NodeNumbers(node, views)
+        self.covered = 0
+        """Revision of table ``identities`` up to which the selectors in the tables know every identity."""
+        self.faults: dict[str, str] = {}
+        """What others say of themselves that cannot be, one sentence each, by key."""
         self._endpoints: set[str] = set()
         """Keys of bucket ``endpoints`` to look at again."""
         self._nodes: set[str] = set()
+        self._places: set[str] = set()
+        """Keys of bucket ``identities``."""
+        self._prefixes: set[str] = set()
+        """Those of them that stand for prefixes."""
+        self._ranges: dict[str, Entries] = {}
+        self._in_ranges: dict[IpcacheKey, str] = {}
+        self._range_lengths: set[int] = set()
+        self._ranges_moved = False
+        self._due: Changes = self.claims.claim(WORLD, "", EVERYWHERE)
+        """What the map should be and is not yet."""
+        self._inherited = {key for key, value in ipcache.copy.items() if is_prefix(value.identity)}
+        """Prefixes that the process before left and that have not been looked at yet."""
+        self._told = False
+        """Whether all identities that there are have been noted once."""
+        self._orphans: dict[int, int] | None = None
+        """None: to be found."""
+        self._came: set[IpcacheKey] = set()
+        self._left = BitMap()
         self._swept = False
         self._here: tuple[tuple[str, ...], tuple[str, ...]] | None = None
-        self.faults: dict[str, str] = {}
-        """What others say of themselves that cannot be, one sentence each, by key."""
+
+    # news ----------------------------------------------------------------------------
 
     def note_endpoints(self, keys: Iterable[str]) -> None:
         """Endpoints changed; our own are known better from here."""
@@ -51,46 +98,194 @@ class AddressBook:
         """Nodes changed."""
         self._nodes.update(keys)
 
-    def note_node_objects(self) -> None:
-        """Node objects came or went: what other nodes say holds only while they exist."""
+    def note_all_nodes(self) -> None:
+        """Node objects or the configuration changed: what nodes say holds only while they exist, and
+        from their labels follows which identity they have."""
+        self.numbers.moved()
         self._nodes.update(self.views.nodes)
+
+    def note_slices(self, keys: Iterable[str]) -> None:
+        """EndpointSlices changed: they say where API servers are."""
+        if self.numbers.note_slices(keys):
+            self.note_all_nodes()
+
+    def note_identities(self, keys: Iterable[str]) -> None:
+        """Identities came, went or changed."""
+        self._told, self._orphans = True, None
+        places = {key for key in keys if key.isdigit() and is_located(int(key))}
+        self._places |= places
+        self._nodes |= self.numbers.concerned(places)
 
     def here(self, status: NodeStatus) -> bool:
         """Claim this node's own addresses and ranges; True if that changed anything."""
         if self._here == (about := (status.addresses, status.pod_cidrs)):
             return False
-        self._here = about
-        changes = self.claims.claim(NODE, token(self.node), of_node(status, here=True))
-        changes |= self.claims.claim(RANGE, token(self.node), of_ranges(status, here=True))
-        return self.ipcache.apply(changes)
+        self._here, self.numbers.addresses = about, status.addresses
+        self.numbers.moved()
+        name = token(self.node)
+        self._due |= self.claims.claim(NODE, name, of_addresses(status.addresses, Reserved.HOST))
+        self._claim_ranges(name, of_ranges(status, here=True))
+        return self._write()
 
     def realized(self, record: Record) -> bool:
         """Claim a local endpoint's addresses for its realized identity; True if that changed anything."""
         said = of_endpoint(record.ipv4, record.ipv6, record.identity)
-        return self.ipcache.apply(self.claims.claim(LOCAL, str(record.id), said))
+        self._due |= self.claims.claim(LOCAL, str(record.id), said)
+        return self._write()
 
     def removed(self, number: int) -> None:
         """A local endpoint is gone."""
-        self.ipcache.apply(self.claims.claim(LOCAL, str(number), {}))
+        self._due |= self.claims.claim(LOCAL, str(number), {})
+        self._write()
 
-    def step(self) -> bool:
-        """Write what follows from the news; True if the map changed."""
-        if not self._endpoints and not self._nodes:
-            return self._sweep()
-        changes: dict[IpcacheKey, IpcacheValue | None] = {}
+    # the step ------------------------------------------------------------------------
+
+    def step(self, *, certain: bool) -> bool:
+        """Write what follows from the news, but for places that come; True if the map changed.
+
+        *certain*: what policies in force name is all known; else what the process before left stays.
+        """
         endpoints, self._endpoints = self._endpoints, set()
         nodes, self._nodes = self._nodes, set()
         for key in nodes - {token(self.node)}:
             status = self.status(key)
-            if changed := self.claims.claim(NODE, key, self._sensible(key, _node, status)):
+            if changed := self.claims.claim(NODE, key, self._sensible(key, self._node, status)):
                 endpoints.update(e for e in self.views.endpoints if e.startswith(key + "."))
-                changes |= changed
-            changes |= self.claims.claim(RANGE, key, self._sensible(f"{key}, ranges", _ranges, status))
+                self._due |= changed
+            self._claim_ranges(key, self._sensible(f"{key}, ranges", _ranges, status))
         for key in endpoints:
             known = self.status(key.partition(".")[0]) is not None
             endpoint = self.views.endpoints.get(key) if known else None
-            changes |= self.claims.claim(ENDPOINT, key, self._sensible(key, self._remote, endpoint))
-        return self.ipcache.apply(changes) | self._sweep()
+            self._due |= self.claims.claim(ENDPOINT, key, self._sensible(key, self._remote, endpoint))
+        places, self._places = self._places, set()
+        if self._ranges_moved:
+            self._find_ranges()
+            places |= self._prefixes
+        for key in places:
+            self._claim_place(key)
+        if self._inherited and certain and self._told:
+            inherited, self._inherited = self._inherited, set()
+            self._due |= {key: self.claims.get(key) for key in inherited}
+        return self._write() | self._sweep()
+
+    def coming(self) -> tuple[Changes, dict[int, int]]:
+        """Places that may come into the map, the most specific first, and the identity that programs
+        find for their addresses now, those of the widest prefixes first."""
+        found = {key: value for key, value in self._due.items() if value and self._may_come(value)}
+        heirs: dict[int, int] = {}
+        taken: dict[IpcacheKey, int] = {}
+        lengths = self.ipcache.lengths({key.prefix_len for key in found})
+        for key in sorted(found, key=lambda key: key.prefix_len):
+            number = found[key].identity
+            heirs.setdefault(number, self.ipcache.owner(wider(key, lengths), taken))
+            taken[key] = number
+        return {key: found[key] for key in reversed(taken)}, heirs
+
+    def come(self, places: Changes) -> bool:
+        """Write what :meth:`coming` said; True if the map changed."""
+        self._came |= places.keys()
+        return self._apply(places)
+
+    # places --------------------------------------------------------------------------
+
+    def tells_apart(self, prefix: str) -> bool:
+        """Whether every packet to or from *prefix* meets its identity, or one that is known better."""
+        key = IpcacheKey.of(ip_network(prefix))
+        found = self.ipcache.copy.get(key)
+        if found is not None and is_prefix(found.identity):
+            return key not in self._came
+        return self.claims.rank(key) < API_SERVER or key in EVERYWHERE or self._in_range(key)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a place that the tables speak of is not in the map yet."""
+        return any(value and self._may_come(value) for value in self._due.values())
+
+    @property
+    def met(self) -> BitMap:
+        """Identities of places that a packet may have been found to have."""
+        return self.ipcache.located | self._left
+
+    @property
+    def orphans(self) -> Mapping[int, int]:
+        """Prefixes in the map whose identity is no more, and what their addresses will be then; the
+        widest first."""
+        if self._orphans is None:
+            self._orphans = self._find_orphans() if self._told else {}
+        return self._orphans
+
+    def _find_orphans(self) -> dict[int, int]:
+        known = self.views.identities
+        gone = [
+            (key, number)
+            for number in self.ipcache.located
+            if is_prefix(number) and str(number) not in known
+            for key in self.ipcache.keys_of(number)
+        ]
+        gone.sort(key=lambda item: item[0].prefix_len)
+        lengths = self.ipcache.lengths() if gone else []
+        return {number: self.ipcache.owner(list(wider(key, lengths))[1:]) for key, number in gone}
+
+    def passing(self) -> Passing | None:
+        """What came and left lately: for :meth:`passed`, once no program runs that began before now."""
+        if not self._came and not self._left:
+            return None
+        return Passing(frozenset(self._came), self._left.copy())
+
+    def passed(self, what: Passing) -> None:
+        """Every packet meets what came, none meets what left."""
+        self._came -= what.came
+        self._left -= what.left
+
+    def host(self) -> int:
+        """The number by which the selectors in the tables speak of this node; 0: not known yet."""
+        number = self.numbers.host
+        return number if not is_located(number) or self._covered(number) else 0
+
+    def _may_come(self, value: IpcacheValue) -> bool:
+        number = value.identity
+        return is_located(number) and number not in self.ipcache.located and self._covered(number)
+
+    def _covered(self, number: int) -> bool:
+        identities, key = self.views.identities, str(number)
+        return key in identities and identities.revision_of(key) <= self.covered
+
+    def _claim_place(self, key: str) -> None:
+        identity = self.views.identities.get(key)
+        place = place_of(identity) if identity is not None else None
+        (self._prefixes.add if place is not None else self._prefixes.discard)(key)
+        entries: Entries = {}
+        if place is not None and not self._in_range(place.key):
+            entries = {place.key: IpcacheValue(identity=int(key))}
+        api_server = place is not None and place.api_server
+        self._due |= self.claims.claim(API_SERVER, key, entries if api_server else {})
+        self._due |= self.claims.claim(PREFIX, key, {} if api_server else entries)
+
+    def _claim_ranges(self, name: str, entries: Entries) -> None:
+        if changes := self.claims.claim(RANGE, name, entries):
+            self._due |= changes
+            self._ranges[name] = entries
+            self._ranges_moved = True
+
+    def _find_ranges(self) -> None:
+        self._ranges_moved = False
+        self._in_ranges = {key: name for name, keys in self._ranges.items() for key in keys}
+        self._range_lengths = {key.prefix_len for key in self._in_ranges}
+
+    def _in_range(self, key: IpcacheKey) -> bool:
+        """Whether it is part of a pod range: such addresses are pods', never the world's."""
+        return any(each in self._in_ranges for each in wider(key, self._range_lengths))
+
+    # nodes and their endpoints ---------------------------------------------------------
+
+    def _node(self, status: NodeStatus) -> Entries:
+        number = self.numbers.remote(token(status.node), status)
+        keys = [host_key(address) for address in status.addresses]
+        return {key: IpcacheValue(identity=number or self._node_until_known(key)) for key in keys}
+
+    def _node_until_known(self, key: IpcacheKey) -> int:
+        found = self.ipcache.copy.get(key)
+        return found.identity if found is not None and is_node(found.identity) else Reserved.REMOTE_NODE
 
     def _remote(self, endpoint: Endpoint) -> Entries:
         return of_remote(endpoint, self.views.nodes)
@@ -126,6 +321,42 @@ class AddressBook:
         known = {token(self.node), *nodes, *(key.split(".")[2] for key in objects)}
         return nodes.ready.is_set() and objects.ready.is_set() and nodes.complete >= known
 
+    # the map -------------------------------------------------------------------------
+
+    def _write(self) -> bool:
+        """Write what is due, as far as it may be written now; True if the map changed."""
+        if not self._due:
+            return False
+        return self._apply(self._ripe())
+
+    def _ripe(self) -> Changes:
+        now: Changes = {}
+        named: Collection[str] | None = None
+        for key, value in self._due.items():
+            old = self.ipcache.copy.get(key)
+            if value is None and old is not None and is_prefix(old.identity):
+                named = self.named() if named is None else named
+                if str(key.network) in named:
+                    continue
+            elif value and is_located(value.identity) and value.identity not in self.ipcache.located:
+                if is_node(value.identity) and (old is None or not is_node(old.identity)):
+                    now[key] = IpcacheValue(identity=Reserved.REMOTE_NODE)
+                continue
+            now[key] = value
+        return now
+
+    def _apply(self, changes: Changes) -> bool:
+        before = self.ipcache.located.copy()
+        touched = self.ipcache.apply(changes)
+        if before != self.ipcache.located:
+            self._left |= before - self.ipcache.located
+            self._orphans = None
+        copy = self.ipcache.copy
+        self._due = {key: value for key, value in self._due.items() if copy.get(key) != value}
+        if not self._due:
+            self.ipcache.fault = ""
+        return touched
+
     def _sweep(self) -> bool:
         """Once all that could be wanted is known, remove what nobody claims.
 
@@ -138,17 +369,15 @@ class AddressBook:
         complete = views.endpoints.complete & views.nodes.complete
         hops = {address16(a) for key in complete if (s := views.nodes.get(key)) for a in s.addresses}
         wanted = self.claims.wanted()
-        orphans = {k: v for k, v in self.ipcache.copy.items() if k not in wanted}
-        known = {k: None for k, v in orphans.items() if v.node in hops or v.node == NO_ADDRESS}
+        orphans = {
+            k: v for k, v in self.ipcache.copy.items() if k not in wanted and not is_prefix(v.identity)
+        }
+        known: Changes = {k: None for k, v in orphans.items() if v.node in hops or v.node == NO_ADDRESS}
         all_said = complete >= {token(self.node), *views.nodes} and bool(complete)
         if not all_said:
             known = {k: None for k in known if orphans[k].node != NO_ADDRESS}
         self._swept = all_said and len(known) == len(orphans)
-        return self.ipcache.apply(known)
-
-
-def _node(status: NodeStatus) -> Entries:
-    return of_node(status, here=False)
+        return self._apply(known)
 
 
 def _ranges(status: NodeStatus) -> Entries:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
 from pyroaring import BitMap
 
 from cirri.addresses import InvalidPools, service_networks
 from cirri.addresses.pools import Network
-from cirri.labels import InvalidLabelFilter, LabelFilter, canonical, probes, reserved_number
-from cirri.model import Identity, PolicyEntry, SelectorSet, SubjectPolicy
+from cirri.datapath.located import number_of
+from cirri.engine.config import EngineConfig, InvalidConfig
+from cirri.labels import InvalidLabelFilter, LabelFilter
+from cirri.layout import EndpointFlag
+from cirri.model import Identity, SelectorSet, SubjectPolicy
 from cirri.model.policy import ANY_PEER
 
 
@@ -22,6 +26,8 @@ class Config:
     cluster: str = ""
     services: tuple[Network, ...] = service_networks({})
     """The ranges of Service addresses."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    """The host firewall, audit mode, and what nodes are known by."""
     errors: tuple[str, ...] = ()
     """What in it is wrong, one sentence each; in place of the wrong parts the last good ones hold."""
 
@@ -32,7 +38,7 @@ def configuration(data: Mapping[str, str], cluster: str, before: Config | None =
     *cluster* is the setting that a missing ``cluster-name`` leaves.
     """
     before = before or Config()
-    label_filter, services, errors = before.filter, before.services, []
+    label_filter, services, engine, errors = before.filter, before.services, before.engine, []
     try:
         label_filter = LabelFilter.parse(data.get("labels", "").split())
     except InvalidLabelFilter as error:
@@ -41,43 +47,16 @@ def configuration(data: Mapping[str, str], cluster: str, before: Config | None =
         services = service_networks(data)
     except InvalidPools as error:
         errors.append(str(error))
-    return Config(label_filter, data.get("cluster-name") or cluster, services, tuple(errors))
+    try:
+        engine = EngineConfig.of(data, cluster=cluster)
+    except InvalidConfig as error:
+        errors.append(str(error))
+    return Config(label_filter, data.get("cluster-name") or cluster, services, engine, tuple(errors))
 
 
 def identity_of(labels: Iterable[str], config: Config, identities: Mapping[str, Identity]) -> int:
     """Number of the identity of an endpoint with *labels*; 0: not allocated yet."""
-    relevant = canonical(config.filter.relevant(labels))
-    if number := reserved_number(relevant):
-        return number
-    for number in probes(relevant):
-        found = identities.get(str(number))
-        if found is not None and found.labels == relevant:
-            return number
-    return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What must be in the kernel for endpoints of an identity, or what is still missing for it."""
-
-    policy: SubjectPolicy | None = None
-    missing: frozenset[str] = frozenset()
-    """Selectors that rules name and that have not arrived."""
-
-
-def policy_of(
-    identity: int, policies: Mapping[str, PolicyEntry], selectors: Mapping[str, SelectorSet]
-) -> Computed:
-    """The policy of *identity*, only if all that it names is there."""
-    entry = policies.get(str(identity))
-    if entry is None or entry.subject is None:
-        return Computed()
-    missing = frozenset(
-        key
-        for key in selectors_of(entry.subject)
-        if (found := selectors.get(key)) is None or members_of(found) is None
-    )
-    return Computed(None, missing) if missing else Computed(entry.subject)
+    return number_of(config.filter.relevant(labels), identities)
 
 
 def members_of(selector: SelectorSet) -> BitMap | None:
@@ -89,6 +68,29 @@ def members_of(selector: SelectorSet) -> BitMap | None:
 
 
 def selectors_of(policy: SubjectPolicy) -> frozenset[str]:
-    """Keys of the selectors that its rules name."""
-    rules = (*policy.ingress.rules, *policy.egress.rules)
+    """Keys of the selectors that its rules name, those that are tried out among them."""
+    sides = (policy.ingress, policy.egress, policy.audit_ingress, policy.audit_egress)
+    rules = (rule for side in sides if side is not None for rule in side.rules)
     return frozenset(rule.selector for rule in rules if rule.selector != ANY_PEER)
+
+
+def goals_of(policy: SubjectPolicy) -> list[SubjectPolicy]:
+    """What is to be in force and, if objects in audit mode select it, what is tried out, as its ingress
+    and egress."""
+    if policy.audit_ingress is None and policy.audit_egress is None:
+        return [policy]
+    ingress, egress = policy.audit_ingress or policy.ingress, policy.audit_egress or policy.egress
+    return [policy, replace(policy, ingress=ingress, egress=egress)]
+
+
+def flags_of(goals: Sequence[SubjectPolicy]) -> EndpointFlag:
+    """The directions that :func:`goals_of` closes by default, as endpoints have them."""
+    enforced = (
+        (EndpointFlag.ENFORCE_INGRESS, EndpointFlag.ENFORCE_EGRESS),
+        (EndpointFlag.AUDIT_INGRESS, EndpointFlag.AUDIT_EGRESS),
+    )
+    flags = EndpointFlag(0)
+    for (ingress, egress), goal in zip(enforced, goals, strict=False):
+        flags |= ingress if goal.ingress.enforced else flags
+        flags |= egress if goal.egress.enforced else flags
+    return flags

@@ -193,13 +193,13 @@ class Endpoints:
                     await local.realized.wait()
             except TimeoutError:
                 continue
-        if local.error:
-            raise AddressesSpent(local.error)
+        if local.fault:
+            raise AddressesSpent(local.fault)
 
     def _too_late(self, local: Local, waited_s: float) -> Exception:
         pod = f"{local.record.namespace}/{local.record.pod}"
-        if local.error:
-            return AddressesSpent(local.error)
+        if local.fault:
+            return AddressesSpent(local.fault)
         away = "" if self.sync.connected() else "; the bus is away"
         if not local.record.labels:
             return TryAgain(f"pod {pod} is not known to this node after {waited_s:.0f} s{away}")
@@ -245,7 +245,7 @@ class Endpoints:
         }
         if given != set(local.record.addresses):
             raise Broken(f"prevResult has {sorted(given)}, the endpoint {sorted(local.record.addresses)}")
-        if fault := local.error or await asyncio.to_thread(attach.inspect, local.record):
+        if fault := local.fault or await asyncio.to_thread(attach.inspect, local.record):
             raise Broken(fault)
         if any(address16(a) not in self.sync.kernel.policies.endpoints for a in local.record.addresses):
             raise Broken("its policy is not in the kernel")

@@ -11,15 +11,22 @@ from cirri.layout.mirror import NO_ADDRESS
 from cirri.model import Endpoint, NodeStatus
 
 Entries = Mapping[IpcacheKey, IpcacheValue]
-LOCAL, NODE, ENDPOINT, RANGE = range(4)
+LOCAL, NODE, ENDPOINT, RANGE, API_SERVER, PREFIX, WORLD = range(7)
 """Rank of a claim: where two claim the same prefix, the smaller rank holds."""
+
+EVERYWHERE: Entries = {
+    IpcacheKey.of(ip_network("0.0.0.0/0")): IpcacheValue(identity=Reserved.WORLD_IPV4),
+    IpcacheKey.of(ip_network("::/0")): IpcacheValue(identity=Reserved.WORLD_IPV6),
+}
+"""What belongs to nobody.  Addresses of both families lie in one trie: without the first entry IPv4 would
+belong to an IPv6 prefix as short as ``::/8``."""
 
 
 def of_endpoint(ipv4: str, ipv6: str, identity: int, hops: Iterable[str] = ()) -> Entries:
     """A pod's addresses; *hops*: addresses of the node that it is behind, none if it is here."""
     if not identity:
         return {}
-    return {_host(a): IpcacheValue(identity=identity, node=_hop(a, hops)) for a in (ipv4, ipv6) if a}
+    return {host_key(a): IpcacheValue(identity=identity, node=_hop(a, hops)) for a in (ipv4, ipv6) if a}
 
 
 def of_remote(endpoint: Endpoint, nodes: Mapping[str, NodeStatus]) -> Entries:
@@ -30,10 +37,9 @@ def of_remote(endpoint: Endpoint, nodes: Mapping[str, NodeStatus]) -> Entries:
     )
 
 
-def of_node(status: NodeStatus, *, here: bool) -> Entries:
-    """A node's own addresses."""
-    identity = Reserved.HOST if here else Reserved.REMOTE_NODE
-    return {_host(a): IpcacheValue(identity=identity) for a in status.addresses}
+def of_addresses(addresses: Iterable[str], identity: int) -> Entries:
+    """Addresses of nodes, with the *identity* that nodes have."""
+    return {host_key(a): IpcacheValue(identity=identity) for a in addresses}
 
 
 def of_ranges(status: NodeStatus, *, here: bool) -> Entries:
@@ -87,8 +93,18 @@ class Claims:
         """The whole map as it should be."""
         return {key: claims[min(claims)] for key, claims in self._claims.items()}
 
+    def get(self, key: IpcacheKey) -> IpcacheValue | None:
+        """What the map should have under *key*."""
+        claims = self._claims.get(key)
+        return claims[min(claims)] if claims else None
 
-def _host(address: str) -> IpcacheKey:
+    def rank(self, key: IpcacheKey) -> int:
+        """Of the strongest claim to *key*; past :data:`WORLD` if there is none."""
+        return min((rank for rank, _ in self._claims.get(key, ())), default=WORLD + 1)
+
+
+def host_key(address: str) -> IpcacheKey:
+    """The key of one address."""
     return IpcacheKey(prefix_len=128, address=address16(address))
 
 

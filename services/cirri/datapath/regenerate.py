@@ -8,33 +8,25 @@ table does not say (yet) leaves the kernel as it is.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
-from pyroaring import BitMap
 
-from cirri.datapath.addressbook import AddressBook
-from cirri.datapath.identify import (
-    Computed,
-    Config,
-    configuration,
-    identity_of,
-    members_of,
-    policy_of,
-    selectors_of,
-)
-from cirri.datapath.kernel import Policies
+from cirri.datapath.enforce import Enforcer
+from cirri.datapath.identify import Config, configuration, identity_of
+from cirri.datapath.policies import NEITHER
 from cirri.datapath.store import Record
 from cirri.datapath.views import Views
-from cirri.engine.entries import entries
 from cirri.labels import Reserved, pod_labels
 from cirri.layout import EndpointFlag, EndpointValue, address16
 from cirri.maps import MapFull
 from cirri.model import EndpointState, SubjectPolicy, resource_key
 from cirri.model.config import config_data
 
-NEITHER = EndpointFlag(0)
+LONG_S = 2.0
+"""How long an endpoint may wait for what its new policy needs before people are told."""
 
 
 @dataclass(slots=True)
@@ -49,13 +41,36 @@ class Local:
     """The identity of its labels, once known."""
     enforced: EndpointFlag = NEITHER
     """Directions in which it is under policy."""
-    error: str = ""
+    audited: bool = False
+    """What its policy would drop passes and is reported."""
+    fault: str = ""
+    """What of its policy is not in the kernel."""
+    conflict: str = ""
+    """What the compiler complained of; then an earlier policy is in force."""
     waits_for: str = "its Pod object"
     """Completes "waiting for"; empty when it waits for nothing."""
+    since: float = field(default_factory=time.monotonic)
+    """When it began to wait, in seconds of the monotonic clock."""
     computed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once its identity and policy are known."""
     realized: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once its policy is in the kernel."""
+
+    @property
+    def error(self) -> str:
+        """What is wrong with it, as a sentence; "" if all is well."""
+        return self.fault or self.conflict
+
+    @property
+    def late(self) -> str:
+        """What an endpoint under an earlier policy waits for, once that lasts."""
+        waits = self.waits_for if self.realized.is_set() else ""
+        return waits if waits and time.monotonic() > self.since + LONG_S else ""
+
+    def wait_for(self, what: str) -> None:
+        """It waits for *what*; for nothing if that is empty."""
+        if what != self.waits_for:
+            self.waits_for, self.since = what, time.monotonic()
 
     @property
     def value(self) -> EndpointValue:
@@ -66,54 +81,52 @@ class Local:
         return EndpointValue(
             ifindex=self.ifindex if self.realized.is_set() else 0,
             id=self.record.id,
+            flags=int(EndpointFlag.AUDIT) if self.audited else 0,
             mac=bytes.fromhex(self.record.mac.replace(":", "")),
             node_mac=bytes.fromhex(self.record.node_mac.replace(":", "")),
         )
 
 
 class Regenerator:
-    """Keeps the policy of every local endpoint equal to what the tables say."""
+    """Keeps the identity and policy of every local endpoint equal to what the tables say."""
 
     def __init__(
-        self,
-        node: str,
-        cluster: str,
-        views: Views,
-        *,
-        policies: Policies,
-        book: AddressBook,
-        changed: Callable[[Local], None],
+        self, node: str, cluster: str, views: Views, *, enforcer: Enforcer, changed: Callable[[Local], None]
     ) -> None:
-        self.node, self.views, self.policies, self.book = node, views, policies, book
+        self.node, self.views, self.enforcer = node, views, enforcer
+        self.policies, self.book = enforcer.policies, enforcer.book
         self.locals: dict[int, Local] = {}
-        self.realized: dict[int, SubjectPolicy] = {}
-        """Policies in force, by local identity."""
         self._cluster, self._changed = cluster, changed
         self.config: Config = configuration({}, cluster)
         """In force."""
-        self._sets: dict[str, BitMap] = {}
-        """Members in force of the selectors that they name."""
         self._endpoints: set[int] = set()
         self._identities: set[int] = set()
-        self._selectors: set[str] = set()
         self._opening: list[Local] = []
-        self._told: set[int] = set()
 
     @property
     def behind(self) -> bool:
         """Whether an endpoint is under a policy that is not the one the tables say."""
-        return any(o.error or (o.waits_for and o.realized.is_set()) for o in self.locals.values())
+        return any(o.fault or (o.waits_for and o.realized.is_set()) for o in self.locals.values())
+
+    def faults(self) -> list[str]:
+        """What is not as it should be, one sentence each."""
+        found = []
+        for number, one in self.locals.items():
+            if what := one.fault or (f"its new policy waits for {one.late}" if one.late else ""):
+                found.append(f"endpoint {number} ({one.record.namespace}/{one.record.pod}): {what}")
+        return found
 
     def add(self, record: Record, ifindex: int = 0) -> Local:
         """Care for an endpoint from now on.  With *ifindex* it was found at start, and what the
         kernel holds of it stays until the tables say more."""
         local = self.locals[record.id] = Local(record, ifindex)
         self._endpoints.add(record.id)
-        known = all(address16(a) in self.policies.endpoints for a in record.addresses)
-        if record.identity and ifindex and known:
+        values = [self.policies.endpoints.get(address16(a)) for a in record.addresses]
+        if record.identity and ifindex and None not in values:
             self.book.realized(record)
             if found := self.policies.sets.get(record.identity):
                 local.enforced = found.flags
+            local.audited = any(value and value.flags & EndpointFlag.AUDIT for value in values)
             local.state, local.wanted, local.waits_for = "ready", record.identity, ""
             local.computed.set()
             local.realized.set()
@@ -135,6 +148,12 @@ class Regenerator:
         self._leave(local.record.identity)
         return True
 
+    def audit(self, number: int, audit: bool) -> None:
+        """Have what the endpoint's policy drops pass, or not, from the next step on."""
+        local = self.locals[number]
+        local.record = replace(local.record, audit=audit)
+        self._endpoints.add(number)
+
     # news ----------------------------------------------------------------------------
 
     def note_identities(self, keys: Iterable[str]) -> None:
@@ -147,15 +166,10 @@ class Regenerator:
     def note_policies(self, keys: Iterable[str]) -> None:
         """Rules changed."""
         numbers = {int(key) for key in keys if key.isdigit()}
-        self._identities |= numbers & self.realized.keys()
-        self._note_waiting()
-        if missing := numbers - self.realized.keys():
+        self._identities |= numbers & self.enforcer.realized.keys()
+        self.note_waiting()
+        if missing := numbers - self.enforcer.realized.keys():
             self._endpoints.update(n for n, one in self.locals.items() if one.record.identity in missing)
-
-    def note_selectors(self, keys: Iterable[str]) -> None:
-        """Members of selectors changed."""
-        self._selectors.update(key for key in keys if key in self._sets)
-        self._note_waiting()
 
     def note_pods(self, keys: Iterable[str]) -> None:
         """Pods of this node changed."""
@@ -170,23 +184,24 @@ class Regenerator:
     def note_config(self) -> None:
         """The cluster's configuration changed."""
         self.config = configuration(config_data(self.views.config), self._cluster, self.config)
+        self.book.numbers.config = self.config
         self._endpoints.update(self.locals)
 
     def note_all(self) -> None:
         """Try everything again, e.g. because a full map may have room now."""
         self._endpoints.update(self.locals)
 
-    def _note_waiting(self) -> None:
+    def note_waiting(self) -> None:
+        """Something came that endpoints may wait for."""
         self._endpoints.update(n for n, local in self.locals.items() if local.waits_for)
 
     # the step ------------------------------------------------------------------------
 
     def step(self) -> bool:
         """Write to the kernel what follows from the news; True if that changed a verdict."""
-        selectors, self._selectors = self._selectors, set()
         identities, self._identities = self._identities, set()
         numbers, self._endpoints = self._endpoints, set()
-        touched = self._reselect(selectors, identities) if selectors else False
+        touched = False
         for identity in identities:
             touched |= self._repolicy(identity)
         for number in numbers:
@@ -194,84 +209,51 @@ class Regenerator:
                 touched |= self._regenerate(local)
         return touched
 
-    def _reselect(self, selectors: Iterable[str], besides: set[int]) -> bool:
-        """Follow changed members: only the entries of those who joined or left are looked at."""
-        moved: dict[str, BitMap] = {}
-        for key in selectors:
-            found = self.views.selectors.get(key)
-            members = members_of(found) if found is not None else None
-            if members is None:
-                continue  # kept until the rules that name it are gone as well
-            if delta := members ^ self._sets[key]:
-                moved[key] = delta
-                self._sets[key] = members
-        touched = False
-        for identity, policy in self.realized.items() if moved else ():
-            changed = [moved[key] for key in selectors_of(policy) if key in moved]
-            if changed and identity not in besides:
-                peers = set(BitMap.union(*changed))
-                before = self._standing(identity)
-                touched |= self.policies.patch(identity, peers, entries(policy, self._sets, only=peers))
-                if before != self._standing(identity):
-                    self._told.add(identity)
-        return touched
-
     def _repolicy(self, identity: int) -> bool:
-        """Follow the changed rules of an identity; they wait for selectors that are not here yet."""
-        if identity not in self.realized:
+        """Follow the changed rules of an identity; they wait for what is not here yet."""
+        if identity not in self.enforcer.realized:
             return False
-        computed = policy_of(identity, self.views.policies, self.views.selectors)
+        computed = self.enforcer.computed(identity)
+        what = computed.missing(identity) if computed.selectors or computed.prefixes else ""
         for local in self.locals.values():
             if local.record.identity == identity:
-                local.waits_for = _missing(computed, identity) if computed.missing else ""
-        if computed.policy is None:
-            return False
-        before = self._standing(identity)
-        touched = self._install(computed.policy)
-        if before != self._standing(identity):
-            self._told.add(identity)
-        return touched
-
-    def _standing(self, identity: int) -> tuple[EndpointFlag, str]:
-        """What an endpoint's record says of its identity's policy."""
-        one = self.policies.sets[identity]
-        return one.flags, one.fault
-
-    def _install(self, policy: SubjectPolicy) -> bool:
-        """Put *policy* in force for whoever has its identity."""
-        for key in selectors_of(policy):
-            if key not in self._sets:
-                self._sets[key] = members_of(self.views.selectors[key]) or BitMap()
-        flags = EndpointFlag(0)
-        flags |= EndpointFlag.ENFORCE_INGRESS if policy.ingress.enforced else flags
-        flags |= EndpointFlag.ENFORCE_EGRESS if policy.egress.enforced else flags
-        touched = self.policies.realize(policy.identity, flags, entries(policy, self._sets))
-        self.realized[policy.identity] = policy
-        return touched
+                local.wait_for(what)
+        return computed.policy is not None and self.enforcer.install(identity, computed.policy)
 
     def _regenerate(self, local: Local) -> bool:
         """Bring one endpoint as far as the tables allow."""
         self._relabel(local)
         views, record = self.views, local.record
-        if not (views.config.ready.is_set() and views.identities.ready.is_set() and record.labels):
+        if not (views.config.ready.is_set() and self.book.numbers.ready and record.labels):
             return False
+        before = _public(local)
+        audit = self.config.engine.audit if record.audit is None else record.audit
+        touched = self._audit(local, audit) if audit != local.audited else False
         local.wanted = identity_of(record.labels, self.config, views.identities)
-        computed = policy_of(local.wanted, views.policies, views.selectors)
-        before = (local.state, local.enforced, local.error)
-        local.waits_for = _missing(computed, local.wanted)
+        computed = self.enforcer.computed(local.wanted)
+        local.wait_for(computed.missing(local.wanted))
         if computed.policy is None:
             if not local.realized.is_set():
                 local.state = "regenerating" if local.wanted else "waiting-for-identity"
-            if before != (local.state, local.enforced, local.error):
-                self._changed(local)
-            return False
-        local.computed.set()
-        if not local.ifindex:
-            local.state, local.waits_for = "regenerating", "its device"
-            return False
-        touched = self._move(local, computed.policy)
-        if touched or before != (local.state, local.enforced, local.error):
+        else:
+            local.computed.set()
+            if local.ifindex:
+                touched |= self._move(local, computed.policy)
+            else:
+                local.state = "regenerating"
+                local.wait_for("its device")
+        if touched or before != _public(local):
             self._changed(local)
+        return touched
+
+    def _audit(self, local: Local, audit: bool) -> bool:
+        local.audited = audit
+        touched = False
+        for address in map(address16, local.record.addresses):
+            if (value := self.policies.endpoints.get(address)) is not None:
+                flags = EndpointFlag(value.flags) & ~EndpointFlag.AUDIT
+                flags |= EndpointFlag.AUDIT if audit else flags
+                touched |= self.policies.put_endpoint(address, replace(value, flags=int(flags)))
         return touched
 
     def _relabel(self, local: Local) -> None:
@@ -289,19 +271,19 @@ class Regenerator:
     def _move(self, local: Local, policy: SubjectPolicy) -> bool:
         """Put the endpoint under *policy*, which is in the kernel before the endpoint is led to it."""
         old, new = local.record.identity, policy.identity
-        touched = self._install(policy)
+        touched = self.enforcer.install(new, policy)
         try:
             for address in local.record.addresses:
                 value = self.policies.under(new, local.value)
                 touched |= self.policies.put_endpoint(address16(address), value)
         except MapFull as error:
-            local.state, local.error = "invalid", str(error)
+            local.state, local.fault = "invalid", str(error)
             return touched
         if old != new:
             local.record = replace(local.record, identity=new)
         touched |= self.book.realized(local.record)
         local.state = "ready"
-        local.enforced, local.error = self._standing(new)
+        local.enforced, local.fault, local.conflict = self.enforcer.standing(new)
         if not local.realized.is_set():
             self._opening.append(local)
         if old != new:
@@ -310,10 +292,10 @@ class Regenerator:
 
     def tell(self) -> None:
         """Have it told which endpoints the last step changed; the kernel came first."""
-        told, self._told = self._told & self.policies.sets.keys(), set()
+        told, self.enforcer.told = self.enforcer.told & self.policies.sets.keys(), set()
         for local in self.locals.values() if told else ():
             if (identity := local.record.identity) in told:
-                local.enforced, local.error = self._standing(identity)
+                local.enforced, local.fault, local.conflict = self.enforcer.standing(identity)
                 self._changed(local)
 
     def open(self) -> None:
@@ -335,13 +317,8 @@ class Regenerator:
 
     def _leave(self, identity: int) -> None:
         """Forget an identity that no local endpoint has any more."""
-        if identity == Reserved.UNKNOWN or any(o.record.identity == identity for o in self.locals.values()):
-            return
-        self.policies.release(identity)
-        self.realized.pop(identity, None)
-        named = {key for policy in self.realized.values() for key in selectors_of(policy)}
-        for key in self._sets.keys() - named:
-            del self._sets[key]
+        if identity != Reserved.UNKNOWN and all(o.record.identity != identity for o in self.locals.values()):
+            self.enforcer.leave(identity)
 
     def pod_key(self, record: Record) -> str:
         """Key of an endpoint's pod in bucket ``resources``."""
@@ -352,9 +329,6 @@ def _namespace_key(record: Record) -> str:
     return resource_key("Namespace", "", record.namespace, "")
 
 
-def _missing(computed: Computed, identity: int) -> str:
-    if computed.policy is not None:
-        return ""
-    if computed.missing:
-        return f"{len(computed.missing)} selectors that the policy of identity {identity} names"
-    return f"the policy of identity {identity}" if identity else "an identity for its labels"
+def _public(local: Local) -> tuple[EndpointState, EndpointFlag, str, bool]:
+    """What others see of it, besides its record."""
+    return local.state, local.enforced, local.error, local.audited

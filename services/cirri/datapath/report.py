@@ -115,6 +115,7 @@ class Reporter:
             state=local.state if record.complete or local.state != "ready" else "regenerating",
             ingress_enforced=EndpointFlag.ENFORCE_INGRESS in local.enforced,
             egress_enforced=EndpointFlag.ENFORCE_EGRESS in local.enforced,
+            audit=local.audited,
             error=local.error,
         )
 

@@ -37,6 +37,8 @@ class Record(Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     identity: int = 0
     """Last realized one."""
+    audit: bool | None = None
+    """Whether what its policy drops passes; None: as the cluster's configuration says."""
 
     @property
     def attachment(self) -> Attachment:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from cirri.datapath.addressbook import AddressBook
+from cirri.datapath.addressbook import AddressBook, Passing
 from cirri.datapath.balance import Balancer
+from cirri.datapath.enforce import Enforcer
+from cirri.datapath.grace import programs_ended
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.regenerate import Local, Regenerator
 from cirri.datapath.views import Views
 from cirri.kv import Table
 from cirri.model.bucket import token
-from cirri.model.policy import REVISION_KEY
+from cirri.model.policy import REVISION_KEY, Compiled
 from cirri.runtime.logs import Log
 
 RETRY_S = 1.0
 """How often what did not fit into a full map is tried again."""
+NOTED_S = 0.002
+"""After this long whoever was woken by a table's change has noted it."""
 
 
 class Sync:
@@ -39,19 +43,20 @@ class Sync:
         self.changed, self.connected = changed, connected
         self.book = AddressBook(node, views, kernel.ipcache)
         self.balancer = Balancer(views, kernel.services)
-        self.regenerator = Regenerator(
-            node, cluster, views, policies=kernel.policies, book=self.book, changed=changed
-        )
+        self.enforcer = Enforcer(views, kernel.policies, self.book)
+        self.book.named = self.enforcer.named
+        self.regenerator = Regenerator(node, cluster, views, enforcer=self.enforcer, changed=changed)
         self.policy_revision = 0
         """Revision of ``resources`` up to which every policy is in force."""
         self.resources_revision = 0
         self.routes_moved = asyncio.Event()
         """Set when other nodes or the configuration changed: routes may have to follow."""
-        self._marker = 0, 0
-        self._selectors_seen = 0
+        self._marker = Compiled(resources=0, selectors=0)
+        self._selectors_seen = self._identities_seen = 0
         self._removed, self._report = removed, report
         self._wake = asyncio.Event()
         self._resources = asyncio.Event()
+        self._passing = asyncio.Event()
 
     def wake(self) -> None:
         """Have a step made soon."""
@@ -69,6 +74,7 @@ class Sync:
 
         def everybody(keys: Iterable[str]) -> None:
             regenerator.note_config()
+            self.book.note_all_nodes()
             self.routes_moved.set()
 
         def nodes(keys: Iterable[str]) -> None:
@@ -76,13 +82,17 @@ class Sync:
             self.routes_moved.set()
 
         def node_objects(keys: Iterable[str]) -> None:
-            self.book.note_node_objects()
+            self.book.note_all_nodes()
             self.routes_moved.set()
+
+        def slices(keys: Iterable[str]) -> None:
+            self.balancer.note_slices(keys)
+            self.book.note_slices(keys)
 
         follow: list[tuple[Table[object], Callable[[frozenset[str]], None]]] = [
             (views.policies, self._policies),  # type: ignore[list-item]
             (views.selectors, self._selectors),  # type: ignore[list-item]
-            (views.identities, regenerator.note_identities),  # type: ignore[list-item]
+            (views.identities, self._identities),  # type: ignore[list-item]
             (views.pods, regenerator.note_pods),  # type: ignore[list-item]
             (views.namespaces, regenerator.note_namespaces),  # type: ignore[list-item]
             (views.config, everybody),  # type: ignore[list-item]
@@ -90,37 +100,50 @@ class Sync:
             (views.nodes, nodes),  # type: ignore[list-item]
             (views.node_objects, node_objects),  # type: ignore[list-item]
             (views.services, self.balancer.note_services),  # type: ignore[list-item]
-            (views.slices, self.balancer.note_slices),  # type: ignore[list-item]
+            (views.slices, slices),  # type: ignore[list-item]
         ]
         for table, note in follow:
             tasks.create_task(self._follow(table, note))
         tasks.create_task(self._steps())
         tasks.create_task(self._acknowledge_resources())
         tasks.create_task(self._retry())
+        tasks.create_task(self._follow_places())
 
     def step(self) -> None:
         """Bring the kernel to what the tables say, then say how far it is."""
-        touched = self.book.step()
+        book, enforcer, marker = self.book, self.enforcer, self._marker
+        seen = marker.selectors <= self._selectors_seen
+        if seen:
+            book.covered = marker.identities
+        enforcer.note_host(book.host())
+        touched = book.step(certain=enforcer.certain)
+        touched |= enforcer.reselect()
+        places, heirs = book.coming()
+        touched |= enforcer.inherit(heirs)
+        touched |= book.come(places)
         self.balancer.step()
         touched |= self.regenerator.step()
         if touched:
             self.kernel.runtime.next_epoch()
         self.regenerator.open()
         self.regenerator.tell()
-        resources, selectors = self._marker
-        if selectors <= self._selectors_seen and not self.regenerator.behind:
-            self.policy_revision = resources
+        if book.passing() is not None:
+            self._passing.set()
+        known = marker.identities <= self._identities_seen and not book.pending
+        if seen and known and not self.regenerator.behind:
+            self.policy_revision = marker.resources
         self._report()
+
+    def passed(self, what: Passing) -> None:
+        """No packet is on its way that was looked up before *what* came and left."""
+        self.book.passed(what)
+        self.enforcer.note_left(what.left)
+        self.regenerator.note_waiting()
 
     def faults(self) -> list[str]:
         """What is wrong, one sentence each."""
         found = [*self.kernel.faults(), *self.balancer.faults.values(), *self.book.faults.values()]
-        found += [
-            f"endpoint {o.record.id} ({o.record.namespace}/{o.record.pod}): {o.error}"
-            for o in self.regenerator.locals.values()
-            if o.error
-        ]
-        return [*found, *self.regenerator.config.errors]
+        return [*found, *self.regenerator.faults(), *self.regenerator.config.errors]
 
     async def _follow(self, table: Table[object], note: Callable[[frozenset[str]], None]) -> None:
         views = self.views
@@ -139,23 +162,45 @@ class Sync:
         self.regenerator.note_policies(keys)
         entry = self.views.policies.get(REVISION_KEY) if REVISION_KEY in keys else None
         if entry is not None and entry.compiled is not None:
-            self._marker = entry.compiled.resources, entry.compiled.selectors
+            self._marker = entry.compiled
 
     def _selectors(self, keys: frozenset[str]) -> None:
-        self.regenerator.note_selectors(keys)
+        self.enforcer.note_selectors(keys)
+        self.regenerator.note_waiting()
         self._selectors_seen = self.views.selectors.revision
+
+    def _identities(self, keys: frozenset[str]) -> None:
+        self.book.note_identities(keys)
+        self.regenerator.note_identities(keys)
+        self._identities_seen = self.views.identities.revision
 
     async def _steps(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             self.step()
+            revision = self.views.identities.revision
+            if self._identities_seen < self._marker.identities <= revision:  # no news, or not noted yet
+                await asyncio.sleep(NOTED_S)
+                self._identities_seen = max(revision, self._identities_seen)
+                self._wake.set()
 
     async def _retry(self) -> None:
         while True:
             await asyncio.sleep(RETRY_S)
             if self.faults():
                 self.regenerator.note_all()
+                self._wake.set()
+
+    async def _follow_places(self) -> None:
+        """Policies that tell a place apart wait until every packet meets its identity, and sets keep
+        what has left until none does."""
+        while True:
+            await self._passing.wait()
+            self._passing.clear()
+            if (what := self.book.passing()) is not None:
+                await asyncio.to_thread(programs_ended)
+                self.passed(what)
                 self._wake.set()
 
     async def _acknowledge_resources(self) -> None:
@@ -175,7 +220,7 @@ class Sync:
                 await asyncio.sleep(0.2)
                 self._resources.set()
                 continue
-            await asyncio.sleep(0.002)  # whoever was woken by what was caught up with has run
+            await asyncio.sleep(NOTED_S)
             self.step()
             if not self.kernel.services.fault:
                 self.resources_revision = max(self.resources_revision, newest)

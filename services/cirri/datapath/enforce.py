@@ -1,0 +1,236 @@
+"""From policies that name selectors to entries of the kernel, for every identity of this node.
+
+Each packet meets the old policy or the new one, also where the identity of its peer changes.  A prefix
+or a node gets its identity in the ipcache only when every set in force knows it: those that the tables
+still hold because the compiler has said so, the others because they take it for what its addresses were
+so far, from which no rule of theirs tells it apart.  A policy that does tell it apart follows, and when
+the last one is gone, the identity leaves the ipcache first and the sets later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pyroaring import BitMap
+
+from cirri.datapath.addressbook import AddressBook
+from cirri.datapath.identify import flags_of, goals_of, members_of, selectors_of
+from cirri.datapath.policies import Policies
+from cirri.datapath.views import Views
+from cirri.engine.entries import Entries, entries
+from cirri.labels import Reserved
+from cirri.layout import EndpointFlag
+from cirri.model import SubjectPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What must be in the kernel for a subject, or what is still missing for it."""
+
+    policy: SubjectPolicy | None = None
+    selectors: frozenset[str] = frozenset()
+    """Keys of selectors that it names and that have not arrived."""
+    prefixes: frozenset[str] = frozenset()
+    """Prefixes that it tells apart and that have no identity yet."""
+
+    def missing(self, subject: int) -> str:
+        """Completes "waiting for"; "" if nothing is missing."""
+        if self.selectors:
+            return f"{len(self.selectors)} selectors that the policy of identity {subject} names"
+        if self.prefixes:
+            some = ", ".join(sorted(self.prefixes)[:3])
+            more = f" and {len(self.prefixes) - 3} more" if len(self.prefixes) > 3 else ""
+            return f"identities of the address prefixes {some}{more}"
+        if self.policy is None:
+            return f"the policy of identity {subject}" if subject else "an identity for its labels"
+        return ""
+
+
+@dataclass(slots=True)
+class Selected:
+    """A selector in force."""
+
+    members: BitMap
+    prefixes: tuple[str, ...] = ()
+    """What it tells apart."""
+
+
+@dataclass(slots=True)
+class Enforcer:
+    """Keeps the policy of each local identity equal to what the tables say.
+
+    Identities here are those that programs know: the node's own policy is under ``Reserved.HOST``.
+    """
+
+    views: Views
+    policies: Policies
+    book: AddressBook
+    realized: dict[int, SubjectPolicy] = field(default_factory=dict)
+    """Policies in force."""
+    sets: dict[str, Selected] = field(default_factory=dict)
+    """The selectors that they name."""
+    kept: Callable[[], Iterable[str]] = tuple
+    """Keys of selectors that are kept although no policy in force names them."""
+    built_in: dict[str, Callable[[], BitMap]] = field(default_factory=dict)
+    """Selectors that no table holds: key to members."""
+    host: int = Reserved.HOST
+    """The number by which selectors speak of this node."""
+    told: set[int] = field(default_factory=set)
+    """Identities whose endpoints' records have to change."""
+    _selectors: set[str] = field(default_factory=set)
+
+    # news ----------------------------------------------------------------------------
+
+    def note_selectors(self, keys: Iterable[str]) -> None:
+        """Members of selectors changed."""
+        self._selectors.update(key for key in keys if key in self.sets)
+
+    def note_left(self, identities: BitMap) -> None:
+        """No packet meets these places any more: sets may forget them."""
+        self._selectors.update(key for key, one in self.sets.items() if one.members & identities)
+
+    def note_host(self, number: int) -> None:
+        """Selectors speak of this node as *number*."""
+        if number and number != self.host:
+            self.host = number
+            self._selectors.update(self.sets)
+
+    # what is in force ------------------------------------------------------------------
+
+    @property
+    def certain(self) -> bool:
+        """Whether every set in the kernel is one of :attr:`realized`, not of the process before."""
+        return self.policies.sets.keys() <= self.realized.keys()
+
+    def named(self) -> set[str]:
+        """Prefixes that policies in force tell apart."""
+        return {prefix for one in self.sets.values() for prefix in one.prefixes}
+
+    def standing(self, identity: int) -> tuple[EndpointFlag, str, str]:
+        """What an endpoint's record says of its policy: the enforced directions, what is not in the
+        kernel, what the compiler complained of."""
+        one = self.policies.sets[identity]
+        policy = self.realized.get(identity)
+        return one.flags, one.fault, policy.error if policy is not None else ""
+
+    def computed(self, subject: int) -> Computed:
+        """The policy of *subject*, only if all that it names is there."""
+        entry = self.views.policies.get(str(subject)) if subject else None
+        if entry is None or entry.subject is None:
+            return Computed()
+        selectors: set[str] = set()
+        prefixes: set[str] = set()
+        for key in selectors_of(entry.subject):
+            found = self.views.selectors.get(key)
+            if found is None or members_of(found) is None:
+                selectors.add(key)
+            else:
+                prefixes.update(p for p in found.prefixes if not self.book.tells_apart(p))
+        if selectors or prefixes:
+            return Computed(None, frozenset(selectors), frozenset(prefixes))
+        return Computed(entry.subject)
+
+    # the step ------------------------------------------------------------------------
+
+    def reselect(self) -> bool:
+        """Follow changed members: only the entries of those who joined or left are looked at."""
+        selectors, self._selectors = self._selectors, set()
+        moved: dict[str, BitMap] = {}
+        for key in selectors:
+            members = self._members(key)
+            if members is None:
+                continue  # kept until the rules that name it are gone as well
+            if delta := members ^ self.sets[key].members:
+                moved[key] = delta
+                self.sets[key].members = members
+        return self._patch(moved)
+
+    def inherit(self, heirs: dict[int, int]) -> bool:
+        """Let sets that the tables do not hold any more take each place of *heirs* for what its addresses
+        are now."""
+        if not heirs:
+            return False
+        moved: dict[str, BitMap] = {}
+        for key, one in self.sets.items():
+            if key in self.views.selectors:
+                continue
+            joined = BitMap()
+            for heir, parent in heirs.items():
+                if parent in one.members or parent in joined:
+                    joined.add(heir)
+            if joined := joined - one.members:
+                moved[key] = joined
+                one.members |= joined
+        touched = self._patch(moved)
+        for identity in self.policies.sets.keys() - self.realized.keys():
+            touched |= self.policies.inherit(identity, heirs)
+        return touched
+
+    def install(self, identity: int, policy: SubjectPolicy) -> bool:
+        """Put *policy*, of which nothing is missing, in force under *identity*; True if that changed
+        anything."""
+        for key in selectors_of(policy):
+            if key not in self.sets:
+                found = self.views.selectors.get(key)
+                self.sets[key] = Selected(BitMap(), found.prefixes if found is not None else ())
+                self.sets[key].members = self._members(key) or BitMap()
+        known = identity in self.policies.sets
+        before = self.standing(identity) if known else None
+        touched = self._realize(identity, policy)
+        self.realized[identity] = policy
+        if known and before != self.standing(identity):
+            self.told.add(identity)
+        return touched
+
+    def leave(self, identity: int) -> None:
+        """Forget an identity that no endpoint has any more."""
+        self.policies.release(identity)
+        self.realized.pop(identity, None)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Forget selectors that nothing in force names."""
+        named = {key for policy in self.realized.values() for key in selectors_of(policy)}
+        for key in self.sets.keys() - named - set(self.kept()):
+            del self.sets[key]
+
+    def _members(self, key: str) -> BitMap | None:
+        """Whom a selector has to select; None if no table says so."""
+        if key in self.built_in:
+            return self.built_in[key]()
+        found = self.views.selectors.get(key)
+        members = members_of(found) if found is not None else None
+        if members is None:
+            return None
+        if (before := self.sets.get(key)) is not None:
+            members |= before.members & self.book.met
+        for orphan, parent in self.book.orphans.items():
+            if parent in members:
+                members.add(orphan)
+        if self.host != Reserved.HOST:
+            (members.add if self.host in members else members.discard)(Reserved.HOST)
+        return members
+
+    def _patch(self, moved: Mapping[str, BitMap]) -> bool:
+        touched = False
+        for identity, policy in self.realized.items() if moved else ():
+            changed = [moved[key] for key in selectors_of(policy) if key in moved]
+            if not changed:
+                continue
+            before = self.standing(identity)
+            if self.policies.sets[identity].fault:
+                touched |= self._realize(identity, policy)
+            else:
+                peers = set(BitMap.union(*changed))
+                touched |= self.policies.patch(identity, peers, self._entries(policy, peers))
+            if before != self.standing(identity):
+                self.told.add(identity)
+        return touched
+
+    def _realize(self, identity: int, policy: SubjectPolicy) -> bool:
+        return self.policies.realize(identity, flags_of(goals_of(policy)), *self._entries(policy))
+
+    def _entries(self, policy: SubjectPolicy, only: set[int] | None = None) -> list[Entries]:
+        sets = {key: self.sets[key].members for key in selectors_of(policy)}
+        return [entries(goal, sets, only=only) for goal in goals_of(policy)]

@@ -1,0 +1,270 @@
+"""``cirri_policy`` and the endpoints that refer to it (``cirri_endpoints``).
+
+The sets of entries of an identity are shared by its endpoints: one that is in force and, if objects
+are in audit mode, one that is tried out.  Endpoints are led to both by one write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+
+from cirri.engine.entries import Change, Entries, EntryKey, EntryValue, plan
+from cirri.layout import EndpointFlag, EndpointValue, PolicyAction, PolicyKey, PolicyValue
+from cirri.maps import BpfMap, MapFull
+
+NEITHER = EndpointFlag(0)
+ALL = EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS
+OF_SETS = ALL | EndpointFlag.AUDIT_INGRESS | EndpointFlag.AUDIT_EGRESS
+"""Flags that policy decides; the others are the endpoint's own."""
+
+
+@dataclass(slots=True)
+class Layer:
+    """The entries under one policy_id."""
+
+    policy_id: int
+    entries: Entries
+
+
+@dataclass(slots=True)
+class PolicySet:
+    """What holds for the endpoints of one identity."""
+
+    layers: tuple[Layer, ...]
+    """What is in force and, where there is something to try out, that."""
+    flags: EndpointFlag
+    """What the policy says, of :data:`OF_SETS`."""
+    fault: str = ""
+    """Why it is not all that it should be."""
+    closed: bool = False
+    """A deny did not fit: then nothing passes but what an allow names."""
+
+    def under(self, value: EndpointValue, identity: int) -> EndpointValue:
+        """*value* as an endpoint that this holds for."""
+        flags = self.flags | ALL if self.closed else self.flags
+        trial = self.layers[1].policy_id if len(self.layers) > 1 else 0
+        return EndpointValue(
+            ifindex=value.ifindex,
+            identity=identity,
+            policy_id=self.layers[0].policy_id,
+            audit_policy_id=trial,
+            id=value.id,
+            flags=int(value.flags & ~OF_SETS | flags),
+            mac=value.mac,
+            node_mac=value.node_mac,
+        )
+
+
+class Policies:
+    """Both maps, with a copy of what is in them."""
+
+    def __init__(
+        self, policy: BpfMap[PolicyKey, PolicyValue], endpoints: BpfMap[bytes, EndpointValue]
+    ) -> None:
+        self.map, self.endpoint_map = policy, endpoints
+        self.endpoints: dict[bytes, EndpointValue] = endpoints.to_dict()
+        self.sets: dict[int, PolicySet] = {}
+        """By identity."""
+        self._last = 0
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Find the sets in use.  A switch that a crash cut short is finished: the newer sets of an
+        identity were whole before the first endpoint was led to them."""
+        found: dict[int, Entries] = {}
+        for key, entry in self.map.items():
+            found.setdefault(key.policy_id, {})[_entry_key(key)] = _entry_value(entry)
+        newest: dict[int, EndpointValue] = {}
+        for value in self.endpoints.values():
+            now = newest.get(value.identity)
+            if value.policy_id and (now is None or now.policy_id < value.policy_id):
+                newest[value.identity] = value
+        for identity, value in newest.items():
+            ids = [number for number in (value.policy_id, value.audit_policy_id) if number]
+            layers = tuple(Layer(number, found.get(number, {})) for number in ids)
+            self.sets[identity] = PolicySet(layers, EndpointFlag(value.flags) & OF_SETS)
+            self._lead(identity)
+        used = self._used()
+        for policy_id in found.keys() - used:
+            self.map.delete_many(_keys(policy_id, found[policy_id]))
+        self._last = max(used, default=0)
+
+    def realize(
+        self, identity: int, flags: EndpointFlag, wanted: Entries, trial: Entries | None = None
+    ) -> bool:
+        """Put *wanted* in force, and try out *trial*, for every endpoint of *identity*; True if anything
+        changed.
+
+        Each packet meets the old policy or the new one.  When the map is full the identity's
+        endpoints end up closed and :attr:`PolicySet.fault` says so.
+        """
+        now, goals = self.sets.get(identity), [wanted] if trial is None else [wanted, trial]
+        if now is None or now.flags != flags or now.fault or len(now.layers) != len(goals):
+            self._switch(identity, flags, goals)
+            return True
+        changes = [plan(layer.entries, goal) for layer, goal in zip(now.layers, goals, strict=True)]
+        return self._change(identity, now, changes, goals)
+
+    def patch(self, identity: int, peers: Container[int], goals: Sequence[Entries]) -> bool:
+        """As :meth:`realize`, for the entries of *peers* alone: *goals* holds only theirs, for each layer.
+
+        Not for a set with a fault, of which a layer may be missing.
+        """
+        now = self.sets[identity]
+        changes, whole = [], []
+        for layer, goal in zip(now.layers, goals, strict=True):
+            old = {key: value for key, value in layer.entries.items() if key.identity in peers}
+            changes.append(plan(old, goal))
+            whole.append({key: value for key, value in layer.entries.items() if key not in old} | goal)
+        return self._change(identity, now, changes, whole)
+
+    def inherit(self, identity: int, heirs: dict[int, int]) -> bool:
+        """Let each peer of *heirs* have the entries of its parent, parents first; others keep theirs."""
+        goals: list[Entries] = []
+        for layer in self.sets[identity].layers:
+            of: dict[int, Entries] = {peer: {} for pair in heirs.items() for peer in pair}
+            for key, value in layer.entries.items():
+                if key.identity in of:
+                    of[key.identity][key] = value
+            for heir, parent in heirs.items():
+                of[heir] |= {key._replace(identity=heir): value for key, value in of[parent].items()}
+            goals.append({key: value for heir in heirs for key, value in of[heir].items()})
+        return self.patch(identity, heirs, goals)
+
+    def under(self, identity: int, value: EndpointValue) -> EndpointValue:
+        """*value* as an endpoint of *identity*, whose set has been realized."""
+        return self.sets[identity].under(value, identity)
+
+    def put_endpoint(self, address: bytes, value: EndpointValue) -> bool:
+        """Set what is known of the endpoint with *address*; True if that is new.
+
+        Raises:
+            MapFull: there is no room; the address stays unknown, and so unreachable.
+        """
+        if self.endpoints.get(address) == value:
+            return False
+        self.endpoint_map.put(address, value)
+        self.endpoints[address] = value
+        return True
+
+    def drop_endpoint(self, address: bytes) -> bool:
+        """Forget the endpoint with *address*; True if it was known."""
+        if self.endpoints.pop(address, None) is None:
+            return False
+        self.endpoint_map.delete(address)
+        return True
+
+    def release(self, identity: int) -> None:
+        """Remove the entries of *identity* if no endpoint has it any more."""
+        if any(value.identity == identity for value in self.endpoints.values()):
+            return
+        gone = self.sets.pop(identity, None)
+        for layer in gone.layers if gone is not None else ():
+            self.map.delete_many(_keys(layer.policy_id, layer.entries))
+
+    def _change(
+        self, identity: int, now: PolicySet, changes: Sequence[Change], goals: Sequence[Entries]
+    ) -> bool:
+        if not any(change.put or change.drop for change in changes):
+            return False
+        if not all(change.in_place for change in changes):
+            self._switch(identity, now.flags, goals)
+            return True
+        for layer, change, goal in zip(now.layers, changes, goals, strict=True):
+            try:
+                self.map.put_many(_pairs(layer.policy_id, change.put.items()))
+            except MapFull:
+                layer.entries = {**layer.entries, **change.put}  # some of them: all are deleted with the set
+                self._switch(identity, now.flags, goals)
+                break
+            self.map.delete_many(_keys(layer.policy_id, change.drop))
+            layer.entries = dict(goal)
+        return True
+
+    def _switch(self, identity: int, flags: EndpointFlag, goals: Sequence[Entries]) -> None:
+        """Write *goals* under fresh ids, denies first, and lead the endpoints to them."""
+        old = self.sets.get(identity)
+        self.sets[identity] = self._written(flags, goals)
+        self._lead(identity)
+        for layer in old.layers if old is not None else ():
+            self.map.delete_many(_keys(layer.policy_id, layer.entries))
+        if old is not None and self.sets[identity].fault:  # what was just freed may be enough
+            short = self.sets[identity]
+            self.sets[identity] = self._written(flags, goals, short)
+            self._lead(identity)
+
+    def _written(
+        self, flags: EndpointFlag, goals: Sequence[Entries], begun: PolicySet | None = None
+    ) -> PolicySet:
+        """A set with as much of *goals* as fits, where *begun* has a part of it already.
+
+        What is tried out is there whole or not at all: a part of it would report what is not so.
+        """
+        order = sorted(goals[0].items(), key=lambda item: not item[1].deny)
+        first = begun.layers[0] if begun is not None else Layer(self._fresh(), {})
+        have = len(first.entries)
+        stored, fault = self._store(first.policy_id, order[have:])
+        first.entries = dict(order[: have + stored])
+        layers = [first]
+        for goal in goals[1:] if not fault else ():
+            trial = Layer(self._fresh(), dict(goal))
+            _, fault = self._store(trial.policy_id, list(goal.items()))
+            if fault:
+                self.map.delete_many(_keys(trial.policy_id, goal))
+            else:
+                layers.append(trial)
+        missing = order[len(first.entries) :]
+        return PolicySet(tuple(layers), flags, fault, any(value.deny for _, value in missing))
+
+    def _store(self, policy_id: int, order: Sequence[tuple[EntryKey, EntryValue]]) -> tuple[int, str]:
+        try:
+            return self.map.put_many(_pairs(policy_id, order)), ""
+        except MapFull as error:
+            return error.stored, str(error)
+
+    def _lead(self, identity: int) -> None:
+        one = self.sets[identity]
+        for address, value in list(self.endpoints.items()):
+            if value.identity == identity:
+                self.put_endpoint(address, one.under(value, identity))
+
+    def _used(self) -> set[int]:
+        return {layer.policy_id for one in self.sets.values() for layer in one.layers}
+
+    def _fresh(self) -> int:
+        used = self._used()
+        while True:
+            self._last = self._last % 0xFFFF_FFFF + 1
+            if self._last not in used:
+                return self._last
+
+
+def _pairs(
+    policy_id: int, entries: Iterable[tuple[EntryKey, EntryValue]]
+) -> Iterable[tuple[PolicyKey, PolicyValue]]:
+    for key, value in entries:
+        action = PolicyAction.DENY if value.deny else PolicyAction.AUTH if value.auth else PolicyAction.ALLOW
+        yield (
+            _policy_key(policy_id, key),
+            PolicyValue(
+                rule=value.rule, proxy_port=value.proxy_port, action=int(action), priority=value.priority
+            ),
+        )
+
+
+def _keys(policy_id: int, keys: Iterable[EntryKey]) -> Iterable[PolicyKey]:
+    return (_policy_key(policy_id, key) for key in keys)
+
+
+def _policy_key(policy_id: int, key: EntryKey) -> PolicyKey:
+    return PolicyKey.of(policy_id, key.identity, key.direction, key.protocol, key.port, key.port_bits)
+
+
+def _entry_key(key: PolicyKey) -> EntryKey:
+    return EntryKey(key.identity, key.direction, key.protocol, key.port, key.port_bits)
+
+
+def _entry_value(value: PolicyValue) -> EntryValue:
+    deny, auth = value.action == PolicyAction.DENY, value.action == PolicyAction.AUTH
+    return EntryValue(value.rule, deny, value.proxy_port, value.priority, auth)
