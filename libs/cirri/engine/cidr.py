@@ -107,10 +107,7 @@ def _entry(value: Any, path: str, out: Findings, *, nodes: bool) -> Selector | G
 
 def _holes(value: dict[str, Any], path: str, out: Findings) -> list[tuple[int, Network]]:
     """Index and prefix of each item of ``except``."""
-    items = value.get("except") or []
-    if not isinstance(items, list):
-        out.fault(f"{path}.except", "must be a list")
-        return []
+    items = out.items(value.get("except"), f"{path}.except")
     found = [
         (index, _prefix(each, f"{path}.except[{index}]", out, bare=False)) for index, each in enumerate(items)
     ]

@@ -57,10 +57,8 @@ class Reader:
             self.out.fault("spec", "neither spec nor specs is given: nothing to enforce")
             return []
         found = [self._spec(one, "spec")] if one is not None else []
-        if many and not isinstance(many, list):
-            self.out.fault("specs", "must be a list")
-        elif many:
-            found += [self._spec(each, f"specs[{index}]") for index, each in enumerate(many)]
+        specs = self.out.items(many, "specs")
+        found += [self._spec(each, f"specs[{index}]") for index, each in enumerate(specs)]
         return [rule for rule in found if rule is not None]
 
     def _spec(self, spec: Any, path: str) -> ObjectRule | None:
@@ -127,10 +125,7 @@ class Reader:
 
     def _section(self, spec: dict[str, Any], name: str, path: str, place: Place, frame: _Frame) -> Section:
         """What the list *name* says; what it requires is in ``requires``, be it of denies."""
-        items = spec.get(name) or []
-        if not isinstance(items, list):
-            self.out.fault(f"{path}.{name}", "must be a list")
-            return Section()
+        items = self.out.items(spec.get(name), f"{path}.{name}")
         terms: list[Term] = []
         origins = []
         requires: list[Requirement] = []

@@ -58,10 +58,7 @@ class _Reader:
 
     def section(self, name: str, member: str, spec: dict[str, Any]) -> Section:
         """The direction *name*, whose rules have their peers in *member*."""
-        items = spec.get(name) or []
-        if not isinstance(items, list):
-            self.out.fault(f"spec.{name}", "must be a list")
-            items = []
+        items = self.out.items(spec.get(name), f"spec.{name}")
         terms: list[Term] = []
         origins = []
         for index, item in enumerate(items):
@@ -74,10 +71,11 @@ class _Reader:
             for unknown in item.keys() - {member, "ports"}:
                 self.out.fault(f"{path}.{unknown}", f"unknown field; allowed are {member}, ports")
             ports = kubernetes_ports(item.get("ports"), f"{path}.ports", self.out)
-            if not item.get(member):
+            peers = self.out.items(item.get(member), f"{path}.{member}")
+            if not peers:
                 terms.append(Term(source, None, ports))
                 continue
-            pods, blocks = self._peers(item[member], f"{path}.{member}")
+            pods, blocks = self._peers(peers, f"{path}.{member}")
             terms += [Term(source, pods, ports, endpoints=True)] if pods else []
             terms += [Term(source, blocks, ports)] if blocks else []
         return Section(
@@ -87,11 +85,8 @@ class _Reader:
             origins=tuple(origins) or (origin(self.resource, f"spec.{name}"),),
         )
 
-    def _peers(self, items: Any, path: str) -> tuple[tuple[Selector, ...], tuple[Selector, ...]]:
+    def _peers(self, items: list[Any], path: str) -> tuple[tuple[Selector, ...], tuple[Selector, ...]]:
         """Peers by labels, and peers by address."""
-        if not isinstance(items, list):
-            self.out.fault(path, "must be a list")
-            return (), ()
         pods, blocks = [], []
         for index, item in enumerate(items):
             where = f"{path}[{index}]"

@@ -38,10 +38,7 @@ def requirements(value: Any, path: str, out: Findings, *, source: str = "") -> l
         if name := _key(key, where, out, source):
             _check_value(wanted, where, out)
             found.append(require(*name, "In", [str(wanted)]))
-    expressions = value.get("matchExpressions") or []
-    if not isinstance(expressions, list):
-        out.fault(f"{path}.matchExpressions", "must be a list")
-        expressions = []
+    expressions = out.items(value.get("matchExpressions"), f"{path}.matchExpressions")
     for index, expression in enumerate(expressions):
         if one := _expression(expression, f"{path}.matchExpressions[{index}]", out, source):
             found.append(one)
@@ -63,10 +60,7 @@ def _expression(value: Any, path: str, out: Findings, source: str) -> Requiremen
     if operator not in OPERATORS:
         out.fault(f"{path}.operator", f"{operator!r} is not one of {', '.join(OPERATORS)}")
         return None
-    values = value.get("values") or []
-    if not isinstance(values, list):
-        out.fault(f"{path}.values", "must be a list")
-        return None
+    values = out.items(value.get("values"), f"{path}.values")
     if operator in {"In", "NotIn"} and not values:
         out.fault(f"{path}.values", f"operator {operator} needs at least one value")
     if operator in {"Exists", "DoesNotExist"} and values:

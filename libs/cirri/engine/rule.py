@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cirri.engine.select import Requirement, Selector
 from cirri.errors import CirriError
@@ -152,6 +152,14 @@ class Findings:
     def fault(self, path: str, sentence: str) -> None:
         """Note that the field at *path* is wrong."""
         self.faults.append(Finding(path, sentence))
+
+    def items(self, value: Any, path: str) -> list[Any]:
+        """The items of the list at *path*; what is no list is a fault, what is absent has none."""
+        if isinstance(value, list):
+            return value
+        if value is not None:
+            self.fault(path, "must be a list")
+        return []
 
     def gap(self, path: str, sentence: str) -> None:
         """Note that the field at *path* is not enforced."""
