@@ -1,6 +1,7 @@
 """``cirri policy matrix``: what it prints, and how it ends."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,18 @@ def test_for_people() -> None:
     ]
     header = cirri(*DEMO, "--port", "80/TCP", "--by-direction").stdout.splitlines()[0]
     assert header.split() == ["SUBJECT", "DIRECTION", "PEER", "PORT", "VERDICT", "CAUSE", "REDIRECT", "RULE"]
+
+
+def test_many_are_listed(tmp_path: Path) -> None:
+    names = [f"p{number:02}" for number in range(30)]
+    (tmp_path / "e.json").write_text(json.dumps([{"name": n, "labels": ["k8s:org=x"]} for n in names]))
+    lines = cirri(*DEMO, "--port", "80", "--endpoints", str(tmp_path / "e.json")).stdout.splitlines()
+    assert re.split(r" {2,}", lines[0]) == ["80/TCP, TO", "ALLOWED FROM", "DENIED FROM"]
+    assert len(lines) == 1 + 33
+    deathstar = next(line for line in lines if line.startswith("default/deathstar"))
+    assert re.split(r" {2,}", deathstar)[1:] == [
+        "default/tiefighter, default/deathstar", "default/xwing, p00, p01, p02 and 27 more",
+    ]  # fmt: skip
 
 
 def test_what_is_left_out_is_told_on_stderr() -> None:

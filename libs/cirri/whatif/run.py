@@ -169,8 +169,10 @@ def _described(suite: Suite, resources: Sequence[Resource], setting: Setting) ->
             with suppress(NoService):
                 found = addresses(service_named(end["service"], resources), resources)
                 entries |= {address: {"ip": address} for address in found}
+    listed = {one["name"] for one in suite.endpoints}
     for name, entry in entries.items():
-        yield party(entry, setting)._replace(name=name)
+        if name not in listed:
+            yield party(entry, setting)._replace(name=name)
 
 
 def _shown(said: Mapping[str, Any]) -> str:

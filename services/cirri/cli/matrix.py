@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cirri.whatif.matrix import Half, Row
     from cirri.whatif.port import Port
 
+WIDEST = 20
+"""Parties that a grid can show; more are listed."""
 SAME, NOBODY = "=", "."
 """Cells for what a pod sends to itself, and for two of whom neither is under policy."""
 
@@ -116,7 +118,8 @@ def matrix(
         emit(sides, form) if form else click.echo(_sides(sides))
     else:
         found = list(rows(world, who, ports))
-        emit(found, form) if form else click.echo(_grids(found, [one.name for one in who]))
+        show = _grids if len(who) <= WIDEST else _lists
+        emit(found, form) if form else click.echo(show(found, [one.name for one in who]))
 
 
 def _sides(sides: Iterable[Half]) -> str:
@@ -143,6 +146,21 @@ def _grids(rows: Iterable[Row], names: Sequence[str]) -> str:
                 why.setdefault(row.reason, []).append(f"{numbers[row.source]}>{numbers[row.target]}")
         parts += [f"{some(pairs)}: {reason}" for reason, pairs in why.items()]
         parts.append("")
+    return "\n".join(parts).rstrip()
+
+
+def _lists(rows: Iterable[Row], names: Sequence[str]) -> str:
+    """For each port one line for each destination: who may reach it and who may not."""
+    parts = []
+    for title, group in groupby(rows, key=lambda row: f"{row.port}/{row.protocol}"):
+        sources: dict[tuple[str, str], list[str]] = {}
+        for row in group:
+            sources.setdefault((row.target, _cell(row)), []).append(row.source)
+        lines = [
+            (name, *(some(sources.get((name, answer), ()), 4) for answer in ("allow", "deny")))
+            for name in names
+        ]
+        parts += [table((f"{title}, TO", "ALLOWED FROM", "DENIED FROM"), lines), ""]
     return "\n".join(parts).rstrip()
 
 
