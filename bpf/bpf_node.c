@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* The device to the other nodes: what is for a pod of this node is judged and delivered here,
- * the rest is the stack's, untouched.
+ * the rest is the stack's, untouched; with the host firewall the node's own traffic is judged too.
  */
 #include "lib/deliver.h"
+#include "lib/host.h"
 #include "lib/verdict.h"
 
 static __always_inline int handle_from_network(struct __sk_buff *skb, struct passage *passage)
@@ -11,18 +12,29 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	const struct endpoint *destination;
 	int error, action;
 	__u32 device;
+	bool tagged = skb->vlan_present, host;
 
 	passage->verdict.direction = POLICY_INGRESS;
 	packet->flags = PACKET_FROM_NETWORK;
+	verdict_begin(passage);
 	/* The stack takes the tag off and forwards, and to_pod judges. */
-	if (skb->vlan_present)
+	if (tagged && !passage->host_firewall)
 		return TC_ACT_OK;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
-	verdict_begin(passage);
 	destination = endpoint_recall(&packet->destination, passage->epoch);
-	if (!destination)
+	host = !destination || endpoint_is_host(destination);
+	if (host) {
+		/* What is no IP packet, ARP above all, is not judged. */
+		if (!passage->host_firewall || !packet->family)
+			return TC_ACT_OK;
+		destination = host_receiver(skb, packet, destination);
+		if (!destination || host_cannot_do_without(packet, false))
+			return TC_ACT_OK;
+		error = host_forgive(packet, error);
+	} else if (tagged) {
 		return TC_ACT_OK;
+	}
 	device = endpoint_device(destination);
 	passage->verdict.endpoint = destination->id;
 	if (error)
@@ -31,7 +43,7 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	error = verdict_take(skb, passage, NULL, destination);
 	if (error)
 		return error;
-	action = deliver_local(skb, packet->family, destination, device);
+	action = host ? TC_ACT_OK : deliver_local(skb, packet->family, destination, device);
 	if (action >= 0)
 		metrics_count(0, POLICY_INGRESS, skb->len);
 	return action;
@@ -46,6 +58,55 @@ int from_network(struct __sk_buff *skb)
 	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
 	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
 	action = handle_from_network(skb, &passage);
+	return action < 0 ? drop(skb, &passage.packet, &passage.verdict, action) : action;
+}
+
+static __always_inline int handle_to_network(struct __sk_buff *skb, struct passage *passage)
+{
+	struct packet *packet = &passage->packet;
+	const struct endpoint *source;
+	int error;
+
+	passage->verdict.direction = POLICY_EGRESS;
+	verdict_begin(passage);
+	if (!passage->host_firewall)
+		return TC_ACT_OK;
+	packet_pull(skb);
+	error = packet_parse(skb, packet, packet_ethertype(skb));
+	if (!packet->family)
+		return TC_ACT_OK;
+	if (skb->ingress_ifindex) {
+		/* Only forwarded.  Under the node's address its answers come to the node, and are known by this. */
+		if (error || !endpoint_is_host(endpoint_recall(&packet->source, passage->epoch)))
+			return TC_ACT_OK;
+		packet->flags |= PACKET_MASQUERADED;
+		verdict_take(skb, passage, NULL, NULL);
+		return TC_ACT_OK;
+	}
+	source = host_sender(packet, passage->epoch);
+	if (!source || host_cannot_do_without(packet, true))
+		return TC_ACT_OK;
+	error = host_forgive(packet, error);
+	passage->verdict.endpoint = source->id;
+	passage->verdict.source_identity = source->identity;
+	if (error)
+		return error;
+	error = verdict_take(skb, passage, source, NULL);
+	if (error)
+		return error;
+	metrics_count(0, POLICY_EGRESS, skb->len);
+	return TC_ACT_OK;
+}
+
+SEC("tc/to_network")
+int to_network(struct __sk_buff *skb)
+{
+	struct passage passage;
+	int action;
+
+	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
+	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
+	action = handle_to_network(skb, &passage);
 	return action < 0 ? drop(skb, &passage.packet, &passage.verdict, action) : action;
 }
 

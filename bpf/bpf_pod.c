@@ -25,6 +25,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	const struct endpoint *source, *destination;
 	__be16 ethertype;
 	__u32 device;
+	bool host;
 	int error;
 
 	passage->verdict.direction = POLICY_EGRESS;
@@ -54,10 +55,13 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 		return DROP_UNROUTABLE;
 	device = endpoint_device(destination);
 
-	error = verdict_take(skb, passage, source, destination);
+	host = endpoint_is_host(destination);
+	error = verdict_take(skb, passage, source, host && !passage->host_firewall ? NULL : destination);
 	if (error)
 		return error;
-	return destination ? deliver_local(skb, packet->family, destination, device) : deliver_away(skb, packet, passage->epoch);
+	if (!destination || host)
+		return deliver_away(skb, packet, passage->epoch);
+	return deliver_local(skb, packet->family, destination, device);
 }
 
 SEC("tc/from_pod")
@@ -78,8 +82,8 @@ int from_pod(struct __sk_buff *skb)
 
 static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *passage)
 {
+	const struct endpoint *source = NULL, *destination;
 	struct packet *packet = &passage->packet;
-	const struct endpoint *destination;
 	__be16 ethertype;
 	int error;
 
@@ -101,8 +105,10 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 		/* The stack greets every new device with multicast: no news. */
 		return address_is_multicast(&packet->destination) ? TC_ACT_SHOT : DROP_UNROUTABLE;
 	}
+	if (passage->host_firewall && !skb->ingress_ifindex)
+		source = host_sender(packet, passage->epoch);
 	passage->verdict.endpoint = destination->id;
-	error = verdict_take(skb, passage, NULL, destination);
+	error = verdict_take(skb, passage, source, destination);
 	return error ? error : TC_ACT_OK;
 }
 

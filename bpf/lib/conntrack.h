@@ -26,7 +26,14 @@ enum ct_flag {
 	CT_FIN_REPLY = 8,
 	CT_RESET = 16,
 	CT_ESTABLISHED = 32,	/* TCP: handshake complete */
+	CT_AUDITED_INGRESS = 64,	/* only audit lets it in: it was told, and is not told again */
+	CT_AUDITED_EGRESS = 128,
+	CT_MASQUERADED = 256,	/* forwarded under an address of the node: nobody's policy is asked */
 };
+
+/* From enum policy_direction, which are bits too. */
+#define CT_AUDITED(directions)	((directions) * CT_AUDITED_INGRESS)
+
 
 struct ct_value {
 	__u64 expires;		/* ns, CLOCK_MONOTONIC */
@@ -170,6 +177,20 @@ static __always_inline bool ct_update(struct ct_value *value, const struct packe
 		value->forward_bytes += length;
 	}
 	return closed;
+}
+
+/* The directions (enum policy_direction) in which only audit lets the connection pass. */
+static __always_inline __u32 ct_audited(const struct ct_value *value)
+{
+	return (value->flags & CT_AUDITED(3)) / CT_AUDITED_INGRESS;
+}
+
+static __always_inline void ct_audited_set(struct ct_value *value, __u32 directions)
+{
+	if (ct_audited(value) == directions)
+		return;
+	__sync_fetch_and_and((__u32 *)&value->flags, ~CT_AUDITED(3));
+	__sync_fetch_and_or((__u32 *)&value->flags, CT_AUDITED(directions));
 }
 
 /* Only what can have an answer, or more packets like it, is worth an entry. */

@@ -7,9 +7,6 @@
 #include "packet.h"
 #include "runtime.h"
 
-#define AF_INET		2
-#define AF_INET6	10
-
 /* One hop less to live; false if this was the last one and nothing was changed. */
 static __always_inline bool hop_decrement(struct __sk_buff *skb, __u8 family)
 {
@@ -54,6 +51,17 @@ static __always_inline int deliver_local(struct __sk_buff *skb, __u8 family, con
 	return bpf_redirect_peer(device, 0);
 }
 
+/* What every link takes that carries IPv6 (RFC 8200, section 5). */
+#define MTU_LEAST 1280
+
+/* Does the packet not fit the device?  The node's stack cuts it, or says so to who sent it. */
+static __always_inline bool is_too_long(struct __sk_buff *skb, __u32 ifindex)
+{
+	__u32 mtu = 0;
+
+	return skb->len > L3_OFFSET + MTU_LEAST && bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS) > 0;
+}
+
 /* To the node behind which ipcache knows the destination; to the stack if there is none. */
 static __always_inline int deliver_away(struct __sk_buff *skb, const struct packet *packet, __u32 epoch)
 {
@@ -73,7 +81,7 @@ static __always_inline int deliver_away(struct __sk_buff *skb, const struct pack
 		next.nh_family = AF_INET6;
 		__builtin_memcpy(next.ipv6_nh, node, sizeof(next.ipv6_nh));
 	}
-	if (!hop_decrement(skb, packet->family))
+	if (is_too_long(skb, runtime->uplink_ifindex) || !hop_decrement(skb, packet->family))
 		return TC_ACT_OK;
 	return bpf_redirect_neigh(runtime->uplink_ifindex, &next, sizeof(next), 0);
 }

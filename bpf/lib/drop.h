@@ -18,8 +18,10 @@
 	X(DROP_UNKNOWN_L2, 166, "Unsupported L2 protocol")		\
 	X(DROP_FRAGMENT_NOT_FOUND, 175, "First logical datagram fragment not found") \
 	X(DROP_FORBIDDEN_ICMP6, 176, "Forbidden ICMPv6 message")	\
+	X(DROP_PROXY_UNKNOWN_PROTO, 180, "Proxy redirection not supported for protocol") \
 	X(DROP_POLICY_DENY, 181, "Policy denied by denylist")		\
 	X(DROP_VLAN_FILTERED, 182, "VLAN traffic disallowed by VLAN filter") \
+	X(DROP_POLICY_AUTH_REQUIRED, 189, "Authentication required")	\
 	X(DROP_HOST_NOT_READY, 202, "Host datapath not ready")
 
 #define X(NAME, NUMBER, TEXT) NAME = -NUMBER,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* endpoints: the pods of this node and the node itself, by address.
+/* endpoints: the pods of this node and the node itself, by address.  The node is under each address of
+ * its own that is known, and under the zero address for all that it has besides.
  * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c.
  * Mirror: libs/cirri/layout/endpoint.py
  */
@@ -17,7 +18,7 @@ enum endpoint_flag {
 };
 
 struct endpoint {
-	__u32 ifindex;		/* of the device on the node's side */
+	__u32 ifindex;		/* of the device on the node's side; of the node: its uplink */
 	__u32 identity;
 	__u32 policy_id;	/* which set of entries in cirri_policy holds for it */
 	__u32 audit_policy_id;	/* the set that is tried out on it, whole; 0: none */
@@ -58,7 +59,8 @@ static __always_inline const struct endpoint *endpoint_recall(const union addres
 
 	if (memo && memo->epoch == epoch && address->halves[1] && address_equal(&memo->address, address))
 		return memo->endpoint.ifindex ? &memo->endpoint : NULL;
-	endpoint = endpoint_lookup(address);
+	/* No packet comes from or goes to the zero address, under which the node is. */
+	endpoint = address_is_zero(address) ? NULL : endpoint_lookup(address);
 	if (memo && (!endpoint || endpoint->ifindex)) {
 		if (endpoint)
 			memo->endpoint = *endpoint;

@@ -25,6 +25,9 @@
 #define IP6_EXTENSIONS_MAX	6	/* extension headers that are followed */
 #define L3_OFFSET		ETH_HLEN
 
+#define AF_INET		2
+#define AF_INET6	10
+
 /* A function that the verifier checks once, by the types of its arguments, and not again on each
  * path that calls it.  Its pointers may be NULL for all the verifier knows, so they are looked at first.
  */
@@ -52,6 +55,7 @@ enum packet_flag {
 	PACKET_FROM_NETWORK = 32,	/* met on the uplink */
 	PACKET_NEIGHBOUR = 64,		/* ICMPv6 that never leaves a link: ND, MLD */
 	PACKET_AGAIN = 128,		/* stands for a connection that was judged before */
+	PACKET_MASQUERADED = 256,	/* forwarded under an address of the node */
 };
 
 /* ICMP has no ports: source_port is the identifier of an echo (0 for others), destination_port
@@ -65,10 +69,10 @@ struct packet {
 	__u8   protocol;
 	__u8   tcp_flags;
 	__u8   family;		/* 4 or 6; 0 until known */
-	__u8   flags;		/* enum packet_flag */
+	__u8   pad;
 	__be32 fragment;	/* identification, of fragments */
 	__u16  l4_offset;
-	__u16  pad;
+	__u16  flags;		/* enum packet_flag */
 };
 
 /* The bytes of an L4 header that are looked at. */

@@ -6,6 +6,7 @@
  * Mirror: libs/cirri/layout/policy.py
  */
 #pragma once
+#include "drop.h"
 #include "map.h"
 
 enum policy_direction {
@@ -44,6 +45,20 @@ struct policy_value {
 	__u64 bytes;
 };
 
+/* What an entry does with a packet: 0, or a drop reason.  There is no proxy yet, and what may pass
+ * through one may not pass without.
+ */
+static __always_inline int policy_act(const struct policy_value *value)
+{
+	switch (value->action) {
+	case ACTION_ALLOW:
+		return value->priority || value->proxy_port ? DROP_PROXY_UNKNOWN_PROTO : 0;
+	case ACTION_AUTH:
+		return DROP_POLICY_AUTH_REQUIRED;
+	}
+	return DROP_POLICY_DENY;
+}
+
 MAP_FLAGS(cirri_policy, LPM_TRIE, struct policy_key, struct policy_value, 1048576, BPF_F_NO_PREALLOC);
 
 enum policy_match {	/* what a verdict rested on, as observers are told */
@@ -71,19 +86,19 @@ static __always_inline __u32 policy_prefix(struct policy_key *key, const struct 
 }
 
 /* Is the prefix that found *any* (for any peer) longer than the one that found *specific*? */
-static __always_inline bool policy_any_is_longer(const struct policy_key *asked, const struct policy_value *specific,
-					    const struct policy_value *any)
+static __always_inline bool policy_any_is_longer(struct policy_key *key, __u32 peer,
+						 const struct policy_value *specific,
+						 const struct policy_value *any)
 {
-	struct policy_key key = *asked;
 	__u32 bits;
 
 	for (bits = POLICY_PREFIX_PEER; bits < POLICY_PREFIX_PORT; bits++) {
-		key.prefix_len = bits;
-		key.identity = 0;
-		if (bpf_map_lookup_elem(&cirri_policy, &key) == any)
+		key->prefix_len = bits;
+		key->identity = 0;
+		if (bpf_map_lookup_elem(&cirri_policy, key) == any)
 			return false;
-		key.identity = asked->identity;
-		if (bpf_map_lookup_elem(&cirri_policy, &key) == specific)
+		key->identity = peer;
+		if (bpf_map_lookup_elem(&cirri_policy, key) == specific)
 			return true;
 	}
 	return false;
@@ -129,21 +144,18 @@ static __always_inline bool policy_memo_holds(const struct policy_memo *memo, co
 	       memo->port == key->port && memo->epoch == epoch;
 }
 
-/* Which of the entries about *asked* decides, and how it matched.
+/* Which of the entries about *key* decides, and how it matched.  All lookups share the one key, since
+ * the stack of a call chain is short: its identity and prefix are of no use afterwards.
  */
-static __noinline int policy_choose(const struct policy_key *asked, __u8 *decides)
+static __always_inline int policy_choose(struct policy_key *key, __u8 *decides)
 {
 	struct policy_value *specific, *any, *chosen;
-	struct policy_key key;
-	__u32 bits;
+	__u32 bits, peer = key->identity;
 	bool named;
 
-	if (!asked || !decides)
-		return MATCH_NONE;
-	key = *asked;
-	specific = bpf_map_lookup_elem(&cirri_policy, &key);
-	key.identity = 0;
-	any = bpf_map_lookup_elem(&cirri_policy, &key);
+	specific = bpf_map_lookup_elem(&cirri_policy, key);
+	key->identity = 0;
+	any = bpf_map_lookup_elem(&cirri_policy, key);
 	if (specific && specific->action == ACTION_DENY)
 		chosen = specific;
 	else if (any && (!specific || any->action == ACTION_DENY))
@@ -151,7 +163,7 @@ static __noinline int policy_choose(const struct policy_key *asked, __u8 *decide
 	else if (any && any->priority != specific->priority)
 		chosen = any->priority > specific->priority ? any : specific;
 	else if (any)
-		chosen = policy_any_is_longer(asked, specific, any) ? any : specific;
+		chosen = policy_any_is_longer(key, peer, specific, any) ? any : specific;
 	else
 		chosen = specific;
 
@@ -160,8 +172,8 @@ static __noinline int policy_choose(const struct policy_key *asked, __u8 *decide
 		return MATCH_NONE;
 	named = chosen == specific;
 	*decides = named ? SIDE_PEER : SIDE_ANY;
-	key.identity = named ? asked->identity : 0;
-	bits = policy_prefix(&key, chosen);
+	key->identity = named ? peer : 0;
+	bits = policy_prefix(key, chosen);
 	if (bits == POLICY_PREFIX_PORT)
 		return named ? MATCH_IDENTITY_PORT : MATCH_PORT;
 	if (bits == POLICY_PREFIX_PROTOCOL)

@@ -15,6 +15,8 @@ struct verdict {
 	__u16 endpoint;		/* whose policy was asked, or that the packet left */
 	__u8  direction;	/* enum policy_direction */
 	__u8  match;		/* how the entry matched, enum policy_match */
+	__u32 audited;		/* directions (enum policy_direction, as bits) in which only audit lets it pass */
+	__u32 told;		/* those of them that observers know of */
 	__u64 packets;		/* of a closed connection */
 	__u64 bytes;
 };
@@ -47,7 +49,7 @@ GLOBAL int report(struct __sk_buff *skb, const struct packet *packet,
 	event->endpoint = verdict->endpoint;
 	event->tcp_flags = packet->tcp_flags;
 	event->match = verdict->match;
-	event->audited = 0;
+	event->audited = type == EVENT_POLICY_VERDICT && (verdict->audited & verdict->direction);
 	__builtin_memset(event->pad, 0, sizeof(event->pad));
 	event->packets = verdict->packets;
 	event->bytes = verdict->bytes;

@@ -26,6 +26,13 @@ static __always_inline const struct runtime *runtime_get(void)
 	return bpf_map_lookup_elem(&cirri_runtime, &zero);
 }
 
+static __always_inline bool runtime_host_firewall(void)
+{
+	const struct runtime *runtime = runtime_get();
+
+	return runtime && runtime->flags & RUNTIME_HOST_FIREWALL;
+}
+
 /* Read from the map each time it is asked. */
 static __always_inline __u32 runtime_epoch(void)
 {

@@ -6,34 +6,33 @@
 #include "conntrack.h"
 #include "endpoint.h"
 #include "fragment.h"
+#include "host.h"
 #include "ipcache.h"
 #include "policy.h"
 #include "report.h"
 #include "runtime.h"
 
-/* Asks *endpoint*'s policy about *packet*, which opens a connection with *peer* in *direction*.
- * 0, or DROP_POLICY (nothing allows it), or DROP_POLICY_DENY.
+/* Asks the set of entries *policy_id* (0: an empty one) about *packet*, which opens a connection in
+ * verdict->direction.  Sets the verdict's rule and match.  *closed*: what no entry speaks of may not pass.
+ * 0, or a drop reason: DROP_POLICY (nothing allows it) or what policy_act() says.
  */
-GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
-				 const struct endpoint *endpoint, struct verdict *verdict, __u32 direction)
+GLOBAL int policy_consult(struct __sk_buff *skb, const struct packet *packet, struct verdict *verdict,
+			  __u32 policy_id, __u32 closed)
 {
 	struct policy_value *chosen = NULL;
-	int error = 0;
 
-	if (!packet || !endpoint || !verdict)
+	if (!packet || !verdict)
 		return DROP_INVALID;
-	verdict->direction = direction;
-	verdict->endpoint = endpoint->id;
 	verdict->rule = 0;
 	verdict->match = MATCH_NONE;
-	if (endpoint->policy_id) {
-		__u32 peer = direction == POLICY_EGRESS ? verdict->destination_identity
-							: verdict->source_identity;
+	if (policy_id) {
+		__u32 peer = verdict->direction == POLICY_EGRESS ? verdict->destination_identity
+								 : verdict->source_identity;
 		struct policy_key key = {
 			.prefix_len = POLICY_PREFIX_PORT,
-			.policy_id = endpoint->policy_id,
+			.policy_id = policy_id,
 			.identity = peer,
-			.direction = direction,
+			.direction = verdict->direction,
 			.protocol = packet->protocol,
 			.port = packet->destination_port,
 		};
@@ -46,12 +45,13 @@ GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
 			memo->match = policy_choose(&key, &memo->decides);
 			memo->policy_id = key.policy_id;
 			memo->identity = peer;
-			memo->direction = direction;
+			memo->direction = key.direction;
 			memo->protocol = key.protocol;
 			memo->port = key.port;
 			memo->epoch = epoch;
 		}
 		if (memo->decides) {
+			key.prefix_len = POLICY_PREFIX_PORT;
 			key.identity = memo->decides == SIDE_PEER ? peer : 0;
 			chosen = bpf_map_lookup_elem(&cirri_policy, &key);
 		}
@@ -63,17 +63,49 @@ GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
 			 */
 			chosen->packets++;
 			chosen->bytes += skb->len;
-			if (chosen->action == ACTION_DENY)
-				error = DROP_POLICY_DENY;
+			return policy_act(chosen);
 		}
 	}
-	if (!chosen && (endpoint->flags & (direction == POLICY_EGRESS ? ENDPOINT_ENFORCE_EGRESS
-								      : ENDPOINT_ENFORCE_INGRESS)))
-		error = DROP_POLICY;
-	/* That no rule speaks of it where none has to, or that a known connection may stay, is no news. */
-	if (error || (chosen && !(packet->flags & PACKET_AGAIN)))
+	return closed ? DROP_POLICY : 0;
+}
+
+/* Asks *endpoint*'s policy about *packet*, which opens a connection with *peer* in *direction*.
+ * 0, or a drop reason.  What only audit lets pass is told once for each connection.
+ */
+GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
+				 const struct endpoint *endpoint, struct verdict *verdict, __u32 direction)
+{
+	bool out = direction == POLICY_EGRESS;
+	__u32 rule, match;
+	int error;
+
+	if (!packet || !endpoint || !verdict)
+		return DROP_INVALID;
+	verdict->direction = direction;
+	verdict->endpoint = endpoint->id;
+	error = policy_consult(skb, packet, verdict, endpoint->policy_id,
+			       endpoint->flags & (out ? ENDPOINT_ENFORCE_EGRESS : ENDPOINT_ENFORCE_INGRESS));
+	if (error && !(endpoint->flags & ENDPOINT_AUDIT)) {
 		report(skb, packet, verdict, EVENT_POLICY_VERDICT, -error);
-	return error;
+		return error;
+	}
+	/* What stays of it is what really let it pass. */
+	rule = error ? 0 : verdict->rule;
+	match = error ? MATCH_NONE : verdict->match;
+	if (!error && endpoint->audit_policy_id)
+		error = policy_consult(skb, packet, verdict, endpoint->audit_policy_id,
+				       endpoint->flags & (out ? ENDPOINT_AUDIT_EGRESS : ENDPOINT_AUDIT_INGRESS));
+	if (error) {
+		verdict->audited |= direction;
+		if (!(verdict->told & direction))
+			report(skb, packet, verdict, EVENT_POLICY_VERDICT, -error);
+	}
+	verdict->rule = rule;
+	verdict->match = match;
+	/* That no rule speaks of it where none has to, or that a known connection may stay, is no news. */
+	if (!error && match && !(packet->flags & PACKET_AGAIN))
+		report(skb, packet, verdict, EVENT_POLICY_VERDICT, 0);
+	return 0;
 }
 
 /* Judges the connection that *packet* opens between two ends; those of this node have an endpoint. */
@@ -89,6 +121,7 @@ GLOBAL int judge(struct __sk_buff *skb, const struct packet *packet, const struc
 						    : ipcache_identity(&packet->destination);
 	verdict->egress_rule = 0;
 	verdict->ingress_rule = 0;
+	verdict->audited = 0;
 	/* The wire cannot bring what this node or its pods sent. */
 	if ((packet->flags & (PACKET_FROM_NETWORK | PACKET_AGAIN)) == PACKET_FROM_NETWORK &&
 	    (verdict->source_identity == IDENTITY_HOST || endpoint_lookup(&packet->source)))
@@ -96,8 +129,11 @@ GLOBAL int judge(struct __sk_buff *skb, const struct packet *packet, const struc
 	/* An endpoint that reaches itself is exempt. */
 	if (source && destination && source->ifindex == destination->ifindex)
 		return 0;
-	if (packet->flags & PACKET_FRAG_NEEDED)
+	if (packet->flags & (PACKET_FRAG_NEEDED | PACKET_MASQUERADED))
 		return 0;
+	/* A pod speaks to an address of the node that no entry stands under. */
+	if (source && !endpoint_is_host(source) && !destination && runtime_host_firewall())
+		destination = host_receiver(skb, packet, NULL);
 	if (source) {
 		error = policy_ask(skb, packet, source, verdict, POLICY_EGRESS);
 		if (error)
@@ -123,6 +159,7 @@ struct passage {
 	__u32 latest;		/* read after: what was stored under another one is judged again */
 	__u16 high;		/* the source is the end stored as `high` in key */
 	__u16 reply;		/* it travels against the packet that opened its connection */
+	__u32 host_firewall;	/* the node is an endpoint */
 };
 
 /* Judges a known connection again: something changed since it was allowed. */
@@ -137,6 +174,9 @@ GLOBAL int judge_again(struct __sk_buff *skb, struct passage *passage, struct ct
 		return DROP_INVALID;
 	verdict = &passage->verdict;
 	ct_forward(&forward, &passage->packet, passage->reply);
+	if (value->flags & CT_MASQUERADED)
+		forward.flags |= PACKET_MASQUERADED;
+	verdict->told = ct_audited(value);
 	error = passage->reply ? judge(skb, &forward, destination, source, verdict)
 			       : judge(skb, &forward, source, destination, verdict);
 	if (error)
@@ -145,6 +185,7 @@ GLOBAL int judge_again(struct __sk_buff *skb, struct passage *passage, struct ct
 	value->destination_identity = verdict->destination_identity;
 	value->egress_rule = verdict->egress_rule;
 	value->ingress_rule = verdict->ingress_rule;
+	ct_audited_set(value, verdict->audited);
 	value->epoch = passage->epoch;
 	return 0;
 }
@@ -197,7 +238,7 @@ static __always_inline bool icmp_inner(struct __sk_buff *skb, const struct packe
 
 /* Does the ICMP error in *passage* tell of a packet of a known connection?
  * One that was judged under another epoch proves nothing until a packet of its own was judged again.
- * *source*: the pod that sent the error, if it is one of this node.
+ * *source*: who sent the error, if it is an endpoint of this node.
  */
 GLOBAL int icmp_is_related(struct __sk_buff *skb, const struct passage *passage, const struct endpoint *source)
 {
@@ -207,10 +248,10 @@ GLOBAL int icmp_is_related(struct __sk_buff *skb, const struct passage *passage,
 
 	if (!passage || !icmp_inner(skb, &passage->packet, &inner))
 		return 0;
-	/* It goes to who sent that packet; and a pod may speak of what was sent to it only. */
+	/* It goes to who sent that packet; and a pod, which is no router, may speak of what was sent to it only. */
 	if (!address_equal(&inner.source, &passage->packet.destination))
 		return 0;
-	if (source && !address_equal(&inner.destination, &passage->packet.source))
+	if (source && !endpoint_is_host(source) && !address_equal(&inner.destination, &passage->packet.source))
 		return 0;
 	ct_key_set(&key, &inner);
 	value = bpf_map_lookup_elem(&cirri_ct, &key);
@@ -245,11 +286,13 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 	value.epoch = passage->epoch;
 	value.egress_rule = verdict->egress_rule;
 	value.ingress_rule = verdict->ingress_rule;
-	value.flags = (passage->high ? CT_FROM_HIGH : 0) | ct_learn(0, packet, false);
+	value.flags = (passage->high ? CT_FROM_HIGH : 0) | ct_learn(0, packet, false) |
+		      CT_AUDITED(verdict->audited) | (packet->flags & PACKET_MASQUERADED ? CT_MASQUERADED : 0);
 	value.pad = 0;
 	if (bpf_map_update_elem(&cirri_ct, &passage->key, &value, BPF_ANY))
 		return DROP_CT_CREATE_FAILED;
-	report(skb, packet, verdict, EVENT_CONNECTION_NEW, 0);
+	if (!(packet->flags & PACKET_MASQUERADED))
+		report(skb, packet, verdict, EVENT_CONNECTION_NEW, 0);
 	return 0;
 }
 
@@ -259,7 +302,7 @@ GLOBAL int report_closed(struct __sk_buff *skb, const struct passage *passage, c
 	struct verdict verdict = {};
 	struct packet forward;
 
-	if (!passage || !value)
+	if (!passage || !value || value->flags & CT_MASQUERADED)
 		return 0;
 	verdict.source_identity = value->source_identity;
 	verdict.destination_identity = value->destination_identity;
@@ -275,7 +318,10 @@ GLOBAL int report_closed(struct __sk_buff *skb, const struct passage *passage, c
  */
 static __always_inline void verdict_begin(struct passage *passage)
 {
-	passage->epoch = runtime_epoch();
+	const struct runtime *runtime = runtime_get();
+
+	passage->epoch = runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
+	passage->host_firewall = runtime ? runtime->flags & RUNTIME_HOST_FIREWALL : 0;
 }
 
 /* May the packet pass?  0, or a drop reason.
@@ -307,13 +353,14 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 			if (value->epoch != passage->latest) {
 				int error = judge_again(skb, passage, value, source, destination);
 
-				/* The entry stays under its old epoch, for as long as anybody tries: it
-				 * remembers who opened the connection.  Without it the other end's next
-				 * packet would open the connection the other way round.
+				/* The entry stays under its old epoch, for as long as the end that opened
+				 * the connection tries: it remembers who that was.  Without it the other
+				 * end's next packet would open the connection the other way round.
 				 */
 				if (error) {
-					value->expires = passage->now +
-							 ct_lifetime_ns(packet->protocol, value->flags);
+					if (!passage->reply)
+						value->expires = passage->now +
+								 ct_lifetime_ns(packet->protocol, value->flags);
 					return error;
 				}
 			}

@@ -9,6 +9,7 @@ import pytest
 pytest.register_assert_rewrite("cirri.testing.packets")
 
 from cirri.testing.datapath import ROOT, World, world  # noqa: E402 - what it asserts is to be shown
+from cirri.testing.two_nodes import TwoNodes  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +24,14 @@ def shared_world(built: Path) -> Iterator[World]:
     """One world for all tables: rows begin with nothing known."""
     with world() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def nodes(built: Path) -> Iterator[TwoNodes]:
+    """Two nodes without any policy, with real traffic."""
+    made = TwoNodes()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()

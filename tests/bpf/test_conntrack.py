@@ -151,6 +151,23 @@ def rows(f: Family) -> list[Case]:
             (port,),
         ),
         Case(
+            "rule removed: only who opened it keeps it from being forgotten",
+            (
+                Send("A", f.udp(a, b, 123, 123), "B", ("egress allow match=1 rule=1", "new")),
+                change({"A": DENY_OUT}),
+                Do(lambda w: w.live_on(5)),
+                Send("B", f.udp(b, a, 123, 123), DropReason.POLICY, (NONE_OUT,)),
+                lives(5, 0),
+                Send("A", f.udp(a, b, 123, 123), DropReason.POLICY, (NONE_OUT,)),
+                lives(60, 0),
+                EXPIRE,
+                Send("B", f.udp(b, a, 123, 123), "A", new),
+                Send("A", f.udp(a, b, 123, 123), "B"),
+            ),
+            {"A": DENY_OUT},
+            (Entry("A", OUT, B.identity, rule=1),),
+        ),
+        Case(
             "rule removed: an answer is cut",
             (
                 first,

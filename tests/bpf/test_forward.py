@@ -3,6 +3,8 @@
 Topology and addresses: ``cirri.testing.datapath``.
 """
 
+import subprocess
+
 import pytest
 from scapy.layers.inet import IP, TCP, UDP, IPOption_LSRR, IPOption_NOP, IPOption_RR, IPOption_SSRR
 from scapy.layers.inet6 import (
@@ -284,6 +286,35 @@ def test_header_checksum_carries(shared_world: World, wanted: int) -> None:
     packet = frame("A", IP(src=V4.a, dst=V4.b, id=identification) / UDP(sport=1, dport=2))
     assert int.from_bytes(packet[24:26], "big") == wanted
     assert send(shared_world, "A", packet).packet == routed(packet, B)
+
+
+def mtu(world: World, size: int) -> None:
+    """The uplink takes so much from now on."""
+    assert world.apart
+    command = ["ip", "link", "set", "uplink", "mtu", str(size)]
+    world.apart.call(lambda: subprocess.run(command, check=True, timeout=10))
+
+
+@pytest.mark.parametrize("f", FAMILIES, ids=lambda f: f.name)
+def test_what_does_not_fit_the_uplink_is_left_to_the_stack(shared_world: World, f: Family) -> None:
+    """It cuts the packet, or tells the pod.  A pod of this node has no uplink to pass."""
+    headers = 28 if f.version == 4 else 48
+    sizes = ((1280, True), (1399, True), (1400, True), (1401, False), (3000, False))
+    rows = [
+        Send(
+            "A",
+            f.udp(f.a, to, 5000, size, size=size - headers),
+            AWAY if fits and to == f.r else elsewhere,
+            NEW,
+        )
+        for size, fits in sizes
+        for to, elsewhere in ((f.r, LAST_HOP), (f.b, "B"))
+    ]
+    mtu(shared_world, 1400)
+    try:
+        play(shared_world, Case("sizes", tuple(rows)))
+    finally:
+        mtu(shared_world, 1500)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -1,42 +1,26 @@
-"""Who may talk to whom: default deny, explicit deny, the most specific allow, and what observers are told.
+"""Who may talk to whom: both ends' policies, peers of every kind, and what observers are told.
 
-Match classes (policy.md 15.4): 0 none, 1 identity, 2 identity and port, 3 port, 4 everything,
-5 identity and protocol, 6 protocol.
+Which of several entries decides: ``test_precedence.py``.
 """
 
 import pytest
 
-from cirri.layout import DropReason, EndpointFlag, PolicyDirection, PolicyKey
-from cirri.testing.datapath import PODS, R_IDENTITY, A, B, Entry, World
+from cirri.layout import DropReason, EndpointFlag, PolicyDirection
+from cirri.testing.datapath import R_IDENTITY, A, B, Entry, World
 from cirri.testing.packets import AWAY, CIDR, FAMILIES, STACK, Case, Do, Family, Send, play
 
 IN, OUT = PolicyDirection.INGRESS, PolicyDirection.EGRESS
 DENY_IN, DENY_OUT = EndpointFlag.ENFORCE_INGRESS, EndpointFlag.ENFORCE_EGRESS
 TCP = 6
-ALL = Entry("A", OUT, rule=40)
 
 
 def check_counter(entry: Entry, packets: int) -> Do:
     """The entry gave so many verdicts."""
 
     def check(world: World) -> None:
-        key = PolicyKey.of(
-            PODS[entry.pod].policy_id, entry.peer, entry.direction, entry.protocol, entry.port, entry.bits
-        )
-        assert world.policy[key].packets == packets
+        assert world.policy[entry.key].packets == packets
 
     return Do(check)
-
-
-def chosen(f: Family, name: str, entries: tuple[Entry, ...], told: str, port: int = 80) -> Case:
-    """With *entries*, egress of A to B's TCP *port* is judged as *told*; A is default-deny."""
-    reason = {"POLICY": DropReason.POLICY, "POLICY_DENY": DropReason.POLICY_DENY}.get(
-        told.split(maxsplit=1)[0]
-    )
-    syn = f.tcp(f.a, f.b, "S", 40000, port)
-    verdict = f"egress {told}"
-    step = Send("A", syn, reason, (verdict,)) if reason else Send("A", syn, "B", (verdict, "new"))
-    return Case(name, (step,), {"A": DENY_OUT}, entries)
 
 
 def rows(f: Family) -> list[Case]:
@@ -48,74 +32,6 @@ def rows(f: Family) -> list[Case]:
     ping, pong = f.ping(f.a, f.b), f.pong(f.b, f.a)
     none_in, none_out = "ingress POLICY match=0 rule=0", "egress POLICY match=0 rule=0"
     cases = [
-        chosen(f, "default deny", (), "POLICY match=0 rule=0"),
-        chosen(f, "peer and port", (port,), "allow match=2 rule=10"),
-        chosen(f, "another port", (port,), "POLICY match=0 rule=0", 81),
-        chosen(f, "another peer", (port._replace(peer=R_IDENTITY),), "POLICY match=0 rule=0"),
-        chosen(f, "another protocol", (port._replace(protocol=17),), "POLICY match=0 rule=0"),
-        chosen(f, "another direction", (port._replace(direction=IN),), "POLICY match=0 rule=0"),
-        chosen(f, "another pod's policy", (port._replace(pod="B"),), "POLICY match=0 rule=0"),
-        chosen(f, "peer alone", (Entry("A", OUT, B.identity, rule=1),), "allow match=1 rule=1"),
-        chosen(f, "peer and protocol", (Entry("A", OUT, B.identity, TCP, rule=2),), "allow match=5 rule=2"),
-        chosen(f, "any peer, port", (Entry("A", OUT, 0, TCP, 80, 16, rule=3),), "allow match=3 rule=3"),
-        chosen(f, "any peer, protocol", (Entry("A", OUT, 0, TCP, rule=4),), "allow match=6 rule=4"),
-        chosen(f, "everything", (ALL,), "allow match=4 rule=40"),
-        chosen(f, "first of a block of ports", (port._replace(bits=12),), "allow match=2 rule=10", 80),
-        chosen(f, "last of a block of ports", (port._replace(bits=12),), "allow match=2 rule=10", 95),
-        chosen(f, "behind a block of ports", (port._replace(bits=12),), "POLICY match=0 rule=0", 96),
-        chosen(f, "explicit deny", (deny,), "POLICY_DENY match=2 rule=11"),
-        chosen(f, "deny over allow of any peer", (deny, ALL), "POLICY_DENY match=2 rule=11"),
-        chosen(
-            f,
-            "broad deny over narrow allow",
-            (port, Entry("A", OUT, 0, rule=5, deny=True)),
-            "POLICY_DENY match=4 rule=5",
-        ),
-        chosen(
-            f,
-            "broad deny of the peer over narrow allow of any",
-            (Entry("A", OUT, B.identity, rule=5, deny=True), Entry("A", OUT, 0, TCP, 80, 16, rule=3)),
-            "POLICY_DENY match=1 rule=5",
-        ),
-        chosen(
-            f,
-            "deny of a block of ports, any peer",
-            (port, Entry("A", OUT, 0, TCP, 80, 12, rule=6, deny=True)),
-            "POLICY_DENY match=3 rule=6",
-        ),
-        chosen(
-            f,
-            "longer prefix wins: any peer",
-            (Entry("A", OUT, B.identity, rule=1), Entry("A", OUT, 0, TCP, 80, 16, rule=3)),
-            "allow match=3 rule=3",
-        ),
-        chosen(
-            f,
-            "longer prefix wins: of two blocks",
-            (Entry("A", OUT, B.identity, TCP, 80, 12, rule=7), Entry("A", OUT, 0, TCP, 80, 15, rule=8)),
-            "allow match=3 rule=8",
-        ),
-        chosen(f, "longer prefix wins: the peer", (port, ALL), "allow match=2 rule=10"),
-        chosen(
-            f,
-            "longer prefix wins: the peer, without a port",
-            (Entry("A", OUT, B.identity, TCP, rule=2), ALL),
-            "allow match=5 rule=2",
-        ),
-        chosen(
-            f,
-            "equal prefixes without a port: the peer",
-            (Entry("A", OUT, B.identity, TCP, rule=2), Entry("A", OUT, 0, TCP, rule=4)),
-            "allow match=5 rule=2",
-        ),
-        chosen(
-            f,
-            "equal prefixes: the peer",
-            (port, Entry("A", OUT, 0, TCP, 80, 16, rule=3)),
-            "allow match=2 rule=10",
-        ),
-        chosen(f, "priority over prefix", (port, ALL._replace(priority=9)), "allow match=4 rule=40"),
-        chosen(f, "priority of the peer", (port._replace(priority=9), ALL), "allow match=2 rule=10"),
         Case(
             "deny without default deny",
             (

@@ -20,6 +20,9 @@ class CtFlag(IntFlag):
     FIN_REPLY = 8
     RESET = 16
     ESTABLISHED = 32
+    AUDITED_INGRESS = 64
+    AUDITED_EGRESS = 128
+    MASQUERADED = 256
 
 
 class CtKey(Mirror, frozen=True, kw_only=True):

@@ -30,8 +30,10 @@ class DropReason(IntEnum):
     UNKNOWN_L2 = 166, "Unsupported L2 protocol"
     FRAGMENT_NOT_FOUND = 175, "First logical datagram fragment not found"
     FORBIDDEN_ICMP6 = 176, "Forbidden ICMPv6 message"
+    PROXY_UNKNOWN_PROTO = 180, "Proxy redirection not supported for protocol"
     POLICY_DENY = 181, "Policy denied by denylist"
     VLAN_FILTERED = 182, "VLAN traffic disallowed by VLAN filter"
+    POLICY_AUTH_REQUIRED = 189, "Authentication required"
     HOST_NOT_READY = 202, "Host datapath not ready"
 
 

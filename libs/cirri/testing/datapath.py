@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,22 +40,24 @@ from cirri.layout import (
     POLICY,
     POLICY_MEMOS,
     RUNTIME,
-    DropReason,
+    EndpointFlag,
     EndpointValue,
     EventCounter,
     EventRecord,
-    EventType,
     IpcacheKey,
     IpcacheValue,
     MetricsValue,
+    PolicyAction,
     PolicyDirection,
     PolicyKey,
     PolicyValue,
     RuntimeConfig,
+    RuntimeFlag,
     address16,
     metrics_of,
 )
 from cirri.maps import Objects, RingBuffer, SkBuff, open_pinned, test_run
+from cirri.testing.apart import Apart
 
 ROOT = Path(__file__).parents[3]
 BUILD = ROOT / "bpf" / "build"
@@ -87,6 +90,15 @@ R4, R6, R_IDENTITY = "10.52.1.2", "fd00:10:52::1:2", 1003
 NEXT_HOP4, NEXT_HOP6 = "192.168.3.11", "fd00:192:168:3::11"
 HOST4, HOST6, HOST_IDENTITY = "192.168.3.10", "fd00:192:168:3::10", 1
 WORLD4, WORLD6, WORLD_IDENTITY4, WORLD_IDENTITY6 = "198.51.100.9", "2001:db8:1::9", 9, 10
+NODE = Pod("H", HOST4, HOST6, HOST_IDENTITY, 19, 2009, "02:00:00:00:03:10", "02:00:00:00:03:10")
+SUBJECTS = {**PODS, NODE.name: NODE}
+"""Who can have a policy; the node as one is on while it has one."""
+UNLISTED4, UNLISTED6 = "192.168.3.250", "fd00:192:168:3::250"
+"""Addresses of this node that no map knows."""
+LINK_LOCAL = "fe80::ff:fe00:310"
+"""Which its uplink has by its MAC address."""
+AUDIT_SET = 100
+"""Added to a policy_id: the set that is tried out."""
 CIDR4, CIDR6, CIDR_IDENTITY = "203.0.113.0/24", "2001:db8:2::/48", 0x01000001
 
 
@@ -102,6 +114,22 @@ class Entry(NamedTuple):
     rule: int = 0
     deny: bool = False
     priority: int = 0
+    auth: bool = False
+    proxy_port: int = 0
+    tried: bool = False
+    """Of the set that is tried out, not of the one in force."""
+
+    @property
+    def key(self) -> PolicyKey:
+        """Where it stands."""
+        policy_id = SUBJECTS[self.pod].policy_id + (AUDIT_SET if self.tried else 0)
+        return PolicyKey.of(policy_id, self.peer, self.direction, self.protocol, self.port, self.bits)
+
+    @property
+    def value(self) -> PolicyValue:
+        """What stands there."""
+        action = PolicyAction.DENY if self.deny else PolicyAction.AUTH if self.auth else PolicyAction.ALLOW
+        return PolicyValue(rule=self.rule, action=action, priority=self.priority, proxy_port=self.proxy_port)
 
 
 class Result(NamedTuple):
@@ -121,6 +149,8 @@ class World:
     bpffs: Path
     ifindex: dict[str, int]
     rodata: Mapping[str, int] = field(default_factory=dict)
+    apart: Apart | None = None
+    """Where those devices are; None: in the network namespace of the caller."""
 
     def __post_init__(self) -> None:
         """Load the programs and open their maps."""
@@ -156,6 +186,11 @@ class World:
             each.close()
         self.programs.close()
 
+    @property
+    def uplink(self) -> int:
+        """The device to other nodes."""
+        return self.ifindex.get("uplink", UPLINK)
+
     # the world ---------------------------------------------------------------
 
     def reset(self) -> None:
@@ -166,7 +201,7 @@ class World:
             nothing = bytes(len(each.get_raw(bytes(4))))
             keys = b"".join(index.to_bytes(4, sys.byteorder) for index in range(1024))
             each.put_many_raw(keys, nothing * 1024)
-        self.runtime.put(0, RuntimeConfig(epoch=EPOCH, uplink_ifindex=UPLINK))
+        self.runtime.put(0, RuntimeConfig(epoch=EPOCH, uplink_ifindex=self.uplink))
         for pod in PODS.values():
             self.set_pod(pod.name, policy_id=0, flags=0)
         self._learn(R4, R_IDENTITY, NEXT_HOP4)
@@ -182,37 +217,44 @@ class World:
         value = IpcacheValue(identity=identity, node=address16(node) if node else bytes(16))
         self.ipcache.put(IpcacheKey.of(ip_network(prefix)), value)
 
-    def set_pod(self, name: str, *, policy_id: int, flags: int, identity: int = 0) -> None:
-        """Write the endpoint entries of a pod."""
-        pod = PODS[name]
+    def set_pod(
+        self, name: str, *, policy_id: int, flags: int, identity: int = 0, audit_policy_id: int = 0
+    ) -> None:
+        """Write the endpoint entries of a pod, or of the node, which makes the node an endpoint."""
+        pod, addresses = SUBJECTS[name], [SUBJECTS[name].address4, SUBJECTS[name].address6]
+        if pod is NODE:
+            flags |= EndpointFlag.HOST
+            addresses.append("::")
+            self.runtime.put(0, replace(self.runtime[0], flags=RuntimeFlag.HOST_FIREWALL))
         value = EndpointValue(
-            ifindex=self.ifindex[name],
+            ifindex=self.uplink if pod is NODE else self.ifindex[name],
             identity=identity or pod.identity,
             policy_id=policy_id,
+            audit_policy_id=audit_policy_id,
             id=pod.id,
             flags=flags,
             mac=mac(pod.mac),
             node_mac=mac(pod.node_mac),
         )
-        for address in (pod.address4, pod.address6):
+        for address in addresses:
             self.endpoints.put(address16(address), value)
-            self._learn(address, value.identity)
+            if address != "::":
+                self._learn(address, value.identity)
 
     def enforce(self, flags: Mapping[str, int], entries: tuple[Entry, ...] = ()) -> None:
         """Put *entries* in force, with default deny as *flags* say, by pod."""
         for entry in entries:
-            key = PolicyKey.of(
-                PODS[entry.pod].policy_id,
-                entry.peer,
-                entry.direction,
-                entry.protocol,
-                entry.port,
-                entry.bits,
-            )
-            value = PolicyValue(rule=entry.rule, action=int(entry.deny), priority=entry.priority)
-            self.policy.put(key, value)
+            self.policy.put(entry.key, entry.value)
+        tried = {entry.pod for entry in entries if entry.tried}
         for name in {*flags, *(entry.pod for entry in entries)}:
-            self.set_pod(name, policy_id=PODS[name].policy_id, flags=flags.get(name, 0))
+            policy_id, wanted = SUBJECTS[name].policy_id, flags.get(name, 0)
+            audit = name in tried or wanted & (EndpointFlag.AUDIT_INGRESS | EndpointFlag.AUDIT_EGRESS)
+            self.set_pod(
+                name,
+                policy_id=policy_id,
+                flags=wanted,
+                audit_policy_id=policy_id + AUDIT_SET if audit else 0,
+            )
 
     def raise_epoch(self) -> None:
         """Say that something changed."""
@@ -224,11 +266,25 @@ class World:
         for key, value in self.ct.to_dict().items():
             self.ct.put(key, replace(value, expires=1))
 
+    def live_on(self, seconds: int) -> None:
+        """Let every connection be forgotten after so long, unless something happens."""
+        expires = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + seconds * 1_000_000_000
+        for key, value in self.ct.to_dict().items():
+            self.ct.put(key, replace(value, expires=expires))
+
     # packets -----------------------------------------------------------------
 
-    def run(self, section: str, packet: bytes, ifindex: int) -> Result:
-        """Give *packet* to the program in *section*, as met on device *ifindex*."""
-        run = test_run(self.programs[section], packet, context=SkBuff(ifindex=ifindex))
+    def run(self, section: str, packet: bytes, ifindex: int, came_by: int = 0) -> Result:
+        """Give *packet* to the program in *section*, as met on device *ifindex*.
+
+        *came_by*: the device by which it came to this node; 0: it is the node's own.
+        """
+        context = SkBuff(ifindex=ifindex, ingress_ifindex=came_by)
+        program = self.programs[section]
+        if self.apart:
+            run = self.apart.call(lambda: test_run(program, packet, context=context))
+        else:
+            run = test_run(program, packet, context=context)
         return Result(run.action, run.packet, self.counted_since(), self.events())
 
     def counted_since(self) -> dict[tuple[int, int], tuple[int, int]]:
@@ -259,26 +315,6 @@ class World:
 def mac(text: str) -> bytes:
     """The bytes of a MAC address."""
     return bytes.fromhex(text.replace(":", ""))
-
-
-def drop_name(number: int) -> str:
-    """The name of a drop reason; its number if it has none."""
-    return next((reason.name for reason in DropReason if reason == number), str(number))
-
-
-def told(event: EventRecord) -> str:
-    """An event in a few words: *new*, *egress allow match=2 rule=7*, *drop POLICY ingress*."""
-    direction = PolicyDirection(event.direction).name.lower() if event.direction else ""
-    reason = drop_name(event.reason) if event.reason else "allow"
-    match event.type:
-        case EventType.CONNECTION_NEW:
-            return "new"
-        case EventType.CONNECTION_CLOSED:
-            return f"closed packets={event.packets}"
-        case EventType.POLICY_VERDICT:
-            return f"{direction} {reason} match={event.match} rule={event.rule}"
-        case _:
-            return f"drop {reason} {direction}"
 
 
 def routed(packet: bytes, pod: Pod | None) -> bytes:
@@ -318,13 +354,36 @@ def devices() -> Iterator[dict[str, int]]:
         subprocess.run(["ip", "link", "del", names["A"]], check=False, timeout=10)
 
 
+def _node() -> dict[str, int]:
+    """The devices and routes of this node, in a network namespace that has nothing yet."""
+    commands = f"""
+        link add A type veth peer name B
+        link add uplink address {NODE.node_mac} type veth peer name wire
+        addr add {HOST4}/24 dev uplink
+        addr add {UNLISTED4}/24 dev uplink
+        addr add {HOST6}/64 dev uplink nodad
+        addr add {UNLISTED6}/64 dev uplink nodad
+        link set lo up
+        link set wire up
+        link set uplink up
+        route add default via {NEXT_HOP4}
+        route add default via {NEXT_HOP6}
+        """
+    # No address is tentative for a second.
+    Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
+    subprocess.run(["ip", "-batch", "-"], input=commands, text=True, check=True, timeout=10)
+    for forwarding in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        Path("/proc/sys/net", forwarding).write_text("1")
+    return {name: socket.if_nametoindex(name) for name in ("A", "B", "uplink")}
+
+
 @contextmanager
 def world(rodata: Mapping[str, int] | None = None) -> Iterator[World]:
     """A world of its own; nothing of it stays."""
     bpffs = Path(f"/sys/fs/bpf/cirri-test-{uuid4().hex[:12]}")
-    with devices() as ifindex:
+    with Apart() as apart:
         try:
-            made = World(bpffs, ifindex, rodata or {})
+            made = World(bpffs, apart.call(_node), rodata or {}, apart)
             try:
                 yield made
             finally:

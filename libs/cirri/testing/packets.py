@@ -23,7 +23,7 @@ from scapy.layers.l2 import Ether
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
 
-from cirri.layout import CtKey, CtValue, DropReason, EventType
+from cirri.layout import CtKey, CtValue, DropReason, EventRecord, EventType, PolicyDirection
 from cirri.testing.datapath import (
     CIDR_IDENTITY,
     HOST4,
@@ -46,14 +46,16 @@ from cirri.testing.datapath import (
     Result,
     World,
     routed,
-    told,
 )
 
 UPLINK_MAC, NEIGHBOUR_MAC = "02:00:00:00:03:10", "02:00:00:00:03:11"
-FROM_POD, TO_POD, FROM_NETWORK = "tc/from_pod", "tc/to_pod", "tc/from_network"
-AWAY, STACK, LAST_HOP, SILENT = "away", "stack", "last hop", "silent"
-"""Where a packet goes besides pods: to the other node; to the node's stack, because it is the stack's
-or because it was allowed and may not go further; nowhere, without a word."""
+FROM_POD, TO_POD = "tc/from_pod", "tc/to_pod"
+FROM_NETWORK, TO_NETWORK = "tc/from_network", "tc/to_network"
+AWAY, STACK, LAST_HOP, SILENT, HOST = "away", "stack", "last hop", "silent", "host"
+"""Where a packet goes besides pods: to the other node; on its way as if nobody had looked, because it is
+the stack's or because it was allowed and may not go further; nowhere, without a word; from or to the node
+itself, whose policy was asked."""
+EGRESS_PLACES = frozenset({*PODS, "node", "through"})
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ class Send(NamedTuple):
     """A packet and what has to come of it."""
 
     at: str
-    """``A``, ``B``: leaves that pod; ``>A``, ``>B``: the stack sends it there; ``net``: from the uplink."""
+    """``A``, ``B``: leaves that pod; ``>A``, ``>B``: the node sends it there, ``~A``, ``~B``: it passes it
+    on there; ``net``: comes by the uplink; ``node``: the node sends it by the uplink; ``through``: it passes
+    it on by the uplink."""
     packet: Packet | bytes
     """What follows the Ethernet header; bytes: the whole frame."""
     to: str | bytes | DropReason
@@ -206,20 +210,23 @@ def frame(at: str, packet: Packet | bytes) -> bytes:
         return packet
     if at in PODS:
         ether = Ether(src=PODS[at].mac, dst=PODS[at].node_mac)
-    elif at.startswith(">"):
+    elif at[0] in ">~":
         ether = Ether(src=PODS[at[1:]].node_mac, dst=PODS[at[1:]].mac)
-    else:
+    elif at == "net":
         ether = Ether(src=NEIGHBOUR_MAC, dst=UPLINK_MAC)
+    else:
+        ether = Ether(src=UPLINK_MAC, dst=NEIGHBOUR_MAC)
     return bytes(ether / packet)
 
 
 def send(world: World, at: str, packet: Packet | bytes) -> Result:
     """Run the program of that place."""
-    if at.startswith(">"):
-        return world.run(TO_POD, frame(at, packet), world.ifindex[at[1:]])
+    sent, came_by = frame(at, packet), world.uplink if at[0] in "~t" else 0
+    if at[0] in ">~":
+        return world.run(TO_POD, sent, world.ifindex[at[1:]], came_by)
     if at in PODS:
-        return world.run(FROM_POD, frame(at, packet), world.ifindex[at])
-    return world.run(FROM_NETWORK, frame(at, packet), 1)
+        return world.run(FROM_POD, sent, world.ifindex[at])
+    return world.run(FROM_NETWORK if at == "net" else TO_NETWORK, sent, world.uplink, came_by)
 
 
 def expect(world: World, step: Send) -> Result:
@@ -227,7 +234,7 @@ def expect(world: World, step: Send) -> Result:
     sent = frame(step.at, step.packet)
     result = send(world, step.at, step.packet)
     events = list(step.events)
-    direction = 2 if step.at in PODS else 1
+    direction = 2 if step.at in EGRESS_PLACES else 1
     counted: dict[tuple[int, int], tuple[int, int]] = {(0, direction): (1, len(sent))}
     packet = sent
     if isinstance(step.to, DropReason):
@@ -241,19 +248,40 @@ def expect(world: World, step: Send) -> Result:
         counted = {(0, direction): (1, len(packet))}
     elif step.to == SILENT:
         action, counted = TC_SHOT, {}
-    elif step.to in (STACK, LAST_HOP):
+    elif step.to in (STACK, LAST_HOP, HOST):
         action = TC_OK
-        if step.at == "net" and step.to == STACK:
+        if step.at in ("net", "node", "through") and step.to == STACK:
             counted = {}
     else:
         action, packet = TC_REDIRECT, routed(sent, PODS.get(step.to))
-        if step.at.startswith(">"):
+        if step.at[0] in ">~":
             action, packet = TC_OK, sent  # it is on its way already
     assert [told(e) for e in result.events] == events
     assert result.action == action
     assert result.packet == packet
     assert result.metrics == counted
     return result
+
+
+def drop_name(number: int) -> str:
+    """The name of a drop reason; its number if it has none."""
+    return next((reason.name for reason in DropReason if reason == number), str(number))
+
+
+def told(event: EventRecord) -> str:
+    """An event in a few words: *new*, *egress allow match=2 rule=7*, *drop POLICY ingress*."""
+    direction = PolicyDirection(event.direction).name.lower() if event.direction else ""
+    reason = drop_name(event.reason) if event.reason else "allow"
+    match event.type:
+        case EventType.CONNECTION_NEW:
+            return "new"
+        case EventType.CONNECTION_CLOSED:
+            return f"closed packets={event.packets}"
+        case EventType.POLICY_VERDICT:
+            audited = "audited " if event.audited else ""
+            return f"{direction} {audited}{reason} match={event.match} rule={event.rule}"
+        case _:
+            return f"drop {reason} {direction}"
 
 
 def play(world: World, case: Case) -> None:
