@@ -72,6 +72,18 @@ CASES = [
         "10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN",
     ),
     Case(
+        "audited",
+        event(
+            EventType.POLICY_VERDICT,
+            direction=PolicyDirection.INGRESS,
+            reason=DropReason.POLICY_AUTH_REQUIRED,
+            match=PolicyMatch.IDENTITY,
+            audited=1,
+        ),
+        "Policy verdict log: local EP ID 77, remote ID 300, proto TCP, ingress, action audit, match L3-Only, "
+        "10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN",
+    ),
+    Case(
         "new, IPv6, UDP",
         event(
             EventType.CONNECTION_NEW,
@@ -114,6 +126,15 @@ def test_line(case: Case) -> None:
 
     assert line(described, verbose=case.verbose) == case.expected
     json.dumps(described)
+
+
+def test_an_audited_event_says_why_it_would_have_been_dropped() -> None:
+    record = event(EventType.POLICY_VERDICT, reason=DropReason.POLICY_AUTH_REQUIRED, audited=1)
+
+    described = describe(record, NAMES, 0)
+
+    assert (described["verdict"], described["reason"]) == ("audit", 189)
+    assert described["reasonText"] == "Authentication required"
 
 
 def send(cluster: Any, node: str, *records: EventRecord) -> list[int]:

@@ -158,7 +158,7 @@ def describe(record: EventRecord, names: Names, offset_ns: int) -> dict[str, Any
         "rule": names.rule(record.rule),
     }
     if record.type == EventType.POLICY_VERDICT:
-        event["verdict"] = "deny" if record.reason else "allow"
+        event["verdict"] = "audit" if record.audited else "deny" if record.reason else "allow"
         event["match"] = _match(record.match)
     if record.reason:
         event["reason"], event["reasonText"] = record.reason, drop_text(record.reason)
