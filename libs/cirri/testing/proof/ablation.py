@@ -5,8 +5,7 @@ A proof that never meets a part of the language proves nothing about it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from operator import eq
@@ -40,18 +39,32 @@ SOURCES = ("k8s:", "any:", "reserved:", "node:")
 KINDS = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 
 
-def ablations(world: World) -> Iterator[tuple[str, World]]:
-    """*world* without one part of the language at a time, and the name of the part."""
-    for kind in KINDS:
-        yield kind, replace(world, manifests=tuple(each for each in world.manifests if each["kind"] != kind))
-    for name, drop in _drops().items():
-        manifests = tuple(_without(each, drop) for each in world.manifests)
-        if manifests != world.manifests:
-            yield name, replace(world, manifests=manifests)
-    for key in world.config:
-        yield key, replace(world, config={k: v for k, v in world.config.items() if k != key})
-    if world.api_servers:
-        yield "API servers outside", replace(world, api_servers=())
+CONFIGURATION = (
+    "allow-localhost", "enable-host-firewall", "enable-node-selector-labels",
+    "enable-non-default-deny-policies", "enable-policy", "policy-cidr-match-mode",
+    "policy-default-local-cluster",
+)  # fmt: skip
+
+
+def ablations() -> dict[str, Callable[[World], World]]:
+    """How to leave out each part of the language, by its name."""
+    found: dict[str, Callable[[World], World]] = {"API servers outside": _without_api_servers}
+    found |= {name: partial(_without_part, drop) for name, drop in _drops().items()}
+    found |= {key: partial(_unconfigured, key) for key in CONFIGURATION}
+    return found
+
+
+def _without_part(drop: Drop, world: World) -> World:
+    manifests = tuple(_without(each, drop) for each in world.manifests if not drop(each["kind"]))
+    return world if manifests == world.manifests else replace(world, manifests=manifests)
+
+
+def _unconfigured(key: str, world: World) -> World:
+    return replace(world, config={name: value for name, value in world.config.items() if name != key})
+
+
+def _without_api_servers(world: World) -> World:
+    return replace(world, api_servers=())
 
 
 def _drops() -> dict[str, Drop]:
@@ -61,7 +74,8 @@ def _drops() -> dict[str, Drop]:
     drops |= {name: partial(_says, "operator", name) for name in OPERATORS}
     drops |= {name: partial(_says, "protocol", name) for name in PROTOCOLS}
     drops |= {f"requests {name}": partial(_asks, name) for name in REQUESTS}
-    drops |= {f"entity {name}": partial(eq, name) for name in ENTITIES}
+    drops |= {f"entity {name}": partial(eq, name) for name in ENTITIES if name != "none"}
+    drops |= {kind: partial(eq, kind) for kind in KINDS}
     drops |= {f"source {name}": partial(_is_of, name) for name in SOURCES}
     return drops
 
@@ -108,18 +122,20 @@ def _without(manifest: Manifest, drop: Drop) -> Manifest:
     return {"kind": manifest["kind"], **pruned}
 
 
-def decisive(world: World, cases: Iterable[Case]) -> Counter[str]:
-    """How many of *cases* each part of the language decides in *world*."""
-    known = list(cases)
+def decisive(parts: Iterable[str], world: World, cases: Iterable[Case]) -> set[str]:
+    """Which of *parts* decide one of *cases* in *world*."""
+    known, table = list(cases), ablations()
     oracle = Oracle(world, HERE)
     wanted = [sides(oracle, world, case) for case in known]
-    found: Counter[str] = Counter()
-    for name, without in ablations(world):
+    found = set()
+    for part in parts:
+        without = table[part](world)
+        if without is world:
+            continue
+        other = Oracle(without, HERE)
         try:
-            other = Oracle(without, HERE)
-            found[name] += sum(
-                sides(other, world, case) != answer for case, answer in zip(known, wanted, strict=True)
-            )
+            if any(sides(other, world, case) != answer for case, answer in zip(known, wanted, strict=True)):
+                found.add(part)
         except (KeyError, TypeError):  # what is left is no policy
             continue
     return found

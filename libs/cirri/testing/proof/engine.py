@@ -62,8 +62,7 @@ class Engine:
     """Answers about one world, as the node :data:`HERE` would put them into its kernel."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.config = EngineConfig.of(world.config)
+        self.world, self.config = world, EngineConfig.of(world.config)
         self.identities = Identities()
         self.compiler = Compiler(self.config, subjects=SUBJECTS)
         self.numbers: dict[str, int] = {}
@@ -82,10 +81,10 @@ class Engine:
         for each in resources(world.manifests):
             self.compiler.update_resource(each)
         self.compiler.flush()
-        for prefix in self.compiler.missing():
-            labels = prefix_labels(ip_network(prefix))
+        for named in self.compiler.missing():
+            labels = prefix_labels(ip_network(named))
             number = self.identities.number(labels)
-            self.prefixes.setdefault(prefix, number)
+            self.prefixes.setdefault(named, number)
             self.compiler.add_identity(number, labels)
         self.compiler.flush()
         assert not self.compiler.missing(), self.compiler.missing()

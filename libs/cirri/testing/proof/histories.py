@@ -49,15 +49,15 @@ def history(random: Random, old: Content, new: Content) -> list[Event]:
     sequences = []
     for key in sorted({*old, *new}):
         versions = [each for each in (old.get(key), new.get(key)) if each is not None]
-        steps = [Event(key, random.choice([*versions, None])) for _ in range(random.randint(0, 2))]
-        steps += [Event(key, new.get(key))] * random.choice([1, 1, 2])
+        steps = [Event(key, random.choice([*versions, None])) for _ in range(random.choice([0, 0, 1, 2]))]
+        steps += [Event(key, new.get(key))] * random.choice([1, 1, 1, 2])
         sequences.append(steps)
     turns = [index for index, steps in enumerate(sequences) for _ in steps]
     random.shuffle(turns)
     found = []
     for turn in turns:
         found.append(sequences[turn].pop(0))
-        if random.random() < 0.15:
+        if random.random() < 0.1:
             found.append(FLUSH)
     return found
 
@@ -102,6 +102,9 @@ class Published:
 
     def _flush(self) -> None:
         delta = self.compiler.flush()
+        idle = [key for key, one in delta.selectors.items() if self.sets.get(key) == one]
+        idle += [str(key) for key, one in delta.policies.items() if self.policies.get(key) == one]
+        assert not idle, f"nothing changed about {idle}"
         self.sets |= delta.selectors
         self.policies |= delta.policies
         for identity in delta.removed_policies:

@@ -29,7 +29,7 @@ DERIVED = [
 RESERVED = [
     (f"{start}{name}", "")
     for name in ("host", "remote-node", "health", "init", "world-ipv4", "kube-apiserver", "ingress")
-    for start in ("reserved:", "reserved:", "")
+    for start in ("reserved:", "reserved:", "reserved:", "reserved.", "$", "")
 ]
 NODE_LABELS = [
     ("role", "edge"),
@@ -38,6 +38,8 @@ NODE_LABELS = [
     ("zone", "b"),
     ("kubernetes.io/hostname", "n2"),
 ]
+
+SOURCES = ("", "", "", "k8s:", "any:", "unspec:")
 
 ENTITIES = (
     "all", "world", "host", "remote-node", "cluster", "none", "init", "ingress", "health", "unmanaged",
@@ -149,6 +151,8 @@ class Pen:
         for name in {sections[random.choices(range(4), [8, 8, 3, 3])[0]] for _ in range(2)}:
             deny, side = name.endswith("Deny"), "from" if name.startswith("in") else "to"
             spec[name] = self.some(partial(self.rule, side, deny=deny, node=node), 1, 3)
+        if self.chance(0.2):  # says nothing
+            spec.setdefault(random.choice(sections), random.choice([[], None]))
         if self.chance(0.3):
             spec["enableDefaultDeny"] = {
                 name: self.chance(0.3) for name in ("ingress", "egress") if self.chance(0.8)
@@ -157,28 +161,31 @@ class Pen:
 
     def rule(self, side: str, *, deny: bool, node: bool) -> Manifest:
         """One rule of a section."""
+        random = self.random
         rule: Manifest = {}
         members: dict[str, tuple[float, Callable[[], Any]]] = {
             "": (2.5, lambda: None),
             "Endpoints": (4, lambda: self.selector(OWN, DERIVED, empty=0.2, exotic=0.4)),
-            "Entities": (2.5, lambda: self.random.choice(ENTITIES)),
-            "CIDR": (1.2, lambda: self.random.choice(BARE)),
+            "Entities": (2.5, lambda: random.choice(ENTITIES)),
+            "CIDR": (1.2, lambda: random.choice(BARE)),
             "CIDRSet": (1.5, self.prefixes),
             "Services": (1.2 * (side == "to"), self.service),
             "Nodes": (1.5 * self.features.nodes, lambda: self.selector(NODE_LABELS, [("node:zone", "a")])),
         }
-        (member,) = self.random.choices(list(members), [weight for weight, _ in members.values()])
+        (member,) = random.choices(list(members), [weight for weight, _ in members.values()])
         if member:
             rule[side + member] = self.some(members[member][1], 0 if self.chance(0.05) else 1, 2)
         if self.chance(0.06) and member:
             rule[f"{side}Requires"] = self.some(lambda: self.selector(OWN, DERIVED, exotic=0.3), 0, 1)
-        (l4,) = self.random.choices(["", "ports", "icmps", "void"], [4.5 if member else 0.2, 7, 1.2, 0.2])
+        (l4,) = random.choices(["", "ports", "icmps", "void"], [4.5 if member else 0.2, 7, 1.2, 0.2])
         if l4 == "ports":
             rule["toPorts"] = self.some(lambda: self.port_rule(side, plain=deny or node), 1, 2)
         elif l4 == "icmps":
-            rule["icmps"] = [{"fields": self.some(lambda: self.random.choice(ICMPS))}]
+            rule["icmps"] = [{"fields": self.some(lambda: random.choice(ICMPS))}]
         elif l4 == "void":
-            rule |= self.random.choice([{"toPorts": []}, {"toPorts": [{}]}, {"icmps": [{}]}, {"icmps": []}])
+            rule |= random.choice([{"toPorts": []}, {"toPorts": [{}]}, {"icmps": [{}]}, {"icmps": []}])
+        if self.chance(0.1):  # says nothing
+            rule.setdefault(side + random.choice(["Endpoints", "CIDR", "Requires"]), None)
         if self.features.auth and not deny and self.chance(0.4) and (mode := _mode(rule)):
             rule["authentication"] = {"mode": mode}
         return rule
@@ -254,9 +261,7 @@ class Pen:
             if more and self.chance(exotic):
                 return random.choice(RESERVED if more is DERIVED and self.chance(0.35) else list(more))
             key, value = random.choice(list(labels))
-            key, value = random.choice(list(labels))
-            source = random.choice(["", "", "", "k8s:", "any:"]) if sources and labels is OWN else ""
-            return source + key, value
+            return (random.choice(SOURCES) if sources and labels is OWN else "") + key, value
 
         found: Manifest = {}
         if self.chance(0.7):

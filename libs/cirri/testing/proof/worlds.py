@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 from random import Random
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ OUTSIDE = (
 NUMBERS = (53, 79, 80, 81, 85, 90, 91, 443, 8000, 8005, 8010, 8011, 8080, 9090, 9092, 65535)
 TYPES = {4: (8, 8, 0, 13, 5), 6: (128, 128, 129, 1)}
 TCP, UDP, SCTP, ICMP, ICMP6, GRE = 6, 17, 132, 1, 58, 47
+PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
 NAMED: tuple[dict[tuple[str, str], int], ...] = (
     {},
     {},
@@ -62,9 +64,11 @@ class Case(NamedTuple):
         )
 
 
-def world(random: Random, *, pods: int = 10, policies: int = 7) -> World:
-    """A cluster with so many pods and at most so many policies."""
-    config = _config(random)
+def world(
+    random: Random, *, pods: int = 10, policies: int = 7, config: Mapping[str, str] | None = None
+) -> World:
+    """A cluster with so many pods and at most so many policies; *config* says what is valid there."""
+    config = config or configuration(random)
     nodes = dict(NODES)
     name = random.choice(["n1", "n2", "n3", ""])
     if name:
@@ -92,7 +96,8 @@ def world(random: Random, *, pods: int = 10, policies: int = 7) -> World:
     )
 
 
-def _config(random: Random) -> dict[str, str]:
+def configuration(random: Random) -> dict[str, str]:
+    """What ``cirri-config`` says."""
     choices: dict[str, list[str]] = {
         "enable-policy": [*["default"] * 8, *["always"] * 2, "never"],
         "allow-localhost": ["auto", "always", "policy", ""],
@@ -178,7 +183,7 @@ def cases(random: Random, world: World, count: int) -> list[Case]:
     here += HEALTH_AND_INIT
     host = world.config.get("enable-host-firewall") == "true"
     others = [*world.pods, *world.pods, *(f"node:{name}" for name in world.nodes), *SPECIAL, *OUTSIDE]
-    named = _numbers(world.manifests) or NUMBERS
+    named = _named(world.manifests) or [(TCP, 80)]
     found: list[Case] = []
     while len(found) < count:
         subject = f"node:{HERE}" if host and random.random() < 0.15 else random.choice(here)
@@ -187,7 +192,9 @@ def cases(random: Random, world: World, count: int) -> list[Case]:
             continue
         version = ip_address(peer).version if peer in OUTSIDE else random.choice([4, 4, 6])
         protocol = random.choices([TCP, UDP, SCTP, ICMP, GRE], [10, 4, 2, 3, 0.3])[0]
-        port = 0 if protocol == GRE else random.choice(random.choice([NUMBERS, named]))
+        port = 0 if protocol == GRE else random.choice(NUMBERS)
+        if protocol in {TCP, UDP, SCTP} and random.random() < 0.6:
+            protocol, port = random.choice(named)
         if protocol == ICMP:
             protocol, port = ICMP if version == 4 else ICMP6, random.choice(TYPES[version])
         source, target = random.choice([(subject, peer), (peer, subject)])
@@ -195,10 +202,14 @@ def cases(random: Random, world: World, count: int) -> list[Case]:
     return found
 
 
-def _numbers(value: Any) -> list[int]:
-    """The port numbers that *value* (manifests) names, as often as it does."""
-    if isinstance(value, dict):
-        own = value.get("port")
-        found = [int(own)] if isinstance(own, str | int) and str(own).isdigit() else []
-        return [*found, *(each for part in value.values() for each in _numbers(part))]
-    return [each for part in value for each in _numbers(part)] if isinstance(value, list | tuple) else []
+def _named(value: Any) -> list[tuple[int, int]]:
+    """Protocol and port of what *value* (manifests) names, as often as it does."""
+    if isinstance(value, list | tuple):
+        return [each for part in value for each in _named(part)]
+    if not isinstance(value, dict):
+        return []
+    found = [each for part in value.values() for each in _named(part)]
+    if str(value.get("port", "")).isdigit():
+        protocol = PROTOCOLS.get(value.get("protocol", ""), TCP)
+        found += [(protocol, each) for each in (int(value["port"]), value.get("endPort", 0)) if each]
+    return found
