@@ -57,6 +57,8 @@ class Check(NamedTuple):
     rule holds for the connection."""
     selector: Selector | None = None
     """The peers of that way; None: everybody."""
+    ports: tuple[Ports, ...] | None = None
+    """Its ports; None: every one."""
     payload: Payload = PLAIN
 
     @property
@@ -184,7 +186,8 @@ def _checks(
             alike = [way.term for way in ways if way.failed == best.failed]
             ports = dict.fromkeys(one for term in alike for one in term.ports or ())
             failed = (*failed, Condition("port", ports=tuple(ports)))
-        yield Check(origin, deny, rule.audit, failed, best.selector, best.term.payload)
+        term = best.term
+        yield Check(origin, deny, rule.audit, failed, best.selector, term.ports, term.payload)
 
 
 def _referred(rule: ObjectRule, term: Term, context: Context) -> Sequence[Term]:

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 
 from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
+from cirri.cli.explain import explain
 from cirri.cli.get import NotFound
 from cirri.cli.identity import NoIdentity, all_labels
 from cirri.cli.matrix import matrix
@@ -103,7 +104,7 @@ def policy() -> None:
     """Show the policy in force and where each rule comes from."""
 
 
-for command in (matrix, selectors, test, wait):
+for command in (explain, matrix, selectors, test, wait):
     policy.add_command(command)
 
 

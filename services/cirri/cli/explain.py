@@ -1,0 +1,205 @@
+"""``cirri policy explain``: why a connection may begin, or may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from cirri.cli.bus import with_bus
+from cirri.cli.context import Target
+from cirri.cli.output import emit, output
+
+if TYPE_CHECKING:
+    from cirri.kv import Bus
+    from cirri.model import Resource
+    from cirri.whatif.edits import Change, Edit
+    from cirri.whatif.explain import Destination, Report, RuleReport, SideReport
+    from cirri.whatif.port import Port
+    from cirri.whatif.who import Speaker
+    from cirri.whatif.world import World
+
+OTHERS = 3
+"""Policies that do not select the subject, as many as are shown without -v."""
+
+
+def _port(_: click.Context, __: click.Parameter, text: str) -> Port:
+    from cirri.whatif.port import InvalidPort, Port
+
+    try:
+        return Port.parse(text)
+    except InvalidPort as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command()
+@click.option("--from", "source", required=True, metavar="WHO", help="Who opens the connection; see above.")
+@click.option("--to", "target", required=True, metavar="WHO", help="Whom it is for: also a Service.")
+@click.option(
+    "--port",
+    required=True,
+    metavar="PORT[/PROTOCOL]",
+    callback=_port,
+    help="80/TCP, 53/UDP, 9/SCTP; an ICMP type: 8/ICMP, 128/ICMPv6.",
+)
+@click.option(
+    "-f",
+    "--filename",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="Ask these manifests, not the cluster: a file, a folder or -; repeatable.",
+)
+@click.option("-n", "--namespace", default="default", show_default=True, help="Of names that say none.")
+@click.option("-v", "--verbose", is_flag=True, help="Every policy that does not select an end, too.")
+@output
+@click.pass_obj
+def explain(
+    cluster: Target,
+    *,
+    source: str,
+    target: str,
+    port: Port,
+    files: Sequence[str],
+    namespace: str,
+    verbose: bool,
+    form: str | None,
+) -> None:
+    """Explain rule by rule why a connection may begin, or may not, and what would change that.
+
+    Both ends are asked: egress of the source, ingress of the destination.  Without -f the objects of the
+    cluster are.  A Service is translated to what it leads to and to the port there, as nodes do it.
+
+    \b
+    WHO is one of
+      [NAMESPACE/]NAME            a pod, or with -f what makes pods (Deployment, ...)
+      pod/NAME, svc/NAME          where both have the name
+      node/NAME                   a node
+      10.0.0.1, 2001:db8::1       an address: of a pod, a node or a Service, or outside the cluster
+      identity:12345              whoever has this identity
+      app=web,tier=front          whoever has these labels; also reserved:world, reserved:host, ...
+    """
+    from cirri.whatif.explain import explain as explained
+
+    world, speaker, warnings = (
+        _from_files(files, (source, target), namespace)
+        if files
+        else _from_cluster(cluster, (source, target), namespace)
+    )
+    for warning in warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    report = explained(world, speaker, source, target, port)
+    if form:
+        emit(report, form)
+    else:
+        click.echo(text(report, verbose=verbose))
+
+
+Asked = tuple["World", "Speaker", list[str]]
+
+
+def _from_files(files: Sequence[str], words: Iterable[str], namespace: str) -> Asked:
+    from cirri.labels import RESERVED_LABELS
+    from cirri.whatif.load import load
+    from cirri.whatif.who import Speaker
+
+    world, resources, warnings = load(
+        files, {}, lambda found, setting: Speaker(found, RESERVED_LABELS, namespace).described(words, setting)
+    )
+    return world, Speaker(resources, RESERVED_LABELS, namespace), warnings
+
+
+def _from_cluster(cluster: Target, words: Iterable[str], namespace: str) -> Asked:
+    from cirri.whatif.live import world_of
+    from cirri.whatif.who import Speaker
+
+    async def read(bus: Bus) -> tuple[list[Resource], Mapping[int, Sequence[str]]]:
+        from cirri.cli.identity import all_labels
+        from cirri.model import RESOURCES
+
+        return [entry.value for entry in await bus.entries(RESOURCES)], await all_labels(bus)
+
+    resources, identities = with_bus(cluster, read)
+    speaker = Speaker(resources, identities, namespace)
+    world, warnings = world_of(resources, lambda setting: speaker.described(words, setting))
+    return world, speaker, warnings
+
+
+def text(report: Report, *, verbose: bool) -> str:
+    """The explanation for people."""
+    lines = [f"{report.source} -> {report.target} {report.port}: {_VERDICTS[report.verdict]}", *report.notes]
+    for one in report.destinations:
+        lines += _destination(report, one, verbose=verbose)
+    return "\n".join(lines)
+
+
+_VERDICTS = {"allow": "ALLOWED", "deny": "DENIED", "mixed": "ALLOWED TO SOME"}
+
+
+def _destination(report: Report, one: Destination, *, verbose: bool) -> Iterator[str]:
+    if len(report.destinations) > 1:
+        yield ""
+        yield f"To {', '.join((one.target, *one.also))} {one.port}: {_VERDICTS[one.verdict]}"
+    yield from one.unasked
+    for side in one.sides:
+        yield from _side(side, verbose=verbose)
+
+
+def _side(side: SideReport, *, verbose: bool) -> Iterator[str]:
+    yield ""
+    word = "AUDITED" if side.audited else _VERDICTS[side.verdict]
+    yield f"{side.direction.capitalize()} of {side.subject}: {word}"
+    if side.rule or side.audited:
+        yield f"  {side.says.partition(': ')[2]}"
+    yield f"  {_enforcement(side)}"
+    for rule in side.rules:
+        yield from _rule(rule)
+    shown = side.others if verbose else side.others[:OTHERS]
+    for other in shown:
+        yield f"  not for it {other.policy}"
+        yield f"      its subject: {other.why}"
+    if len(shown) < len(side.others):
+        yield f"  {len(side.others) - len(shown)} more policies are not for it; -v shows them"
+    if side.nearest and len(side.rules) > 1:
+        yield f"  Nearest miss: {side.nearest}"
+    yield from _changes(side.changes)
+
+
+def _enforcement(side: SideReport) -> str:
+    by = ", ".join(side.enforced_by)
+    if side.enforced:
+        return f"Isolated by {by}: what no rule allows is dropped"
+    return f"Open, {by or f'no policy isolates it for {side.direction}'}"
+
+
+def _rule(rule: RuleReport) -> Iterator[str]:
+    words = ["only watched"] if rule.audit else []
+    words += [f"{rule.proxy} proxy"] if rule.proxy else []
+    words += [f"authentication {rule.authentication}"] if rule.authentication else []
+    aside = f" ({', '.join(words)})" if words else ""
+    yield f"  {'match   ' if rule.matched else 'no match'}   {rule.action} {rule.rule}{aside}"
+    yield from (f"      {each}" for each in rule.why)
+    if rule.matched:
+        yield from (f"      the proxy lets pass {each}" for each in rule.requests)
+
+
+def _changes(changes: Sequence[Change]) -> Iterator[str]:
+    for index, change in enumerate(changes):
+        yield "  Smallest change that would allow it:" if index == 0 else "  or:"
+        for edit in change.edits:
+            yield from (f"      {line}" for line in _edit(edit))
+
+
+def _edit(edit: Edit) -> list[str]:
+    import yaml
+
+    if edit.op == "remove":
+        return [f"remove {edit.path} from {edit.object}" if edit.path else f"delete {edit.object}"]
+    if edit.path.endswith("metadata.labels"):
+        new, now = (",".join(f"{k}={v}" for k, v in (m or {}).items()) for m in (edit.value, edit.before))
+        return [f"label {new} on {edit.object}{f' (now {now})' if now else ''}, in {edit.path}"]
+    value = edit.value if not edit.path else [edit.value]
+    shown = yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=100).rstrip().splitlines()
+    head = f"add to {edit.path} of {edit.object}:" if edit.path else "apply a new policy:"
+    return [head, *(f"  {line}" for line in shown)]

@@ -1,0 +1,121 @@
+"""``cirri policy explain``: what people read, from manifests and from a cluster."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cirri.cli.root import cli
+from cirri.model import IDENTITIES, Identity
+
+EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
+DEMO, POLICY = str(EXAMPLES / "http-sw-app.yaml"), str(EXAMPLES / "sw_l3_l4_policy.yaml")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["policy", "explain", "-f", DEMO, "-f", POLICY, *arguments])
+
+
+XWING = f"""default/xwing -> deathstar 80/TCP: DENIED
+Service default/deathstar 80/TCP leads to default/deathstar 80/TCP; policy is asked about that
+
+Egress of default/xwing: ALLOWED
+  Open, no policy isolates it for egress
+
+Ingress of default/deathstar: DENIED
+  Isolated by CiliumNetworkPolicy default/rule1: what no rule allows is dropped
+  no match   allow CiliumNetworkPolicy default/rule1 spec.ingress[0] ({POLICY}:3)
+      org=empire: the peer has org=alliance
+  Smallest change that would allow it:
+      label org=empire on Pod default/xwing (now org=alliance), in metadata.labels
+  or:
+      add to spec.ingress of CiliumNetworkPolicy default/rule1:
+        - fromEndpoints:
+          - matchLabels: {{app.kubernetes.io/name: xwing, class: xwing, org: alliance}}
+          toPorts:
+          - ports:
+            - {{port: '80', protocol: TCP}}
+"""
+
+
+def test_the_demos_question() -> None:
+    result = run("--from", "xwing", "--to", "svc/deathstar", "--port", "80/TCP")
+    assert result.exit_code == 0
+    assert result.stdout == XWING.replace("-> deathstar", "-> default/deathstar")
+
+
+def test_allowed() -> None:
+    lines = run("--from", "tiefighter", "--to", "deathstar", "--port", "80").stdout.splitlines()
+    assert lines[0] == "default/tiefighter -> default/deathstar 80/TCP: ALLOWED"
+    rule = f"CiliumNetworkPolicy default/rule1 spec.ingress[0] ({POLICY}:3)"
+    assert lines[-4:] == [
+        f"  allowed by {rule}",
+        "  Isolated by CiliumNetworkPolicy default/rule1: what no rule allows is dropped",
+        f"  match      allow {rule}",
+        "      org=empire, namespace default; 80/TCP",
+    ]
+
+
+def test_policies_that_are_for_others() -> None:
+    text = run("--from", "deathstar", "--to", "xwing", "--port", "8/ICMP").stdout
+    assert text.endswith(
+        "  not for it CiliumNetworkPolicy default/rule1\n"
+        "      its subject: class=deathstar: it has class=xwing; org=empire: it has org=alliance\n"
+    )
+
+
+def test_json_has_the_edit_as_data() -> None:
+    report = json.loads(run("--from", "xwing", "--to", "deathstar", "--port", "80", "-o", "json").stdout)
+    assert (report["from"], report["to"], report["verdict"]) == ("default/xwing", "default/deathstar", "deny")
+    (destination,) = report["destinations"]
+    side = destination["sides"][1]
+    assert (side["direction"], side["cause"], side["enforced_by"]) == (
+        "ingress",
+        "default-deny",
+        ["CiliumNetworkPolicy default/rule1"],
+    )
+    assert side["changes"][0]["edits"] == [
+        {
+            "object": "Pod default/xwing",
+            "op": "add",
+            "path": "metadata.labels",
+            "value": {"org": "empire"},
+            "before": {"org": "alliance"},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--from", "ywing", "--to", "xwing", "--port", "80"), 1, "no pod, node or Service is called so"),
+        (("--from", "xwing", "--to", "xwing", "--port", "80x"), 2, '"80x" is not a port'),
+        (
+            ("--from", "xwing", "--to", "svc/deathstar", "--port", "81"),
+            1,
+            "has no port 81/TCP. It has 80/TCP",
+        ),
+        (("--to", "xwing", "--port", "80"), 2, "Missing option '--from'"),
+    ],
+)
+def test_questions_that_cannot_be_answered(arguments: tuple[str, ...], code: int, says: str) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, says in result.stderr) == (code, True), result.stderr
+
+
+def test_a_running_cluster_is_asked(served: Any) -> None:
+    """Pods, policies and the configuration are those that were applied."""
+    served.ok("apply", "-f", DEMO, "-f", POLICY)
+    served.put(IDENTITIES, Identity(id=300, labels=("k8s:org=empire",)))
+    pods = "kind: Pod\napiVersion: v1\nmetadata: {name: ds-1, labels: {org: empire, class: deathstar}}\n"
+    served.ok("apply", "-f", "-", stdin=f"{pods}spec: {{containers: [{{name: c, image: i}}]}}\n")
+
+    text = served.ok("policy", "explain", "--from", "xwing", "--to", "ds-1", "--port", "80")
+    assert text.startswith("default/xwing -> default/ds-1 80/TCP: DENIED\n")
+    assert "label org=empire on Pod default/xwing (now org=alliance)" in text
+    unknown = served.run("policy", "explain", "--from", "identity:999", "--to", "ds-1", "--port", "80")
+    assert "no such identity. `cirri identity list` shows all" in unknown.stderr
+    host = served.ok("policy", "explain", "--from", "identity:1", "--to", "ds-1", "--port", "80")
+    assert "match      allow built in: allow-localhost" in host
