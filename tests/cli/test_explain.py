@@ -97,6 +97,7 @@ def test_json_has_the_edit_as_data() -> None:
             1,
             "has no port 81/TCP. It has 80/TCP",
         ),
+        (("--from", "svc/deathstar", "--to", "xwing", "--port", "81"), 1, "which opens no connections"),
         (("--to", "xwing", "--port", "80"), 2, "Missing option '--from'"),
     ],
 )

@@ -266,7 +266,7 @@ def test_ports_by_name_and_services_that_lead_nowhere() -> None:
         ),
         ("10.96.0.9", "80", ["shop/api 8080/TCP + shop/api2"], "Service shop/api 80/TCP leads to "),
         ("api", "80", ["shop/api 8080/TCP + shop/api2"], "Service shop/api 80/TCP leads to "),
-        ("api", "81", ["shop/api 81/TCP"], "Service shop/api, which has the same name, has no port 81/TCP"),
+        ("api", "81", ["shop/api 81/TCP"], "Service shop/api of the same name has no port 81/TCP"),
         ("pods", "81", ["shop/api 81/TCP + shop/api2"], "Service shop/pods 81/TCP is a name for "),
         ("ext", "443", ["203.0.113.80 8443/TCP"], "Service shop/ext 443/TCP leads to 203.0.113.80 8443/TCP"),
         ("pod/api", "80", ["shop/api 80/TCP"], ""),
