@@ -86,9 +86,7 @@ class Speaker:
         is_party = _split(word)[0] != "service" and self._name(word) in world.parties
         title = f"Service {service.namespace}/{service.name}" if service is not None else ""
         if service is None or (is_party and not _has_port(service, port)):
-            note = (
-                f"{title}, which has the same name, has no port {port}: the pods are meant" if title else ""
-            )
+            note = f"{title} of the same name has no port {port}: the pods are meant" if title else ""
             return Goal(note, [(self.party(word, world), port)])
         spec = service.manifest.get("spec") or {}
         headless = spec.get("clusterIP") == HEADLESS
