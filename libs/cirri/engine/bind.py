@@ -76,9 +76,7 @@ def _referred(term: Term, context: Context) -> Iterator[Term]:
     pods: list[Selector] = []
     for reference in term.refers:
         if isinstance(reference, GroupReference):
-            addresses.append(
-                prefix_selector(context.prefixes(reference), reference.holes, nodes=reference.nodes)
-            )
+            addresses.append(context.group_selector(reference))
             continue
         for service in context.services(reference):
             if service.selector:

@@ -8,6 +8,7 @@ from typing import Any
 from cirri.engine.labelselector import is_subdomain, requirements
 from cirri.engine.rule import Findings, GroupReference
 from cirri.engine.select import Requirement, Selector, not_within, require, within
+from cirri.engine.span import Span, span
 from cirri.labels.prefixes import Network, parse_prefix
 
 SOURCES = ("cidr", "cidrGroupRef", "cidrGroupSelector")
@@ -17,22 +18,22 @@ def prefix_selector(
     prefixes: Iterable[Network], holes: Sequence[Network] = (), *, nodes: bool = False
 ) -> Selector:
     """Addresses in one of *prefixes* and in none of *holes*; with *nodes* those of nodes too."""
-    return Selector.of(*(each for prefix in prefixes for each in _alternatives(prefix, holes, nodes=nodes)))
+    without = [(span(hole), not_within(hole)) for hole in holes]
+    return Selector.of(*(each for prefix in prefixes for each in _alternatives(prefix, without, nodes=nodes)))
 
 
-def _alternatives(prefix: Network, holes: Sequence[Network], *, nodes: bool) -> Iterator[list[Requirement]]:
-    if any(_inside(prefix, hole) for hole in holes):
+def _alternatives(
+    prefix: Network, holes: Sequence[tuple[Span, Requirement]], *, nodes: bool
+) -> Iterator[list[Requirement]]:
+    own = span(prefix)
+    if any(own.inside(hole) for hole, _ in holes):
         return
-    without = [not_within(hole) for hole in holes if _inside(hole, prefix)]
+    without = [condition for hole, condition in holes if hole.inside(own)]
     if not prefix.prefixlen:
         # Everybody outside the cluster: no prefix of its own, and nodes have no label that says so.
         yield [require("reserved", f"world-ipv{prefix.version}", "Exists"), *without]
     if prefix.prefixlen or nodes:
         yield [within(prefix), *without]
-
-
-def _inside(inner: Network, outer: Network) -> bool:
-    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
 def read_cidrs(items: list[Any], path: str, out: Findings, *, nodes: bool) -> tuple[Selector, ...]:
@@ -68,7 +69,7 @@ def read_block(value: Any, path: str, out: Findings, *, nodes: bool) -> Selector
     if prefix is None:
         return None
     for index, hole in holes:
-        if hole == prefix or not _inside(hole, prefix):
+        if hole == prefix or not span(hole).inside(span(prefix)):
             out.fault(f"{path}.except[{index}]", f"{hole} is not a part of cidr {prefix}")
     return prefix_selector([prefix], [hole for _, hole in holes], nodes=nodes)
 
@@ -92,7 +93,7 @@ def _entry(value: Any, path: str, out: Findings, *, nodes: bool) -> Selector | G
             if prefix is None:
                 return None
             for index, hole in holes:
-                if not _inside(hole, prefix):
+                if not span(hole).inside(span(prefix)):
                     out.fault(f"{path}.except[{index}]", f"{hole} is not inside cidr {prefix}")
             return prefix_selector([prefix], left_out, nodes=nodes)
         case "cidrGroupRef":

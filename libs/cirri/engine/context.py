@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cirri.engine.cidr import prefix_selector
 from cirri.engine.rule import GroupReference, Reference, ServiceReference
-from cirri.engine.select import LabelSet
+from cirri.engine.select import LabelSet, Selector
 from cirri.labels.prefixes import Network, parse_prefix
 from cirri.model import Resource, resource_key
 
@@ -16,6 +17,10 @@ CONTEXT_KINDS = ("CiliumCIDRGroup", "Service", "EndpointSlice")
 
 SERVICE_NAME = "kubernetes.io/service-name"
 """Label of an EndpointSlice with the name of its Service."""
+
+
+REMEMBERED = 256
+"""References to groups whose prefixes are put together once."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Context:
     _services: dict[str, Service] = field(default_factory=dict)
     _slices: dict[str, Slice] = field(default_factory=dict)
     _slices_of: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    _selectors: dict[GroupReference, Selector] = field(default_factory=dict)
+    """What references meant when they were asked for; large groups are not put together twice."""
 
     def update(self, resource: Resource) -> set[str]:
         """Take over *resource*; the names that mean something else now."""
@@ -74,11 +81,20 @@ class Context:
         """Forget the object with resource key *key*; the names that mean something else now."""
         return self._put_group(key, None) | self._put_service(key, None) | self._put_slice(key, None)
 
-    def prefixes(self, reference: GroupReference) -> Iterator[Network]:
-        """Prefixes of the groups that *reference* means."""
-        for group in self._groups.values():
-            if _is_meant(reference, group.name, group.labels, "cidrgroup"):
-                yield from group.prefixes
+    def group_selector(self, reference: GroupReference) -> Selector:
+        """Addresses in the groups that *reference* means."""
+        if (found := self._selectors.get(reference)) is None:
+            prefixes = {
+                prefix
+                for group in self._groups.values()
+                if _is_meant(reference, group.name, group.labels, "cidrgroup")
+                for prefix in group.prefixes
+            }
+            found = prefix_selector(prefixes, reference.holes, nodes=reference.nodes)
+            if len(self._selectors) == REMEMBERED:
+                self._selectors.clear()
+            self._selectors[reference] = found
+        return found
 
     def services(self, reference: ServiceReference) -> Iterator[Service]:
         """The Services that *reference* means."""
@@ -96,7 +112,10 @@ class Context:
         old = self._groups.pop(key, None)
         if new is not None:
             self._groups[key] = new
-        return set() if old == new else _names("group", {each.name for each in (old, new) if each})
+        if old == new:
+            return set()
+        self._selectors.clear()
+        return _names("group", {each.name for each in (old, new) if each})
 
     def _put_service(self, key: str, new: Service | None) -> set[str]:
         old = self._services.pop(key, None)

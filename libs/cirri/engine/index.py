@@ -42,6 +42,7 @@ class Index:
         self._spans = Spans()
         self._entries: dict[str, _Entry] = {}
         self._anchored: dict[Token, dict[str, list[Alternative]]] = {}
+        """By token and selector: what must hold beside it, for each alternative that is anchored there."""
         self._lengths: dict[int, dict[int, int]] = {version: {} for version in BITS}
         self._renumbered: set[str] = set()
 
@@ -77,11 +78,12 @@ class Index:
             return False
         self._entries[selector.key] = _Entry(selector, 1, self._evaluate(selector))
         for alternative in selector.alternatives:
-            for token in anchor(alternative):
+            tokens, rest = anchor(alternative)
+            for token in tokens:
                 if (anchored := self._anchored.get(token)) is None:
                     anchored = self._anchored[token] = {}
                     self._count_length(token, 1)
-                anchored.setdefault(selector.key, []).append(alternative)
+                anchored.setdefault(selector.key, []).append(rest)
         return True
 
     def release(self, key: str) -> bool:
@@ -121,9 +123,9 @@ class Index:
             self._spans.add(span, identity)
         joined = []
         for token in self._tokens(known):
-            for key, alternatives in self._anchored[token].items():
+            for key, rests in self._anchored[token].items():
                 selected = self._entries[key].selected
-                if identity not in selected and any(all(r.holds(known) for r in a) for a in alternatives):
+                if identity not in selected and any(all(r.holds(known) for r in rest) for rest in rests):
                     selected.add(identity)
                     joined.append(key)
         return joined

@@ -127,9 +127,15 @@ class Requirement(NamedTuple):
             case "NotIn":
                 return f"{name} notin ({','.join(self.values)})"
             case "Within":
-                return f"within {prefix_of(self.key)}"
+                return f"within {prefix_text(self.key)}"
             case "NotWithin":
-                return f"not within {prefix_of(self.key)}"
+                return f"not within {prefix_text(self.key)}"
+
+
+@lru_cache(maxsize=1 << 16)
+def prefix_text(key: str) -> str:
+    """The prefix with label key *key* as people write it."""
+    return str(prefix_of(key))
 
 
 def require(source: str, key: str, operator: Operator, values: Iterable[str] = ()) -> Requirement:
@@ -205,27 +211,29 @@ class Selector:
     def prefixes(self) -> tuple[str, ...]:
         """The prefixes that it tells apart (``10.0.0.0/8``), sorted; that of length 0 is the world itself."""
         keys = {one.key for each in self.alternatives for one in each if one.operator in _OF_PREFIXES}
-        return tuple(sorted(str(prefix) for prefix in map(prefix_of, keys) if prefix.prefixlen))
+        return tuple(sorted(text for text in map(prefix_text, keys) if not text.endswith("/0")))
 
     @property
     def anchors(self) -> frozenset[Token]:
         """Tokens of which an identity must have at least one to be selected."""
-        return frozenset(token for each in self.alternatives for token in anchor(each))
+        return frozenset(token for each in self.alternatives for token in anchor(each)[0])
 
 
 _OF_PREFIXES = {"Within", "NotWithin"}
 
 
-def anchor(alternative: Alternative) -> tuple[Token, ...]:
-    """Tokens of which an identity must have at least one for *alternative* to hold."""
+def anchor(alternative: Alternative) -> tuple[tuple[Token, ...], Alternative]:
+    """Tokens of which an identity must have at least one for *alternative* to hold, and what must hold
+    beside."""
     positive = [one for one in alternative if one.positive]
     if not positive:
-        return ("",)
+        return ("",), alternative
     best = min(positive, key=_breadth)
+    rest = tuple(one for one in alternative if one is not best)
     if best.operator == "Within":
-        return (best.span,)
+        return (best.span,), rest
     name = f"{best.source}:{best.key}"
-    return tuple(f"{name}={value}" for value in best.values) or (name,)
+    return tuple(f"{name}={value}" for value in best.values) or (name,), rest
 
 
 def _breadth(requirement: Requirement) -> tuple[int, int]:

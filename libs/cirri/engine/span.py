@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from cirri.labels.prefixes import prefix_of
+from cirri.labels.prefixes import Network, prefix_of
 
 BITS = {4: 32, 6: 128}
 
@@ -38,10 +38,15 @@ class Span(NamedTuple):
 def span_of(key: str) -> Span | None:
     """Addresses of the prefix with label key *key*; None if it is none."""
     try:
-        prefix = prefix_of(key)
+        return span(prefix_of(key))
     except ValueError:
         return None
-    return Span(prefix.version, int(prefix.network_address), int(prefix.broadcast_address))
+
+
+def span(prefix: Network) -> Span:
+    """Addresses of *prefix*."""
+    first = int(prefix.network_address)
+    return Span(prefix.version, first, first | int(prefix.hostmask))
 
 
 class Spans:
