@@ -1,5 +1,6 @@
 """What the host firewall never blocks, lest nobody could mend the node's policy; and what looks like it."""
 
+import subprocess
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
 from cirri.layout import DropReason, EndpointFlag, PolicyDirection
-from cirri.testing.datapath import LINK_LOCAL, Entry, World
+from cirri.testing.datapath import LINK_LOCAL, NEXT_HOP6, Entry, World
 from cirri.testing.packets import (
     HOST,
     NEIGHBOUR_MAC,
@@ -160,3 +161,18 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_host_essentials(shared_world: World, case: Case) -> None:
     play(shared_world, case)
+
+
+def test_without_any_route_arp_passes(shared_world: World) -> None:
+    """To a node that can forward nowhere everything looks as if it were for the node."""
+    assert shared_world.apart
+
+    def route(command: str) -> None:
+        subprocess.run(["ip", "-6", *command.split()], check=True, timeout=10)
+
+    shared_world.apart.call(lambda: route("route del default"))
+    try:
+        names = ("ARP request", "ARP reply", "LLDP")
+        play(shared_world, Case("ARP", tuple(Send("net", ESSENTIAL[name], STACK) for name in names), CLOSED))
+    finally:
+        shared_world.apart.call(lambda: route(f"route add default via {NEXT_HOP6}"))

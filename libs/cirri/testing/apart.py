@@ -8,30 +8,32 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
 
-CLONE_NEWNET = 0x40000000
+from cirri.netlink.namespace import CLONE_NEWNET, inside
+
 T = TypeVar("T")
 
 
 class Apart:
-    """A thread in a network namespace of its own; both end with the ``with`` block.
-
-    What that thread starts (``subprocess``) is in the namespace as well.
-    """
+    """A network namespace that ends with the ``with`` block."""
 
     def __enter__(self) -> Self:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="apart", initializer=_leave)
+        # A namespace is made by who leaves another one: a thread, so that nobody else leaves.
+        with ThreadPoolExecutor(1, thread_name_prefix="apart") as maker:
+            self._fd = maker.submit(_made).result()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
+        os.close(self._fd)
 
     def call(self, work: Callable[[], T]) -> T:
-        """What *work* returns, done there."""
-        return self._thread.submit(work).result()
+        """What *work* returns, done there; what it starts (``subprocess``) is there as well."""
+        return inside(self._fd, work)
 
 
-def _leave() -> None:
+def _made() -> int:
+    """A file descriptor of a new namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET):
         code = ctypes.get_errno()
         raise OSError(code, f"no network namespace can be made: {os.strerror(code)}")
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
