@@ -270,7 +270,7 @@ def test_ports_by_name_and_services_that_lead_nowhere() -> None:
         ("pods", "81", ["shop/api 81/TCP + shop/api2"], "Service shop/pods 81/TCP is a name for "),
         ("ext", "443", ["203.0.113.80 8443/TCP"], "Service shop/ext 443/TCP leads to 203.0.113.80 8443/TCP"),
         ("pod/api", "80", ["shop/api 80/TCP"], ""),
-        ("10.52.0.3", "80", ["10.52.0.3 80/TCP"], ""),
+        ("10.52.0.3", "80", ["shop/api 80/TCP"], ""),
     ],
 )
 def test_services_are_translated(target: str, port: str, ends: list[str], note: str) -> None:

@@ -9,7 +9,7 @@ class EndpointConfigRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fi
     endpoint: int
     """Its number on the node."""
     audit: bool | None = None
-    """Whether what its policy drops passes and is reported; None: as the configuration of the cluster says."""
+    """Whether what its policy drops passes and is reported; None: as the cluster's configuration says."""
 
 
 class EndpointConfigReply(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from cirri.engine import EGRESS, INGRESS
 from cirri.engine.explain import Check, Connection, Judgement, unselected
-from cirri.labels import CIDR, prefix_labels
+from cirri.labels import CIDR, NAMESPACE_KEY, prefix_labels
 from cirri.model import Origin, Resource
 from cirri.whatif.ask import DIRECTIONS, Side, object_text, origin_text, reason, side
 from cirri.whatif.change import changes
@@ -48,6 +48,8 @@ class Other(Struct, frozen=True, kw_only=True):
 
     policy: str
     why: str
+    elsewhere: bool
+    """It is of another namespace, so no label would change that."""
 
 
 class SideReport(Struct, frozen=True, kw_only=True):
@@ -243,8 +245,12 @@ def _others(situation: Situation, direction: int, subject: Party) -> list[Other]
             continue
         failed = min((unselected(rule, connection.subject) for rule in about), key=len)
         why = "; ".join(sentences(failed, labels, connection, who="it"))
-        found.append((len(failed), Other(policy=object_name(said.resource), why=why)))
-    return [other for _, other in sorted(found, key=lambda each: each[0])]
+        elsewhere = any(
+            one.requirement is not None and one.requirement.key == NAMESPACE_KEY for one in failed
+        )
+        other = Other(policy=object_name(said.resource), why=why, elsewhere=elsewhere)
+        found.append((elsewhere, len(failed), other))
+    return [other for *_, other in sorted(found, key=lambda each: each[:2])]
 
 
 def _end(world: World, resources: Sequence[Resource], party: Party, by: Party) -> End:

@@ -77,7 +77,7 @@ class Speaker:
         """Who *word* is.  Raises :class:`Unknown`."""
         for name in (word, self._name(word)):
             if name in world.parties and _split(word)[0] != "service":
-                return world.parties[name]
+                return _owner(world.parties[name], world)
         raise self._nobody(word, world)
 
     def goal(self, word: str, port: Port, world: World) -> Goal:
@@ -152,6 +152,14 @@ class Speaker:
         known = [*world.parties, *(f"{r.namespace}/{r.name}" for r in self.resources if r.kind == "Service")]
         hint = f"Its pods: {', '.join(owned[:4])}" if owned else ""
         return Unknown(word, f"no pod, node or Service is called so{suggestion(name, known)}", hint)
+
+
+def _owner(party: Party, world: World) -> Party:
+    """*party* by the name of the pod or node whose address it is, if it is only an address."""
+    if party.outside is not None or party.name not in map(str, party.addresses):
+        return party
+    others = (one for one in world.parties.values() if one.name != party.name and one.outside is None)
+    return next((one for one in others if not set(one.addresses).isdisjoint(party.addresses)), party)
 
 
 def labelled(resources: Iterable[Resource], party: Party) -> Labelled | None:

@@ -109,7 +109,7 @@ def ct(target: Target, *, node: str | None, form: str | None, numeric: bool) -> 
             local = list(endpoints.keys())
             return r.ct_records(entries.to_dict().items(), local, time.monotonic_ns(), on.names)
 
-    _show(target, node, form, read, lambda found: "\n".join(map(r.ct_line, found)))
+    _show(target, node, form, read, lambda found: "\n".join(map(r.ct_line, found)) or "No connections.")
 
 
 @_listing("ipcache", "Which identity owns which address.")

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from cirri.cli.bus import require_node, with_bus
 from cirri.cli.context import Target
 from cirri.cli.output import emit, for_people, output, some, table
 from cirri.errors import CirriError
 from cirri.model import ACKS, ENDPOINTS, IDENTITIES, Ack, Endpoint
+from cirri.model.bucket import token
+from cirri.model.request import EndpointConfigReply, EndpointConfigRequest
 
 if TYPE_CHECKING:
     from cirri.kv import Bus
@@ -30,6 +33,8 @@ _HEADER = (
     ("", "ENFORCEMENT", "ENFORCEMENT", "", "", "", "", ""),
     ("",) * 8,
 )
+REQUEST_S = 10.0
+_AUDIT_MODE = {"enabled": True, "disabled": False, "default": None}
 _node = click.option("--node", metavar="NODE", help="Only endpoints of this node.")
 
 
@@ -99,15 +104,82 @@ def _enforcement(enforced: bool, *, audit: bool) -> str:
 def get(target: Target, name: str, *, node: str | None, form: str | None) -> None:
     """Show everything about one endpoint (as JSON unless -o says otherwise)."""
     endpoints, labels, acks = with_bus(target, lambda bus: _read(bus, node))
+    found = _named(endpoints, name, node)
+    if not found:
+        raise NoEndpoint(name)
+    emit([_object(e, labels, acks) for e in found], form or "json")
+
+
+@endpoint.command()
+@click.argument("name", metavar="ID|POD|NAMESPACE/POD")
+@click.argument("setting", required=False, metavar="[PolicyAuditMode=Enabled|Disabled|Default]")
+@_node
+@click.pass_obj
+def config(target: Target, name: str, setting: str | None, *, node: str | None) -> None:
+    """Show or change how one endpoint is treated.
+
+    PolicyAuditMode=Enabled: what its policy would drop passes and is reported (cirri monitor).  Default: as
+    key policy-audit-mode of the configuration says.
+    """
+    wanted = None if setting is None else _setting(setting)
+
+    async def work(bus: Bus) -> Endpoint:
+        endpoints, _, _ = await _read(bus, node)
+        found = one(endpoints, name, node)
+        if setting is not None:
+            await _configure(bus, EndpointConfigRequest(endpoint=found.id, audit=wanted), found.node)
+        return found
+
+    found = with_bus(target, work)
+    if setting is not None:
+        click.echo(f"Endpoint {found.id} of {found.node} ({found.namespace}/{found.pod}) configured")
+    else:
+        click.echo(f"PolicyAuditMode : {'Enabled' if found.audit else 'Disabled'}")
+
+
+class NotConfigured(CirriError):
+    """The node refused."""
+
+    def __init__(self, endpoint: int, why: str) -> None:
+        self.endpoint, self.why = endpoint, why
+        super().__init__(f"endpoint {endpoint} is as it was: {why}")
+
+
+def _setting(text: str) -> bool | None:
+    name, _, value = text.partition("=")
+    if name.lower() != "policyauditmode" or value.lower() not in _AUDIT_MODE:
+        raise click.UsageError(
+            f'"{text}" is no setting; allowed: PolicyAuditMode=Enabled, =Disabled or =Default'
+        )
+    return _AUDIT_MODE[value.lower()]
+
+
+def one(endpoints: Sequence[Endpoint], name: str, node: str | None) -> Endpoint:
+    """The endpoint that *name* means: a number, POD or NAMESPACE/POD.  Raises :class:`NoEndpoint`."""
+    found = _named(endpoints, name, node)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NoEndpoint(name)
+    places = " and ".join(each.node for each in found)
+    raise click.UsageError(f'"{name}" is an endpoint of {places}: say which with --node')
+
+
+def _named(endpoints: Sequence[Endpoint], name: str, node: str | None) -> list[Endpoint]:
     names = {name, f"default/{name}"}
-    found = [
+    return [
         e
         for e in endpoints
         if node in (None, e.node) and (str(e.id) == name or f"{e.namespace}/{e.pod}" in names)
     ]
-    if not found:
-        raise NoEndpoint(name)
-    emit([_object(e, labels, acks) for e in found], form or "json")
+
+
+async def _configure(bus: Bus, request: EndpointConfigRequest, node: str) -> None:
+    subject = f"cirri.datapath.{token(node)}.endpoint-config"
+    answer = await bus.request(subject, msgspec.msgpack.encode(request), REQUEST_S)
+    reply = msgspec.msgpack.decode(answer, type=EndpointConfigReply)
+    if reply.error:
+        raise NotConfigured(request.endpoint, reply.error)
 
 
 async def _read(

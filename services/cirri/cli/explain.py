@@ -155,15 +155,19 @@ def _side(side: SideReport, *, verbose: bool) -> Iterator[str]:
     yield f"  {_enforcement(side)}"
     for rule in side.rules:
         yield from _rule(rule)
-    shown = side.others if verbose else side.others[:OTHERS]
+    shown = side.others if verbose else [other for other in side.others if not other.elsewhere][:OTHERS]
     for other in shown:
         yield f"  not for it {other.policy}"
         yield f"      its subject: {other.why}"
     if len(shown) < len(side.others):
-        yield f"  {len(side.others) - len(shown)} more policies are not for it; -v shows them"
+        yield f"  {_more(len(side.others) - len(shown), bool(shown))} not for it; -v shows why"
     if side.nearest and len(side.rules) > 1:
         yield f"  Nearest miss: {side.nearest}"
     yield from _changes(side.changes)
+
+
+def _more(count: int, after: bool) -> str:
+    return f"{count} {'more ' if after else ''}{'policy is' if count == 1 else 'policies are'}"
 
 
 def _enforcement(side: SideReport) -> str:

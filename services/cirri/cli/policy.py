@@ -180,7 +180,7 @@ def _verdict(line: Line) -> str:
     words = [line.verdict]
     if line.redirect:
         words.append(f"{line.redirect} proxy")
-    if line.auth:
+    if line.auth not in ("", "disabled"):
         words.append(f"auth {line.auth}")
     return ", ".join(words) + (" (audit)" if line.audit else "")
 

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from cirri.cli.bus import with_bus
+from cirri.cli.confirm import deadline, full_name, provisional
 from cirri.cli.context import Target
 from cirri.cli.health import Consumer, Instance, Report, components, managed, node_reports, slow_readers
 from cirri.cli.output import emit, output, table
@@ -115,7 +116,7 @@ async def examine(bus: Bus) -> Report:
         pods=wanted,
         managed=ready,
         identities=sum(1 for i in identities if i.labels),
-        warnings=tuple(await _slow_readers(bus)),
+        warnings=(*await _slow_readers(bus), *await _provisional(bus)),
         problems=tuple(problems),
     )
 
@@ -166,6 +167,17 @@ async def _slow_readers(bus: Bus) -> list[str]:
         listed = msgspec.json.decode(answer, type=_Consumers)
         found += slow_readers(bucket.name, listed.consumers or [])
     return found
+
+
+async def _provisional(bus: Bus) -> list[str]:
+    """Policies that are undone unless a person confirms them."""
+    from cirri.kv import BucketMissing
+
+    try:
+        found = await provisional(bus)
+    except BucketMissing:
+        return []
+    return [f"{each.kind} {full_name(each)} is undone at {deadline(each)} unless confirmed" for each in found]
 
 
 async def _ping(bus: Bus) -> list[Instance]:
