@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from integration.bench import churn, cluster, cni, compiling, datapath, memory, propagation, width
+from integration.bench import churn, cluster, cni, compiling, datapath, memory, proof, propagation, width
 from integration.bench.machine import BenchError, alone, facts
 from integration.bench.report import Report, as_json, table
 from integration.bench.rounds import Effort
@@ -29,6 +29,7 @@ GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("IDENTITY", "B13"), "one identity more, and a thousand changes of identities a second", churn.measure),
     (("B14",), "CNI ADD and DEL", cni.measure),
     (("COMPILE",), "1,000 policies against 65,535 identities, from nothing", compiling.measure),
+    (("PROOF",), "a million packets: oracle, engine and kernel agree on each", proof.measure),
     (("MEM",), "memory of each service, idle and with 10 000 identities", memory.measure),
 )
 """Rows that share a set-up run together."""

@@ -20,6 +20,9 @@ class Answer(NamedTuple):
     redirect: str = ""
     """The kind of proxy that it goes through, if it is allowed."""
 
+    def __str__(self) -> str:
+        return f"{self.verdict} via {self.redirect}" if self.redirect else self.verdict
+
 
 class Hit(NamedTuple):
     """An allow that covers the packet."""

@@ -42,8 +42,8 @@ class Tally:
 
 
 SHARES = {
-    "allow": 0.25, "drop/D": 0.25, "drop/X": 0.05, "drop/A": 0.004, "audit": 0.01, "proxy http": 0.0005,
-    "proxy dns": 0.0002, "proxy tls": 0.0002, "proxy kafka": 0.0002, "proxy generic": 0.0002,
+    "allow": 0.25, "drop/D": 0.25, "drop/X": 0.04, "drop/A": 0.003, "audit": 0.01, "proxy http": 0.0005,
+    "proxy dns": 0.0003, "proxy tls": 0.0005, "proxy kafka": 0.0003, "proxy generic": 0.0005,
 }  # fmt: skip
 """The least that each verdict must have of all cases."""
 

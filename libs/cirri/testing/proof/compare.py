@@ -71,8 +71,9 @@ def fate(found: Sides) -> str:
             return f"{side.direction} {side.answer.verdict}{audited}"
         if side.answer.redirect:
             return f"{side.direction} proxy{audited}"
-        if side.tried.verdict != "allow":
-            audited += f", audited {side.direction} {side.tried.verdict}"
+        if side.tried.verdict != "allow" or side.tried.redirect:
+            what = "proxy" if side.tried.redirect else side.tried.verdict
+            audited += f", audited {side.direction} {what}"
     return f"allow{audited}"
 
 

@@ -91,7 +91,7 @@ class Engine:
         self.sets = {
             key: self._here(BitMap.deserialize(one.identities)) for key, one in self.compiler.sets.items()
         }
-        self._policies: dict[tuple[str, bool], tuple[SubjectPolicy, Entries]] = {}
+        self._known: dict[tuple[str, bool], tuple[SubjectPolicy, Entries]] = {}
 
     def _name_pods(self) -> None:
         namespaces = {
@@ -140,23 +140,24 @@ class Engine:
         """The identity whose policy holds for *party*."""
         return self.host if party == f"node:{HERE}" else self.number(party)
 
-    def policy(self, party: str, *, audit: bool = False) -> tuple[SubjectPolicy, Entries]:
-        """The policy of *party* (an empty one if it has none) and its entries in this node's kernel;
-        with *audit* as if objects in audit mode were in force."""
-        if (party, audit) not in self._policies:
-            number = self.subject(party)
-            policy = self.compiler.policies.get(number, SubjectPolicy(identity=number))
-            if audit:
-                policy = tried(policy)
-            self._policies[party, audit] = policy, entries(policy, self.sets)
-        return self._policies[party, audit]
+    def policy(self, party: str) -> SubjectPolicy:
+        """The policy of *party*; an empty one if it has none."""
+        number = self.subject(party)
+        return self.compiler.policies.get(number) or SubjectPolicy(identity=number)
+
+    def entries(self, policy: SubjectPolicy) -> Entries:
+        """Entries of *policy* in this node's kernel."""
+        return entries(policy, self.sets)
 
     def ask(
         self, subject: str, direction: str, peer: str, protocol: int, port: int, *, audit: bool = False
     ) -> Answer:
         """What the policy of *subject* says about a new connection; with *audit*, if objects in audit
         mode were in force."""
-        policy, known = self.policy(subject, audit=audit)
+        if (subject, audit) not in self._known:
+            policy = tried(self.policy(subject)) if audit else self.policy(subject)
+            self._known[subject, audit] = policy, self.entries(policy)
+        policy, known = self._known[subject, audit]
         inward = direction == "ingress"
         found = verdict(
             known,

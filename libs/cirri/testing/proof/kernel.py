@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address, ip_network
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from cirri.layout import (
@@ -27,19 +27,34 @@ from cirri.layout import (
     drop_text,
 )
 from cirri.maps import Objects, RingBuffer, SkBuff, open_pinned, test_run
+from cirri.model import SubjectPolicy
 from cirri.testing.datapath import BUILD, TC_SHOT, devices
 from cirri.testing.oracle import World
 from cirri.testing.proof.compare import local
 from cirri.testing.proof.engine import Engine
-from cirri.testing.proof.worlds import GRE, HERE, ICMP, ICMP6, NUMBERS, SCTP, SPECIAL, TCP, Case
-
-UPLINK = 77
-POD_MAC, NODE_MAC, OTHER_MAC = (
-    bytes.fromhex("0a0000000001"),
-    bytes.fromhex("0e0000000001"),
-    bytes.fromhex("020000000301"),
+from cirri.testing.proof.worlds import (
+    GRE,
+    HEALTH_AND_INIT,
+    HERE,
+    ICMP,
+    ICMP6,
+    NUMBERS,
+    SCTP,
+    SPECIAL,
+    TCP,
+    Case,
 )
-VERDICTS: dict[int, str] = {DropReason.POLICY: "drop/D", DropReason.POLICY_DENY: "drop/X"}
+
+UPLINK = 1
+"""The loopback stands for it: programs look at its index alone."""
+POD_MAC, NODE_MAC = bytes.fromhex("0a0000000001"), bytes.fromhex("0e0000000001")
+FROM_POD, TO_POD, FROM_NETWORK, TO_NETWORK = "tc/from_pod", "tc/to_pod", "tc/from_network", "tc/to_network"
+VERDICTS: dict[int, str] = {
+    DropReason.POLICY: "drop/D",
+    DropReason.POLICY_DENY: "drop/X",
+    DropReason.POLICY_AUTH_REQUIRED: "drop/A",
+    DropReason.PROXY_UNKNOWN_PROTO: "proxy",
+}
 PORTS = [port for port in range(10_000, 60_000) if port not in NUMBERS]
 """Source ports, each used once in a world: nothing is a reply to anything."""
 
@@ -53,15 +68,23 @@ def addresses(world: World, party: str) -> tuple[str, ...]:
     return SPECIAL.get(party, (party,))
 
 
+class Writer(NamedTuple):
+    """How the datapath service writes its maps; this library is below that service."""
+
+    kernel: Callable[[Path], Any]
+    """``Kernel``, of the maps that are pinned in a directory."""
+    goals: Callable[[SubjectPolicy], list[SubjectPolicy]]
+    """``goals_of``: what is in force, and what is tried out."""
+    flags: Callable[[Sequence[SubjectPolicy]], EndpointFlag]
+    """``flags_of``: which directions these close."""
+
+
 class Programs:
-    """The loaded programs, and the maps of one world after the other.
+    """The loaded programs, and the maps of one world after the other."""
 
-    This library is below the service whose code writes the maps, so that is given: *kernel*.
-    """
-
-    def __init__(self, bpffs: Path, kernel: Callable[[Path], Any], ifindex: list[int]) -> None:
+    def __init__(self, bpffs: Path, writer: Writer, ifindex: list[int]) -> None:
         self.programs = Objects.load(BUILD, bpffs)
-        self.kernel, self.ifindex = kernel(bpffs), ifindex
+        self.writer, self.kernel, self.ifindex = writer, writer.kernel(bpffs), ifindex
         self.ct = open_pinned(bpffs, CT)
         self.ring = RingBuffer(bpffs / EVENTS.name)
         self.kernel.runtime.uplink(UPLINK)
@@ -83,12 +106,14 @@ class Programs:
             policies.drop_endpoint(address)
         for identity in list(policies.sets):
             policies.release(identity)
-        here = [party for party in (*world.pods, *SPECIAL) if local(world, party)]
+        here = [party for party in (*world.pods, *HEALTH_AND_INIT) if local(world, party)]
         self._devices = dict(zip(here, self.ifindex, strict=False))
         for number, party in enumerate(here, start=1):
-            self._endpoint(party, EndpointValue(
-                ifindex=self._devices[party], id=number, mac=POD_MAC, node_mac=NODE_MAC
-            ))  # fmt: skip
+            value = EndpointValue(ifindex=self._devices[party], id=number, mac=POD_MAC, node_mac=NODE_MAC)
+            self._endpoint(party, value)
+        self.kernel.runtime.host_firewall = engine.config.host_firewall
+        if engine.config.host_firewall:
+            self._endpoint(f"node:{HERE}", EndpointValue(ifindex=UPLINK, flags=EndpointFlag.HOST))
         wanted = self._ipcache()
         ipcache = self.kernel.ipcache
         ipcache.apply({**dict.fromkeys(ipcache.copy.keys() - wanted.keys()), **wanted})
@@ -97,13 +122,11 @@ class Programs:
         assert not self.kernel.faults(), self.kernel.faults()
 
     def _endpoint(self, party: str, value: EndpointValue) -> None:
-        (policy, known), policies = self.engine.policy(party), self.kernel.policies
-        flags = EndpointFlag(0)
-        flags |= EndpointFlag.ENFORCE_INGRESS if policy.ingress.enforced else flags
-        flags |= EndpointFlag.ENFORCE_EGRESS if policy.egress.enforced else flags
-        policies.realize(policy.identity, flags, known)
+        policies, identity = self.kernel.policies, self.engine.number(party)
+        goals = self.writer.goals(self.engine.policy(party))
+        policies.realize(identity, self.writer.flags(goals), *map(self.engine.entries, goals))
         for address in addresses(self.engine.world, party):
-            policies.put_endpoint(address16(address), policies.under(policy.identity, value))
+            policies.put_endpoint(address16(address), policies.under(identity, value))
 
     def _ipcache(self) -> Mapping[IpcacheKey, IpcacheValue]:
         engine, world = self.engine, self.engine.world
@@ -128,27 +151,30 @@ class Programs:
         return [self.ask(case) if asked(engine.world, case) else "" for case in cases]
 
     def ask(self, case: Case) -> str:
-        """What becomes of the packet: ``allow``, or where and why it is dropped."""
-        world = self.engine.world
-        if local(world, case.source) and case.source != f"node:{HERE}":
-            section, source, target = "tc/from_pod", POD_MAC, NODE_MAC
-            device = self._devices[case.source]
-        elif case.source == f"node:{HERE}":
-            section, source, target = "tc/to_pod", NODE_MAC, POD_MAC
-            device = self._devices[case.target]
-        else:
-            section, source, target, device = "tc/from_network", OTHER_MAC, NODE_MAC, 1
+        """What becomes of the packet: ``allow``, or where and why it is dropped; and what is audited."""
+        section, device = self._place(case)
+        source, target = (NODE_MAC, POD_MAC) if section == TO_POD else (POD_MAC, NODE_MAC)
         ethertype = b"\x08\x00" if case.version == 4 else b"\x86\xdd"
-        frame = target + source + ethertype + packet(world, case, next(self._ports))
+        frame = target + source + ethertype + packet(self.engine.world, case, next(self._ports))
         run = test_run(self.programs[section], frame, context=SkBuff(ifindex=device))
         told = [EventRecord.unpack(raw) for raw in self.ring.read()]
         drops = [each for each in told if each.type == EventType.DROP]
-        if run.action != TC_SHOT:
-            assert not drops, drops
-            return "allow"
-        (drop,) = drops
-        reason = VERDICTS.get(drop.reason) or drop_text(drop.reason)
-        return f"{PolicyDirection(drop.direction).name.lower()} {reason}"
+        assert bool(drops) == (run.action == TC_SHOT), (run.action, told)
+        found = _where(drops[0]) if drops else "allow"
+        return found + "".join(f", audited {_where(each)}" for each in told if each.audited)
+
+    def _place(self, case: Case) -> tuple[str, int]:
+        """The program that meets the packet first, and on which device."""
+        if case.source in self._devices:
+            return FROM_POD, self._devices[case.source]
+        if case.source != f"node:{HERE}":
+            return FROM_NETWORK, UPLINK
+        return (TO_POD, self._devices[case.target]) if case.target in self._devices else (TO_NETWORK, UPLINK)
+
+
+def _where(event: EventRecord) -> str:
+    reason = VERDICTS.get(event.reason) or drop_text(event.reason)
+    return f"{PolicyDirection(event.direction).name.lower()} {reason}"
 
 
 def packet(world: World, case: Case, port: int) -> bytes:
@@ -175,20 +201,19 @@ def _address(world: World, party: str, version: int) -> bytes:
 
 
 def asked(world: World, case: Case) -> bool:
-    """Whether programs are asked about this packet at all: of what they cannot read they let nothing pass."""
-    return case.protocol != GRE
+    """Whether programs ask policy about this packet: a pod's they drop if they cannot read it."""
+    return case.protocol != GRE or not any(
+        local(world, party) and party != f"node:{HERE}" for party in case[:2]
+    )
 
 
 @contextmanager
-def programs(kernel: Callable[[Path], Any]) -> Iterator[Programs]:
-    """The programs, loaded, in a world of their own; nothing of it stays.
-
-    *kernel* makes a ``cirri.datapath.kernel.Kernel`` of maps that are pinned in a directory.
-    """
+def programs(writer: Writer) -> Iterator[Programs]:
+    """The programs, loaded, in a world of their own; nothing of it stays."""
     bpffs = Path(f"/sys/fs/bpf/cirri-test-{uuid4().hex[:12]}")
     with ExitStack() as stack:
         ifindex = [index for _ in range(4) for index in stack.enter_context(devices()).values()]
         stack.callback(shutil.rmtree, bpffs, ignore_errors=True)
-        made = Programs(bpffs, kernel, ifindex)
+        made = Programs(bpffs, writer, ifindex)
         stack.callback(made.close)
         yield made

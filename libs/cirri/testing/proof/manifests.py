@@ -72,7 +72,6 @@ PORTS = {
 """Ports by number or name, and what a proxy may be asked to do there."""
 ENDS = (0, 0, 0, 79, 90, 8010, 65535)
 PAYLOADS: dict[str, list[dict[str, Any]]] = {
-    "": [{}],
     "http": [{"rules": {"http": [{"method": "GET"}]}}, {"rules": {"http": [{"path": "/a"}, {}]}}],
     "dns": [{"rules": {"dns": [{"matchPattern": "*.example.com"}]}}],
     "kafka": [{"rules": {"kafka": [{"topic": "orders"}]}}],
@@ -148,7 +147,7 @@ class Pen:
         else:
             spec = {"endpointSelector": self.selector(OWN, DERIVED, empty=0.5, exotic=0.1)}
         sections = ["ingress", "egress", "ingressDeny", "egressDeny"]
-        for name in {sections[random.choices(range(4), [8, 8, 3, 3])[0]] for _ in range(2)}:
+        for name in {sections[random.choices(range(4), [8, 8, 4, 4])[0]] for _ in range(2)}:
             deny, side = name.endswith("Deny"), "from" if name.startswith("in") else "to"
             spec[name] = self.some(partial(self.rule, side, deny=deny, node=node), 1, 3)
         if self.chance(0.2):  # says nothing
@@ -201,7 +200,7 @@ class Pen:
                 "ports": [self.port("80", "TCP", ranges=False)],
                 **random.choice(VOID[: 3 if side == "to" else 2]),
             }
-        wanted = random.choice([kind for kind in PAYLOADS if kind and (kind != "dns" or side == "to")])
+        wanted = random.choice(("http", "kafka", "generic", "tls", *(["dns"] * 4 if side == "to" else [])))
         numbers = [text for text, kind in PORTS.items() if kind == wanted]
         protocol = random.choice(["TCP", "UDP", "ANY"]) if wanted == "dns" else "TCP"
         ports = self.some(lambda: self.port(random.choice(numbers), protocol, ranges=wanted != "dns"))
