@@ -8,7 +8,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cirri.cli.root import cli
-from cirri.model import IDENTITIES, Identity
+from cirri.model import (
+    ACKS,
+    ENDPOINTS,
+    IDENTITIES,
+    POLICIES,
+    Ack,
+    Compiled,
+    Endpoint,
+    Identity,
+    PolicyEntry,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
 DEMO, POLICY = str(EXAMPLES / "http-sw-app.yaml"), str(EXAMPLES / "sw_l3_l4_policy.yaml")
@@ -113,10 +123,38 @@ def test_a_running_cluster_is_asked(served: Any) -> None:
     pods = "kind: Pod\napiVersion: v1\nmetadata: {name: ds-1, labels: {org: empire, class: deathstar}}\n"
     served.ok("apply", "-f", "-", stdin=f"{pods}spec: {{containers: [{{name: c, image: i}}]}}\n")
 
-    text = served.ok("policy", "explain", "--from", "xwing", "--to", "ds-1", "--port", "80")
-    assert text.startswith("default/xwing -> default/ds-1 80/TCP: DENIED\n")
-    assert "label org=empire on Pod default/xwing (now org=alliance)" in text
+    question = ("policy", "explain", "--from", "xwing", "--to", "ds-1", "--port", "80")
+    found = served.run(*question)
+    assert found.stdout.startswith("default/xwing -> default/ds-1 80/TCP: DENIED\n")
+    assert "label org=empire on Pod default/xwing (now org=alliance)" in found.stdout
+    assert found.stderr.splitlines() == [
+        "Warning: default/ds-1 is not connected yet: no node has an endpoint for it",
+        "Warning: default/xwing is not connected yet: no node has an endpoint for it",
+    ]
     unknown = served.run("policy", "explain", "--from", "identity:999", "--to", "ds-1", "--port", "80")
     assert "no such identity. `cirri identity list` shows all" in unknown.stderr
     host = served.ok("policy", "explain", "--from", "identity:1", "--to", "ds-1", "--port", "80")
     assert "match      allow built in: allow-localhost" in host
+
+
+def test_what_the_cluster_has_not_done_yet_is_told_and_audit_mode_counts(served: Any) -> None:
+    def endpoint(number: int, pod: str, identity: int, *, audit: bool = False) -> Endpoint:
+        return Endpoint(
+            node="n1", id=number, namespace="default", pod=pod, container_id="", interface="",
+            identity=identity, audit=audit,
+        )  # fmt: skip
+
+    served.put(ENDPOINTS, endpoint(1, "xwing", 300), endpoint(2, "ds-1", 0, audit=True))
+    served.put(POLICIES, PolicyEntry(compiled=Compiled(resources=9, selectors=1)))
+    served.put(ACKS, Ack(node="n1", policy_revision=7))
+
+    found = served.run("policy", "explain", "--from", "xwing", "--to", "ds-1", "--port", "80")
+
+    assert found.stdout.startswith("default/xwing -> default/ds-1 80/TCP: ALLOWED\n")
+    assert "Ingress of default/ds-1: AUDITED\n" in found.stdout
+    assert found.stderr.splitlines() == [
+        "Warning: default/ds-1 still has identity none, whose labels are others",
+        "Warning: n1, where default/ds-1 is, has policies up to 7 of 9 in force",
+        "Warning: default/xwing still has identity 300, whose labels are others",
+        "Warning: n1, where default/xwing is, has policies up to 7 of 9 in force",
+    ]

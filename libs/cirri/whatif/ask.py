@@ -74,7 +74,7 @@ def reason(world: World, one: Side) -> str:
     if one.watched is not None:
         words += f"; in audit mode, so only reported: {_words(world, one.watched, watched=True)}"
     elif one.audited:
-        words += "; only reported: policy-audit-mode is on"
+        words += "; only reported: audit mode is on"
     return f"{DIRECTIONS[one.direction]}: {words}"
 
 

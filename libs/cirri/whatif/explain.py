@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from ipaddress import ip_network
 from typing import Literal
 
@@ -106,10 +106,12 @@ class Report(Struct, frozen=True, kw_only=True, rename={"source": "from", "targe
     destinations: tuple[Destination, ...]
 
 
-def explain(world: World, speaker: Speaker, source: str, target: str, port: Port) -> Report:
+def explain(
+    world: World, speaker: Speaker, source: str, target: str, port: Port, *, audited: Container[str] = ()
+) -> Report:
     """What becomes of a connection from *source* to *port* of *target*, words that *speaker* understands.
 
-    Raises Unknown, NoBackend.
+    *audited*: names of parties that are in audit mode themselves.  Raises Unknown, NoBackend.
     """
     first = speaker.party(source, world)
     goal = speaker.goal(target, port, world)
@@ -119,7 +121,7 @@ def explain(world: World, speaker: Speaker, source: str, target: str, port: Port
     found = []
     for (_, _, number), parties in alike.items():
         also = tuple(dict.fromkeys(each.name for each in parties[1:]))
-        one = destination(world, speaker.resources, first, parties[0], number)
+        one = destination(world, speaker.resources, first, parties[0], number, audited=audited)
         found.append(replace(one, also=also))
     verdicts = {one.verdict for one in found}
     return Report(
@@ -133,7 +135,13 @@ def explain(world: World, speaker: Speaker, source: str, target: str, port: Port
 
 
 def destination(
-    world: World, resources: Sequence[Resource], source: Party, target: Party, port: Port
+    world: World,
+    resources: Sequence[Resource],
+    source: Party,
+    target: Party,
+    port: Port,
+    *,
+    audited: Container[str] = (),
 ) -> Destination:
     """What becomes of a connection from *source* to *port* of *target*, and why."""
     if source is target and not source.many:
@@ -152,6 +160,8 @@ def destination(
     for direction, subject, peer in ((EGRESS, source, target), (INGRESS, target, source)):
         if world.has_policy(subject):
             asked = side(world, subject, direction, peer, port)
+            if subject.name in audited:
+                asked = asked._replace(audit=True)
             found.append(_side(world, resources, situation, asked))
         else:
             unasked.append(_unasked(world, subject))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -13,7 +15,7 @@ from cirri.cli.output import emit, output
 
 if TYPE_CHECKING:
     from cirri.kv import Bus
-    from cirri.model import Resource
+    from cirri.model import Ack, Endpoint, Resource
     from cirri.whatif.edits import Change, Edit
     from cirri.whatif.explain import Destination, Report, RuleReport, SideReport
     from cirri.whatif.port import Port
@@ -82,21 +84,54 @@ def explain(
     """
     from cirri.whatif.explain import explain as explained
 
+    state = State() if files else with_bus(cluster, _state)
+    words = source, target
     world, speaker, warnings = (
-        _from_files(files, (source, target), namespace)
-        if files
-        else _from_cluster(cluster, (source, target), namespace)
+        _from_files(files, words, namespace) if files else _from_cluster(state, words, namespace)
     )
-    for warning in warnings:
+    audited = {f"{each.namespace}/{each.pod}" for each in state.endpoints if each.audit}
+    report = explained(world, speaker, source, target, port, audited=audited)
+    for warning in (*warnings, *(() if files else behind_notes(report, world, state))):
         click.echo(f"Warning: {warning}", err=True)
-    report = explained(world, speaker, source, target, port)
     if form:
         emit(report, form)
     else:
         click.echo(text(report, verbose=verbose))
 
 
-Asked = tuple["World", "Speaker", list[str]]
+class Asked(NamedTuple):
+    """A world to ask about."""
+
+    world: World
+    speaker: Speaker
+    warnings: list[str]
+
+
+class State(NamedTuple):
+    """What a cluster holds."""
+
+    resources: Sequence[Resource] = ()
+    identities: Mapping[int, Sequence[str]] = MappingProxyType({})
+    endpoints: Sequence[Endpoint] = ()
+    acks: Mapping[str, Ack] = MappingProxyType({})
+    compiled: int = 0
+    """Highest revision of bucket ``resources`` whose policies are compiled."""
+
+
+async def _state(bus: Bus) -> State:
+    from cirri.cli.identity import all_labels
+    from cirri.kv import BucketMissing
+    from cirri.model import ACKS, ENDPOINTS, POLICIES, RESOURCES
+
+    resources = [entry.value for entry in await bus.entries(RESOURCES)]
+    found = State(resources)
+    with suppress(BucketMissing):  # services that were never up
+        found = found._replace(identities=await all_labels(bus))
+        policies = [entry.value.compiled for entry in await bus.entries(POLICIES)]
+        found = found._replace(compiled=max((each.resources for each in policies if each), default=0))
+        found = found._replace(endpoints=[entry.value for entry in await bus.entries(ENDPOINTS)])
+        found = found._replace(acks={entry.value.node: entry.value for entry in await bus.entries(ACKS)})
+    return found
 
 
 def _from_files(files: Sequence[str], words: Iterable[str], namespace: str) -> Asked:
@@ -107,23 +142,36 @@ def _from_files(files: Sequence[str], words: Iterable[str], namespace: str) -> A
     world, resources, warnings = load(
         files, {}, lambda found, setting: Speaker(found, RESERVED_LABELS, namespace).described(words, setting)
     )
-    return world, Speaker(resources, RESERVED_LABELS, namespace), warnings
+    return Asked(world, Speaker(resources, RESERVED_LABELS, namespace), warnings)
 
 
-def _from_cluster(cluster: Target, words: Iterable[str], namespace: str) -> Asked:
+def _from_cluster(state: State, words: Iterable[str], namespace: str) -> Asked:
+    from cirri.labels import RESERVED_LABELS
     from cirri.whatif.live import world_of
     from cirri.whatif.who import Speaker
 
-    async def read(bus: Bus) -> tuple[list[Resource], Mapping[int, Sequence[str]]]:
-        from cirri.cli.identity import all_labels
-        from cirri.model import RESOURCES
+    speaker = Speaker(state.resources, {**RESERVED_LABELS, **state.identities}, namespace)
+    world, warnings = world_of(state.resources, lambda setting: speaker.described(words, setting))
+    return Asked(world, speaker, warnings)
 
-        return [entry.value for entry in await bus.entries(RESOURCES)], await all_labels(bus)
 
-    resources, identities = with_bus(cluster, read)
-    speaker = Speaker(resources, identities, namespace)
-    world, warnings = world_of(resources, lambda setting: speaker.described(words, setting))
-    return world, speaker, warnings
+def behind_notes(report: Report, world: World, state: State) -> Iterator[str]:
+    """Where the cluster is not yet what its objects say, of which the explanation speaks."""
+    names = {report.source, *(name for one in report.destinations for name in (one.target, *one.also))}
+    known = {f"{each.namespace}/{each.pod}": each for each in state.endpoints}
+    for name in sorted(
+        names & {f"{each.namespace}/{each.name}" for each in state.resources if each.kind == "Pod"}
+    ):
+        endpoint = known.get(name)
+        if endpoint is None:
+            yield f"{name} is not connected yet: no node has an endpoint for it"
+            continue
+        if set(state.identities.get(endpoint.identity, ())) != world.labels(world.parties[name]):
+            yield f"{name} still has identity {endpoint.identity or 'none'}, whose labels are others"
+        ack = state.acks.get(endpoint.node)
+        there = ack.policy_revision if ack is not None else 0
+        if there < state.compiled:
+            yield f"{endpoint.node}, where {name} is, has policies up to {there} of {state.compiled} in force"
 
 
 def text(report: Report, *, verbose: bool) -> str:
