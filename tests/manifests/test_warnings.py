@@ -24,9 +24,12 @@ def peer(*expressions: tuple[str, str, list[str]], **labels: str) -> dict[str, A
 
 NAMESPACE = "k8s:io.kubernetes.pod.namespace"
 SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}}
+GROUP = {"apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": {"name": "a"}}
+KUBERNETES = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "a"}}
 NEGATIVE = (
     "CiliumNetworkPolicy shop/a: spec.ingress[0].fromEndpoints[0]: names the namespace only negatively, "
-    "so it also selects nodes and the world; add {key: io.kubernetes.pod.namespace, operator: Exists}"
+    "so where policy-default-local-cluster is false it also selects nodes and the world; "
+    "add {key: io.kubernetes.pod.namespace, operator: Exists}"
 )
 VOID = (
     "CiliumNetworkPolicy shop/a: spec.ingress: no rule of this section selects anybody, "
@@ -43,7 +46,96 @@ CASES = [
     ("default deny", policy(ingress=[{}]), []),
     ("no peers", policy(ingress=[{"fromEndpoints": []}, {"fromCIDR": [], "toPorts": PORTS}]), [VOID]),
     ("no ports", policy(ingress=[{"fromEndpoints": [{}], "toPorts": [{}]}]), [VOID]),
-    ("one of two", policy(ingress=[{}, {"fromEndpoints": [{}]}]), []),
+    (
+        "one of two",
+        policy(ingress=[{}, {"fromEndpoints": [{}]}]),
+        [
+            "CiliumNetworkPolicy shop/a: spec.ingress[0]: "
+            "{} allows nothing; it means everybody in a NetworkPolicy only"
+        ],
+    ),
+    (
+        "not a special peer",
+        peer(("reserved:host", "DoesNotExist", [])),
+        [
+            "CiliumNetworkPolicy shop/a: spec.ingress[0].fromEndpoints[0]: names special peers only "
+            "negatively, so it also selects nodes and the world; "
+            "add {key: io.kubernetes.pod.namespace, operator: Exists}"
+        ],
+    ),
+    ("one special peer", peer(("reserved:host", "Exists", []), ("$init", "DoesNotExist", [])), []),
+    (
+        "no part of identities",
+        policy(
+            endpointSelector={"matchLabels": {"pod-template-hash": "a", "k8s:app": "b"}},
+            ingress=[
+                {
+                    "fromEndpoints": [
+                        {"matchExpressions": [{"key": "any:kubernetes.io/os", "operator": "Exists"}]},
+                        {"matchLabels": {"reserved:host": ""}},
+                    ]
+                }
+            ],
+        ),
+        [
+            f'CiliumNetworkPolicy shop/a: spec.{path}: "{key}" is no part of identities '
+            '(key "labels" of cirri-config): nobody has it here'
+            for path, key in (
+                ("endpointSelector.matchLabels.pod-template-hash", "pod-template-hash"),
+                ("ingress[0].fromEndpoints[0].matchExpressions[0]", "kubernetes.io/os"),
+            )
+        ],
+    ),
+    (
+        "names without DNS",
+        policy(egress=[{"toFQDNs": [{"matchName": "a.b"}]}]),
+        [
+            "CiliumNetworkPolicy shop/a: spec.egress[0].toFQDNs: names are learned from answers that a rule "
+            "with rules.dns lets in; no rule of this object has any"
+        ],
+    ),
+    (
+        "names with DNS",
+        policy(
+            egress=[
+                {"toFQDNs": [{"matchName": "a.b"}]},
+                {"toPorts": [{"ports": [{"port": "53"}], "rules": {"dns": [{"matchPattern": "*"}]}}]},
+            ]
+        ),
+        [],
+    ),
+    (
+        "host bits in sets",
+        policy(egress=[{"toCIDRSet": [{"cidr": "10.1.2.3/8", "except": ["10.9.9.9/16"]}]}]),
+        [
+            f'CiliumNetworkPolicy shop/a: spec.egress[0].toCIDRSet[0].{path}: "{text}" is read as {read}'
+            for path, text, read in (
+                ("cidr", "10.1.2.3/8", "10.0.0.0/8"),
+                ("except[0]", "10.9.9.9/16", "10.9.0.0/16"),
+            )
+        ],
+    ),
+    (
+        "host bits in a group",
+        {**GROUP, "spec": {"externalCIDRs": ["2001:db8::1/32"]}},
+        ['CiliumCIDRGroup a: spec.externalCIDRs[0]: "2001:db8::1/32" is read as 2001:db8::/32'],
+    ),
+    (
+        "Kubernetes",
+        {
+            **KUBERNETES,
+            "spec": {
+                "podSelector": {"matchLabels": {"etcd_node": "a"}},
+                "ingress": [{}, {"from": [{"ipBlock": {"cidr": "10.1.2.3/8"}}]}],
+            },
+        },
+        [
+            'NetworkPolicy default/a: spec.podSelector.matchLabels.etcd_node: "etcd_node" is no part of '
+            'identities (key "labels" of cirri-config): nobody has it here',
+            "NetworkPolicy default/a: spec.ingress[1].from[0].ipBlock.cidr: "
+            '"10.1.2.3/8" is read as 10.0.0.0/8',
+        ],
+    ),
     (
         "host bits",
         policy(ingress=[{"fromCIDR": ["10.1.2.3/8", "10.0.0.0/8", "10.0.0.1"]}]),

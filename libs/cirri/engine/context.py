@@ -81,6 +81,10 @@ class Context:
         """Forget the object with resource key *key*; the names that mean something else now."""
         return self._put_group(key, None) | self._put_service(key, None) | self._put_slice(key, None)
 
+    def has_group(self, reference: GroupReference) -> bool:
+        """Whether there is a group that *reference* means."""
+        return any(_is_meant(reference, one.name, one.labels, "cidrgroup") for one in self._groups.values())
+
     def group_selector(self, reference: GroupReference) -> Selector:
         """Addresses in the groups that *reference* means."""
         if (found := self._selectors.get(reference)) is None:

@@ -43,6 +43,7 @@ from cirri.manifests.api import (
     Result,
     Undo,
 )
+from cirri.manifests.surroundings import Surroundings
 from cirri.manifests.warnings import warnings
 from cirri.model import RESOURCES, Resource
 
@@ -199,7 +200,8 @@ class Cluster:
             says = f"stored, but not published yet: {error}. It will be as soon as the bus allows"
             return msgspec.msgpack.encode(ApplyReply(error=says))
         new = [] if status_only else [c.resource for c in changes if c.action in ("created", "configured")]
-        found = tuple(says for resource in new for says in warnings(resource))
+        around = Surroundings(self._objects.values())
+        found = tuple(says for resource in new for says in warnings(resource, around))
         revision = max((result.revision for result in results), default=0)
         return msgspec.msgpack.encode(ApplyReply(results=tuple(results), revision=revision, warnings=found))
 
