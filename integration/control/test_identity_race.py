@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -16,7 +16,6 @@ from cirri.identity.allocator import Allocator
 from cirri.identity.demand import Demand, LabelSet
 from cirri.identity.keeper import FOUND_S, RELEASE_S, Keeper
 from cirri.kv import Bus, Publisher
-from cirri.kv.news import News
 from cirri.labels import NODE_SPACE, SPACE, WORLD_SPACE, Space, probes, space_of
 from cirri.model import IDENTITIES, Identity
 from cirri.testing.natsserver import NatsServer
@@ -52,8 +51,8 @@ class Clock:
 class Instance:
     """An identity service without its main loop, so that a test can decide who does what when."""
 
-    def __init__(self, bus: Bus, keeper: Keeper, refresh: Callable[[], Awaitable[None]]) -> None:
-        self.bus, self.keeper, self.refresh = bus, keeper, refresh
+    def __init__(self, bus: Bus, keeper: Keeper) -> None:
+        self.bus, self.keeper, self.refresh = bus, keeper, keeper.allocator.refresh
 
     @classmethod
     @asynccontextmanager
@@ -67,16 +66,9 @@ class Instance:
             await publisher.complete()
             async with bus.table(IDENTITIES) as table:
                 await table.ready.wait()
-                news = News({"identities": table})
-
-                async def refresh() -> None:
-                    await table.caught_up()
-                    for key in news.take()["identities"]:
-                        keeper.identity(int(key), table.get(key))
-
-                keeper = Keeper(bus, publisher, Demand(), now=clock, refresh=refresh, space=space)
+                keeper = Keeper(bus, publisher, table, Demand(), now=clock, space=space)
                 keeper.found(publisher.stored.values())
-                yield cls(bus, keeper, refresh)
+                yield cls(bus, keeper)
         finally:
             await bus.drain()
 
@@ -221,7 +213,8 @@ def test_a_first_choice_that_becomes_free_at_the_last_moment_is_closed(server: N
             meanwhile = partial(other.bus.delete, IDENTITIES, str(first))
             book, demand = one.keeper.book, one.keeper.demand
             late: Any = Interrupted(publisher, second, meanwhile)
-            assert await Allocator(one.bus, late, book, demand).allocate(wanted) == second
+            stored = one.bus.tables[0]
+            assert await Allocator(one.bus, late, stored, book, demand).allocate(wanted) == second
             # The other one has not heard of it yet, and looks for a number itself.
             other.want(["a"])
             await other.keeper.allocate()

@@ -12,7 +12,6 @@ from cirri.identity.keeper import Keeper
 from cirri.identity.needs import Needs
 from cirri.identity.sources import Sources
 from cirri.kv import BusError
-from cirri.kv.news import News
 from cirri.model import IDENTITIES
 from cirri.runtime import Runtime, run
 
@@ -28,17 +27,10 @@ async def serve(rt: Runtime) -> None:
     stored = rt.table(IDENTITIES)
     publisher = rt.publisher(IDENTITIES)
     clock = asyncio.get_running_loop().time
-    others = News({"identities": stored})
     demand = Demand()
     needs = Needs(demand, rt.log.warning)
     sources = Sources(rt.table, needs)
-
-    async def refresh() -> None:
-        await stored.caught_up()
-        for key in others.take()["identities"]:
-            keeper.identity(int(key), stored.get(key))
-
-    keeper = Keeper(rt.bus, publisher, demand, now=clock, refresh=refresh, log=rt.log.warning)
+    keeper = Keeper(rt.bus, publisher, stored, demand, now=clock, log=rt.log.warning)
 
     async def status(_: bytes) -> bytes:
         return json.encode(
@@ -66,8 +58,6 @@ async def serve(rt: Runtime) -> None:
                 complete = True
                 count(rt, keeper)
             if look:
-                if others.pending:
-                    await refresh()
                 await keeper.release(settled=sources.settled, whole=sources.whole)
                 look_at = clock() + LOOK_S
         except BusError as error:

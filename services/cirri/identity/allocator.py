@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from cirri.identity.book import Book
 from cirri.identity.demand import Demand, LabelSet
-from cirri.kv import Bus, KeyTaken, Publisher, StaleRevision
+from cirri.kv import Bus, KeyTaken, Publisher, StaleRevision, Table
+from cirri.kv.news import News
 from cirri.labels import IdentitiesExhausted
 from cirri.model import IDENTITIES, Identity
 
 
 class Allocator:
-    """Writes bucket ``identities``; *book* is what it knows, *demand* what is in use."""
+    """Writes bucket ``identities``; *book* is what it knows, *demand* what is in use.
 
-    def __init__(self, bus: Bus, publisher: Publisher[Identity], book: Book, demand: Demand) -> None:
-        self._bus = bus
-        self._publisher = publisher
+    *stored* follows the bucket, for what another instance writes.
+    """
+
+    def __init__(
+        self, bus: Bus, publisher: Publisher[Identity], stored: Table[Identity], book: Book, demand: Demand
+    ) -> None:
+        self._bus, self._publisher, self._stored = bus, publisher, stored
         self.book = book
         self._demand = demand
+        self._news = News({"identities": stored})
+        self._written: dict[int, int] = {}
+        """Revisions at which the book learnt of numbers past *stored*, which may be behind."""
+        self._turn, self._begun, self._done = asyncio.Lock(), 0, 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether the bucket says something that the book does not know."""
+        return self._news.pending
+
+    async def refresh(self) -> None:
+        """Have the book know everything that the bucket held at the time of the call.
+
+        Those who ask at the same time are served together.  Raises: BusError.
+        """
+        asked = self._begun
+        async with self._turn:
+            if self._done > asked:
+                return
+            self._begun += 1
+            await self._stored.caught_up()
+            seen = self._stored.revision
+            for key in self._news.take()["identities"]:
+                number = int(key)
+                if self._written.get(number, 0) <= seen:
+                    self._learn(number, self._stored.get(key))
+            self._written = {number: r for number, r in self._written.items() if r > seen}
+            self._done = self._begun
 
     async def allocate(self, labels: LabelSet, reported: Iterable[int] = ()) -> int:
         """The number of *labels*, taken if it has none yet.
@@ -33,22 +67,18 @@ class Allocator:
     async def release(self, number: int) -> None:
         """Give *number* back, or retire it if a free one would hide another set's.  Raises: BusError."""
         key = str(number)
-        entry = await self._bus.get(IDENTITIES, key)
-        if entry is None:
-            self.book.forget(number)
-            return
-        if entry.value.labels != self.book.labels(number):
-            self.book.learn(entry.value)  # somebody was faster
-            return
+        if (known := self._stored.get(key)) is None or known.labels != self.book.labels(number):
+            return  # somebody was faster
+        revision = self._stored.revision_of(key)
         try:
             if self.book.passed(number) or self._demand.holds(number):
-                await self._bus.put(IDENTITIES, _retired(number), revision=entry.revision)
+                self._written[number] = await self._bus.put(IDENTITIES, _retired(number), revision=revision)
                 self.book.learn(_retired(number))
-                return
-            await self._bus.delete(IDENTITIES, key, revision=entry.revision)
+            else:
+                self._written[number] = await self._bus.delete(IDENTITIES, key, revision=revision)
+                self.book.forget(number)
         except StaleRevision:
             return
-        self.book.forget(number)
 
     async def keep_closed(self, number: int) -> None:
         """Retire *number*, if it is free, when a set passed it while it was being released.
@@ -99,11 +129,12 @@ class Allocator:
         """Write *identity* if its number is free; afterwards the book knows whose it is."""
         while True:
             try:
-                await self._publisher.create(identity)
+                self._written[identity.id] = await self._publisher.create(identity)
             except KeyTaken:
                 entry = await self._bus.get(IDENTITIES, str(identity.id))
                 if entry is None:
                     continue  # released at this moment
+                self._written[identity.id] = entry.revision
                 self.book.learn(entry.value)
             else:
                 self.book.learn(identity)
@@ -111,16 +142,11 @@ class Allocator:
 
     async def _changed(self, numbers: list[int]) -> bool:
         """Whether the bucket says other things about *numbers* than the book; then the book learns them."""
-        changed = False
-        for number in numbers:
-            known = self.book.labels(number)
-            entry = await self._bus.get(IDENTITIES, str(number))
-            if entry is None:
-                self.book.forget(number)
-            else:
-                self.book.learn(entry.value)
-            changed = changed or self.book.labels(number) != known
-        return changed
+        if not numbers:
+            return False
+        known = [self.book.labels(number) for number in numbers]
+        await self.refresh()
+        return known != [self.book.labels(number) for number in numbers]
 
     async def _close(self, before: list[int]) -> None:
         """Retire those of *before* that became free while a number behind them was taken.
@@ -128,13 +154,17 @@ class Allocator:
         Another instance would stop there and give the set a second number; if it just did, the
         book knows both and the first of the sequence counts.
         """
+        if before:
+            await self.refresh()
         for each in before:
-            entry = await self._bus.get(IDENTITIES, str(each))
-            if entry is not None:
-                self.book.learn(entry.value)
-                continue
-            self.book.forget(each)
-            await self._create(_retired(each))
+            if self.book.labels(each) is None:
+                await self._create(_retired(each))
+
+    def _learn(self, number: int, identity: Identity | None) -> None:
+        if identity is None:
+            self.book.forget(number)
+        else:
+            self.book.learn(identity)
 
 
 def _retired(number: int) -> Identity:

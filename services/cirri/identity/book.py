@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
 from cirri.identity.demand import LabelSet
@@ -32,17 +33,18 @@ class Book:
         if self._labels.get(identity.id) == identity.labels:
             return
         self.forget(identity.id)
-        self._labels[identity.id] = identity.labels
+        labels = tuple(map(sys.intern, identity.labels))  # few labels are in very many sets
+        self._labels[identity.id] = labels
         self._touched.add(identity.id)
-        if not identity.labels:
+        if not labels:
             return
-        known = self._numbers.setdefault(identity.labels, [])
+        known = self._numbers.setdefault(labels, [])
         known.append(identity.id)
         self._touched.update(known)
         if len(known) > 1:
-            order = list(self.order(identity.labels))
+            order = list(self.order(labels))
             known.sort(key=lambda number: order.index(number) if number in order else len(order))
-        for number in self.before(identity.id, identity.labels):
+        for number in self.before(identity.id, labels):
             self._passed.setdefault(number, set()).add(identity.id)
 
     def forget(self, number: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from cirri.identity.allocator import Allocator
 from cirri.identity.book import Book
 from cirri.identity.demand import Demand, LabelSet
-from cirri.kv import Bus, Publisher
+from cirri.kv import Bus, Publisher, Table
 from cirri.labels import SPACE, IdentitiesExhausted, Space, space_of
 from cirri.model import Identity
 
@@ -24,28 +24,25 @@ AT_ONCE = 64
 
 
 class Keeper:
-    """Decides from *demand*; *now* is a clock in seconds.
-
-    *refresh* makes sure that everything the bucket holds has been told to :meth:`identity`.
-    """
+    """Decides from *demand*; *stored* follows the bucket, *now* is a clock in seconds."""
 
     def __init__(
         self,
         bus: Bus,
         publisher: Publisher[Identity],
+        stored: Table[Identity],
         demand: Demand,
         *,
         now: Callable[[], float],
-        refresh: Callable[[], Awaitable[None]],
         space: Callable[[LabelSet], Space] = space_of,
         log: Callable[..., Any] = lambda *_, **__: None,
     ) -> None:
         self.book = Book(space)
         self.demand = demand
-        self.allocator = Allocator(bus, publisher, self.book, demand)
+        self.allocator = Allocator(bus, publisher, stored, self.book, demand)
         self.errors: dict[LabelSet, str] = {}
         """Label sets without a number, and why."""
-        self._now, self._log, self._refresh = now, log, refresh
+        self._now, self._log = now, log
         self._unused: dict[int, float] = {}
         """Numbers without a use, and when they are to be released."""
         self._found: set[int] = set()
@@ -71,13 +68,6 @@ class Keeper:
             self._unused[identity.id] = self._now() + FOUND_S
             self._found.add(identity.id)
 
-    def identity(self, number: int, identity: Identity | None) -> None:
-        """Take over what the bucket says about *number*, whoever wrote it."""
-        if identity is None:
-            self.book.forget(number)
-        else:
-            self.book.learn(identity)
-
     async def allocate(self, *, again: bool = True) -> None:
         """Give every label set in use a number.
 
@@ -99,6 +89,8 @@ class Keeper:
         *settled*: what is in use is known; otherwise nothing is known to be unused.  *whole*: every node
         has reported; otherwise one may use a number that was found at the start.  Raises: BusError.
         """
+        if self.allocator.pending:
+            await self.allocator.refresh()
         now = self._now()
         unused = set(filter(self._is_unused, self._suspects()))
         self._unused = {number: self._unused.get(number, now + RELEASE_S) for number in unused}
@@ -108,10 +100,10 @@ class Keeper:
         due = [n for n, when in self._unused.items() if when <= now and (whole or n not in self._found)]
         if due:
             # Another instance may have passed one of them a moment ago, or do so at this moment.
-            await self._refresh()
+            await self.allocator.refresh()
             due = list(filter(self._is_unused, due))
             await _each(due, self._release)
-            await self._refresh()
+            await self.allocator.refresh()
             await _each(due, self.allocator.keep_closed)
 
     def _suspects(self) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_network
 from typing import Any, NamedTuple
@@ -133,7 +134,7 @@ class Needs:
 
 def _numbered(labels: Iterable[str]) -> LabelSet:
     """*labels* as an identity stores them; () if they need no number."""
-    return () if reserved_number(labels) else canonical(labels)
+    return () if reserved_number(labels) else tuple(map(sys.intern, canonical(labels)))
 
 
 def _of_prefix(prefix: str) -> LabelSet:
