@@ -25,7 +25,6 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	const struct endpoint *source, *destination;
 	__be16 ethertype;
 	__u32 device;
-	bool host;
 	int error;
 
 	passage->verdict.direction = POLICY_EGRESS;
@@ -55,11 +54,12 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 		return DROP_UNROUTABLE;
 	device = endpoint_device(destination);
 
-	host = endpoint_is_host(destination);
-	error = verdict_take(skb, passage, source, host && !passage->host_firewall ? NULL : destination);
+	if (endpoint_is_host(destination) && !passage->host_firewall)
+		destination = NULL;
+	error = verdict_take(skb, passage, source, destination);
 	if (error)
 		return error;
-	if (!destination || host)
+	if (!destination || endpoint_is_host(destination))
 		return deliver_away(skb, packet, passage->epoch);
 	return deliver_local(skb, packet->family, destination, device);
 }

@@ -79,7 +79,7 @@ static __always_inline bool host_cannot_do_without(const struct packet *packet, 
 	__be16 near = leaves ? packet->source_port : packet->destination_port;
 	__be16 far = leaves ? packet->destination_port : packet->source_port;
 
-	if (packet->flags & PACKET_NEIGHBOUR || packet->protocol == IPPROTO_IGMP)
+	if (packet->flags & PACKET_NEIGHBOUR || (packet->family == 4 && packet->protocol == IPPROTO_IGMP))
 		return true;
 	if (packet->protocol != IPPROTO_UDP)
 		return false;

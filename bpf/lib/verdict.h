@@ -13,11 +13,10 @@
 #include "runtime.h"
 
 /* Asks the set of entries *policy_id* (0: an empty one) about *packet*, which opens a connection in
- * verdict->direction.  Sets the verdict's rule and match.  *closed*: what no entry speaks of may not pass.
- * 0, or a drop reason: DROP_POLICY (nothing allows it) or what policy_act() says.
+ * verdict->direction.  Sets the verdict's rule and match.  0, or the drop reason of the entry that decides.
  */
 GLOBAL int policy_consult(struct __sk_buff *skb, const struct packet *packet, struct verdict *verdict,
-			  __u32 policy_id, __u32 closed)
+			  __u32 policy_id)
 {
 	struct policy_value *chosen = NULL;
 
@@ -66,7 +65,16 @@ GLOBAL int policy_consult(struct __sk_buff *skb, const struct packet *packet, st
 			return policy_act(chosen);
 		}
 	}
-	return closed ? DROP_POLICY : 0;
+	return 0;
+}
+
+/* The same; *closed*: what no entry speaks of may not pass. */
+static __always_inline int policy_judge(struct __sk_buff *skb, const struct packet *packet,
+					struct verdict *verdict, __u32 policy_id, __u32 closed)
+{
+	int error = policy_consult(skb, packet, verdict, policy_id);
+
+	return !error && !verdict->match && closed ? DROP_POLICY : error;
 }
 
 /* Asks *endpoint*'s policy about *packet*, which opens a connection with *peer* in *direction*.
@@ -83,8 +91,8 @@ GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
 		return DROP_INVALID;
 	verdict->direction = direction;
 	verdict->endpoint = endpoint->id;
-	error = policy_consult(skb, packet, verdict, endpoint->policy_id,
-			       endpoint->flags & (out ? ENDPOINT_ENFORCE_EGRESS : ENDPOINT_ENFORCE_INGRESS));
+	error = policy_judge(skb, packet, verdict, endpoint->policy_id,
+			     endpoint->flags & (out ? ENDPOINT_ENFORCE_EGRESS : ENDPOINT_ENFORCE_INGRESS));
 	if (error && !(endpoint->flags & ENDPOINT_AUDIT)) {
 		report(skb, packet, verdict, EVENT_POLICY_VERDICT, -error);
 		return error;
@@ -93,8 +101,8 @@ GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
 	rule = error ? 0 : verdict->rule;
 	match = error ? MATCH_NONE : verdict->match;
 	if (!error && endpoint->audit_policy_id)
-		error = policy_consult(skb, packet, verdict, endpoint->audit_policy_id,
-				       endpoint->flags & (out ? ENDPOINT_AUDIT_EGRESS : ENDPOINT_AUDIT_INGRESS));
+		error = policy_judge(skb, packet, verdict, endpoint->audit_policy_id,
+				     endpoint->flags & (out ? ENDPOINT_AUDIT_EGRESS : ENDPOINT_AUDIT_INGRESS));
 	if (error) {
 		verdict->audited |= direction;
 		if (!(verdict->told & direction))

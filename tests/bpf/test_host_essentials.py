@@ -108,6 +108,7 @@ CASES = [
                 IPv6(src=V6.world, dst=V6.host) / UDP(sport=546, dport=547),
                 NONE_IN,
             ),
+            ("IGMP over IPv6", "net", IPv6(src=V6.world, dst=V6.host, nh=2) / Raw(bytes(16)), NONE_IN),
             ("DHCP over IPv6", "net", IPv6(src=V6.world, dst=V6.host) / UDP(sport=67, dport=68), NONE_IN),
             (
                 "DHCP: from its server",
