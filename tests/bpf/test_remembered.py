@@ -169,3 +169,37 @@ def test_a_change_of_policy_holds_with_the_epoch(shared_world: World, f: Family)
             (named,),
         ),
     )
+
+
+@pytest.mark.parametrize("f", FAMILIES, ids=lambda f: f.name)
+def test_what_the_entry_says_is_not_remembered(shared_world: World, f: Family) -> None:
+    """Only which one decides is: what it says may be changed in place, in both sets that are asked."""
+    ports = iter(range(40000, 40100))
+    entry = Entry("A", PolicyDirection.EGRESS, B.identity, 6, 80, 16, 7)
+    tried = entry._replace(rule=9, tried=True)
+
+    def says(entry: Entry) -> Do:
+        return Do(lambda world: world.policy.put(entry.key, entry.value))
+
+    def asked(to: DropReason | str, *told: str) -> Send:
+        return Send("A", f.tcp(f.a, f.b, "S", next(ports), 80), to, told)
+
+    allowed = ("egress allow match=2 rule=7", "new")
+    play(
+        shared_world,
+        Case(
+            "each step",
+            (
+                asked("B", *allowed),
+                says(tried._replace(deny=True)),
+                asked("B", "egress audited POLICY_DENY match=2 rule=9", "new"),
+                says(entry._replace(auth=True)),
+                asked(DropReason.POLICY_AUTH_REQUIRED, "egress POLICY_AUTH_REQUIRED match=2 rule=7"),
+                says(entry),
+                says(tried),
+                asked("B", *allowed),
+            ),
+            {"A": EndpointFlag.ENFORCE_EGRESS | EndpointFlag.AUDIT_EGRESS},
+            (entry, tried),
+        ),
+    )
