@@ -83,6 +83,7 @@ def test_every_state_is_reached_from_every_other_and_leaves_nothing_behind() -> 
                 kernel.policies.realize(WEB, flags, entries)
                 for address in ("10.0.0.1", "fd00::1"):
                     assert in_force(kernel, address) == (flags, entries)
+                kernel.policies.bury(kernel.policies.dying)
                 assert kernel.policies.map.count() == len(entries)
         assert not kernel.policies.realize(WEB, *path[-1]), "the same again is no change"
         for address in ("10.0.0.1", "fd00::1"):

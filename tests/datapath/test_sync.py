@@ -5,7 +5,7 @@ tested in ``integration/node``.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import permutations
 from typing import Any
 
@@ -61,12 +61,37 @@ class Known(dict[str, Any]):
         return self.revisions[key]
 
 
+NOTES: dict[str, Callable[[Sync], Callable[[frozenset[str]], object]]] = {
+    "pods": lambda sync: sync.regenerator.note_pods,
+    "namespaces": lambda sync: sync.regenerator.note_namespaces,
+    "identities": lambda sync: sync._identities,
+    "policies": lambda sync: sync._policies,
+    "selectors": lambda sync: sync._selectors,
+    "endpoints": lambda sync: sync.book.note_endpoints,
+    "nodes": lambda sync: sync.book.note_nodes,
+    "services": lambda sync: sync.balancer.note_services,
+    "slices": lambda sync: sync.balancer.note_slices,
+}
+
+
 class World:
     """One node with one pod that exists but has been told nothing yet."""
 
     def __init__(self, bpffs: Any) -> None:
         self.views = Views(*(Known() for _ in Views.__slots__))  # type: ignore[arg-type]
-        self.kernel = Kernel(bpffs)
+        self.bpffs = bpffs
+        self.start()
+        record = Record(
+            id=1, container="c", ifname="eth0", netns="/n", namespace="default", pod="web", interface="lxc0",
+            mac="02:00:00:00:00:01", node_mac="02:00:00:00:00:02", ipv4="10.0.0.1",
+        )  # fmt: skip
+        self.seen: list[tuple[str, int]] = []
+        self.local = self.sync.regenerator.add(record)
+        self.sync.regenerator.attach(1, 5)
+
+    def start(self) -> None:
+        """As the service does."""
+        self.kernel = Kernel(self.bpffs)
         self.sync = Sync(
             "here",
             "default",
@@ -78,13 +103,13 @@ class World:
             connected=lambda: True,
             log=None,  # type: ignore[arg-type]
         )
-        record = Record(
-            id=1, container="c", ifname="eth0", netns="/n", namespace="default", pod="web", interface="lxc0",
-            mac="02:00:00:00:00:01", node_mac="02:00:00:00:00:02", ipv4="10.0.0.1",
-        )  # fmt: skip
-        self.seen: list[tuple[str, int]] = []
-        self.local = self.sync.regenerator.add(record)
-        self.sync.regenerator.attach(1, 5)
+
+    def resume(self) -> None:
+        """Find the endpoint and the tables as they are."""
+        self.local = self.sync.regenerator.add(self.local.record, self.local.ifindex)
+        for name in NOTES:
+            self.note(name, frozenset(getattr(self.views, name)))
+            self.sync.step()
 
     def changed(self, local: Local) -> None:
         self.seen.append((local.state, local.record.identity))
@@ -92,19 +117,11 @@ class World:
     def put(self, table: str, key: str, value: Any) -> None:
         """News: the table has it, then whoever follows it hears of it, then a step is made."""
         getattr(self.views, table).say(key, value)
-        notes = {
-            "pods": self.sync.regenerator.note_pods,
-            "namespaces": self.sync.regenerator.note_namespaces,
-            "identities": self.sync._identities,
-            "policies": self.sync._policies,
-            "selectors": self.sync._selectors,
-            "endpoints": self.sync.book.note_endpoints,
-            "nodes": self.sync.book.note_nodes,
-            "services": self.sync.balancer.note_services,
-            "slices": self.sync.balancer.note_slices,
-        }
-        notes[table](frozenset({key}))
+        self.note(table, frozenset({key}))
         self.sync.step()
+
+    def note(self, table: str, keys: frozenset[str]) -> None:
+        NOTES[table](self.sync)(keys)
 
 
 @pytest.fixture

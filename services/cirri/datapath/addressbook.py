@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import ip_network
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from pyroaring import BitMap
 
@@ -43,20 +43,13 @@ from cirri.model.bucket import text_of, token
 T = TypeVar("T")
 
 
-class Passing(NamedTuple):
-    """Places that came into the ipcache and left it before some moment."""
-
-    came: frozenset[IpcacheKey]
-    left: BitMap
-
-
 class AddressBook:
     """Who owns which address, from the tables and from what is realized here."""
 
     def __init__(self, node: str, views: Views, ipcache: Ipcache) -> None:
         self.node, self.views, self.ipcache = node, views, ipcache
         self.named: Callable[[], Collection[str]] = tuple
-        """Prefixes that policies in force tell apart."""
+        """Prefixes that policies in force tell apart: they stay."""
         self.claims = Claims()
         self.numbers = NodeNumbers(node, views)
         self.covered = 0
@@ -80,10 +73,14 @@ class AddressBook:
         """Prefixes that the process before left and that have not been looked at yet."""
         self._told = False
         """Whether all identities that there are have been noted once."""
-        self._orphans: dict[int, int] | None = None
-        """None: to be found."""
-        self._came: set[IpcacheKey] = set()
-        self._left = BitMap()
+        self._known: set[int] = set()
+        """Places that were covered and have not changed since."""
+        self.moves = 0
+        """Counts changes of which places are in the map and in table ``identities``."""
+        self.came: set[IpcacheKey] = set()
+        """Places that packets on their way may not have found yet."""
+        self.left = BitMap()
+        """Identities of places that packets on their way may have found still."""
         self._swept = False
         self._here: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
@@ -111,9 +108,11 @@ class AddressBook:
 
     def note_identities(self, keys: Iterable[str]) -> None:
         """Identities came, went or changed."""
-        self._told, self._orphans = True, None
+        self._told = True
         places = {key for key in keys if key.isdigit() and is_located(int(key))}
         self._places |= places
+        self._known -= set(map(int, places))
+        self.moves += bool(places)
         self._nodes |= self.numbers.concerned(places)
 
     def here(self, status: NodeStatus) -> bool:
@@ -140,11 +139,8 @@ class AddressBook:
 
     # the step ------------------------------------------------------------------------
 
-    def step(self, *, certain: bool) -> bool:
-        """Write what follows from the news, but for places that come; True if the map changed.
-
-        *certain*: what policies in force name is all known; else what the process before left stays.
-        """
+    def step(self) -> bool:
+        """Write what follows from the news, but for places that come; True if the map changed."""
         endpoints, self._endpoints = self._endpoints, set()
         nodes, self._nodes = self._nodes, set()
         for key in nodes - {token(self.node)}:
@@ -163,7 +159,7 @@ class AddressBook:
             places |= self._prefixes
         for key in places:
             self._claim_place(key)
-        if self._inherited and certain and self._told:
+        if self._inherited and self._told:
             inherited, self._inherited = self._inherited, set()
             self._due |= {key: self.claims.get(key) for key in inherited}
         return self._write() | self._sweep()
@@ -183,7 +179,7 @@ class AddressBook:
 
     def come(self, places: Changes) -> bool:
         """Write what :meth:`coming` said; True if the map changed."""
-        self._came |= places.keys()
+        self.came |= places.keys()
         return self._apply(places)
 
     # places --------------------------------------------------------------------------
@@ -193,8 +189,13 @@ class AddressBook:
         key = IpcacheKey.of(ip_network(prefix))
         found = self.ipcache.copy.get(key)
         if found is not None and is_prefix(found.identity):
-            return key not in self._came
+            return key not in self.came and self._covered(found.identity)
         return self.claims.rank(key) < API_SERVER or key in EVERYWHERE or self._in_range(key)
+
+    def prefixes(self) -> dict[IpcacheKey, int]:
+        """Every prefix in the map, with its identity."""
+        numbers = filter(is_prefix, self.ipcache.located)
+        return {key: number for number in numbers for key in self.ipcache.keys_of(number)}
 
     @property
     def pending(self) -> bool:
@@ -204,38 +205,7 @@ class AddressBook:
     @property
     def met(self) -> BitMap:
         """Identities of places that a packet may have been found to have."""
-        return self.ipcache.located | self._left
-
-    @property
-    def orphans(self) -> Mapping[int, int]:
-        """Prefixes in the map whose identity is no more, and what their addresses will be then; the
-        widest first."""
-        if self._orphans is None:
-            self._orphans = self._find_orphans() if self._told else {}
-        return self._orphans
-
-    def _find_orphans(self) -> dict[int, int]:
-        known = self.views.identities
-        gone = [
-            (key, number)
-            for number in self.ipcache.located
-            if is_prefix(number) and str(number) not in known
-            for key in self.ipcache.keys_of(number)
-        ]
-        gone.sort(key=lambda item: item[0].prefix_len)
-        lengths = self.ipcache.lengths() if gone else []
-        return {number: self.ipcache.owner(list(wider(key, lengths))[1:]) for key, number in gone}
-
-    def passing(self) -> Passing | None:
-        """What came and left lately: for :meth:`passed`, once no program runs that began before now."""
-        if not self._came and not self._left:
-            return None
-        return Passing(frozenset(self._came), self._left.copy())
-
-    def passed(self, what: Passing) -> None:
-        """Every packet meets what came, none meets what left."""
-        self._came -= what.came
-        self._left -= what.left
+        return self.ipcache.located | self.left
 
     def host(self) -> int:
         """The number by which the selectors in the tables speak of this node; 0: not known yet."""
@@ -248,7 +218,9 @@ class AddressBook:
 
     def _covered(self, number: int) -> bool:
         identities, key = self.views.identities, str(number)
-        return key in identities and identities.revision_of(key) <= self.covered
+        if number not in self._known and key in identities and identities.revision_of(key) <= self.covered:
+            self._known.add(number)
+        return number in self._known
 
     def _claim_place(self, key: str) -> None:
         identity = self.views.identities.get(key)
@@ -349,8 +321,8 @@ class AddressBook:
         before = self.ipcache.located.copy()
         touched = self.ipcache.apply(changes)
         if before != self.ipcache.located:
-            self._left |= before - self.ipcache.located
-            self._orphans = None
+            self.left |= before - self.ipcache.located
+            self.moves += 1
         copy = self.ipcache.copy
         self._due = {key: value for key, value in self._due.items() if copy.get(key) != value}
         if not self._due:

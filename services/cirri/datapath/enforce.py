@@ -9,6 +9,7 @@ the last one is gone, the identity leaves the ipcache first and the sets later.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from pyroaring import BitMap
 
 from cirri.datapath.addressbook import AddressBook
 from cirri.datapath.identify import flags_of, goals_of, members_of, selectors_of
+from cirri.datapath.located import place_of, wider
 from cirri.datapath.policies import Policies
 from cirri.datapath.views import Views
 from cirri.engine.entries import Entries, entries
@@ -76,15 +78,33 @@ class Enforcer:
     """Selectors that no table holds: key to members."""
     host: int = Reserved.HOST
     """The number by which selectors speak of this node."""
+    unnamed: set[str] = field(default_factory=set)
+    """Prefixes that policies told apart lately: packets on their way may still be judged by these."""
     told: set[int] = field(default_factory=set)
     """Identities whose endpoints' records have to change."""
     _selectors: set[str] = field(default_factory=set)
+    _untidy: bool = False
+    _prefixes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What selectors in the tables tell apart, by key."""
+    _named: Counter[str] = field(default_factory=Counter)
+    """How many of them tell a prefix apart."""
+    _tables: int = 0
+    _found: dict[int, int] = field(default_factory=dict)
+    _found_at: tuple[int, int] = (-1, -1)
 
     # news ----------------------------------------------------------------------------
 
     def note_selectors(self, keys: Iterable[str]) -> None:
         """Members of selectors changed."""
-        self._selectors.update(key for key in keys if key in self.sets)
+        for key in keys:
+            found = self.views.selectors.get(key)
+            self._named.subtract(self._prefixes.pop(key, ()))
+            if found is not None and found.prefixes:
+                self._prefixes[key] = found.prefixes
+                self._named.update(found.prefixes)
+            if key in self.sets:
+                self._selectors.add(key)
+        self._tables += 1
 
     def note_left(self, identities: BitMap) -> None:
         """No packet meets these places any more: sets may forget them."""
@@ -98,14 +118,12 @@ class Enforcer:
 
     # what is in force ------------------------------------------------------------------
 
-    @property
-    def certain(self) -> bool:
-        """Whether every set in the kernel is one of :attr:`realized`, not of the process before."""
-        return self.policies.sets.keys() <= self.realized.keys()
-
     def named(self) -> set[str]:
-        """Prefixes that policies in force tell apart."""
-        return {prefix for one in self.sets.values() for prefix in one.prefixes}
+        """Prefixes that policies in force tell apart; every one that there is, as long as a set in the
+        kernel is that of the process before."""
+        if self.policies.sets.keys() <= self.realized.keys():
+            return self.unnamed.union(*(one.prefixes for one in self.sets.values()))
+        return {str(key.network) for key in self.book.prefixes()}
 
     def standing(self, identity: int) -> tuple[EndpointFlag, str, str]:
         """What an endpoint's record says of its policy: the enforced directions, what is not in the
@@ -177,7 +195,10 @@ class Enforcer:
                 self.sets[key].members = self._members(key) or BitMap()
         known = identity in self.policies.sets
         before = self.standing(identity) if known else None
+        if known and identity not in self.realized:  # nobody knows what the one before told apart
+            self.unnamed.update(str(key.network) for key in self.book.prefixes())
         touched = self._realize(identity, policy)
+        self._untidy |= policy is not self.realized.get(identity)
         self.realized[identity] = policy
         if known and before != self.standing(identity):
             self.told.add(identity)
@@ -186,14 +207,15 @@ class Enforcer:
     def leave(self, identity: int) -> None:
         """Forget an identity that no endpoint has any more."""
         self.policies.release(identity)
-        self.realized.pop(identity, None)
-        self.tidy()
+        self._untidy = self.realized.pop(identity, None) is not None
 
     def tidy(self) -> None:
-        """Forget selectors that nothing in force names."""
-        named = {key for policy in self.realized.values() for key in selectors_of(policy)}
-        for key in self.sets.keys() - named - set(self.kept()):
-            del self.sets[key]
+        """Forget selectors that nothing in force names any more."""
+        if self._untidy:
+            self._untidy = False
+            named = {key for policy in self.realized.values() for key in selectors_of(policy)}
+            for key in self.sets.keys() - named - set(self.kept()):
+                self.unnamed.update(self.sets.pop(key).prefixes)
 
     def _members(self, key: str) -> BitMap | None:
         """Whom a selector has to select; None if no table says so."""
@@ -205,12 +227,34 @@ class Enforcer:
             return None
         if (before := self.sets.get(key)) is not None:
             members |= before.members & self.book.met
-        for orphan, parent in self.book.orphans.items():
+        for orphan, parent in self._orphans().items():
             if parent in members:
                 members.add(orphan)
         if self.host != Reserved.HOST:
             (members.add if self.host in members else members.discard)(Reserved.HOST)
         return members
+
+    def _orphans(self) -> Mapping[int, int]:
+        """Prefixes in the ipcache that no selector in the tables tells apart, and what their addresses
+        will be without them: the sets in the tables may not know them any more.  The widest first."""
+        if self._found_at != (self.book.moves, self._tables):
+            self._found_at = self.book.moves, self._tables
+            known = self.views.identities
+            gone = [
+                (key, number)
+                for key, number in self.book.prefixes().items()
+                if str(number) not in known or not (self._named[str(key.network)] or self._is_more(number))
+            ]
+            gone.sort(key=lambda item: item[0].prefix_len)
+            ipcache = self.book.ipcache
+            lengths = ipcache.lengths() if gone else []
+            self._found = {number: ipcache.owner(list(wider(key, lengths))[1:]) for key, number in gone}
+        return self._found
+
+    def _is_more(self, number: int) -> bool:
+        """Whether an identity stands for more than its prefix: selectors may speak of that."""
+        place = place_of(self.views.identities[str(number)])
+        return place is None or place.api_server
 
     def _patch(self, moved: Mapping[str, BitMap]) -> bool:
         touched = False

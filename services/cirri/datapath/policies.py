@@ -19,7 +19,7 @@ OF_SETS = ALL | EndpointFlag.AUDIT_INGRESS | EndpointFlag.AUDIT_EGRESS
 """Flags that policy decides; the others are the endpoint's own."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Layer:
     """The entries under one policy_id."""
 
@@ -66,6 +66,8 @@ class Policies:
         self.endpoints: dict[bytes, EndpointValue] = endpoints.to_dict()
         self.sets: dict[int, PolicySet] = {}
         """By identity."""
+        self.dying: list[Layer] = []
+        """What no endpoint is led to any more: programs that run may still look into it."""
         self._last = 0
         self._adopt()
 
@@ -163,6 +165,12 @@ class Policies:
         for layer in gone.layers if gone is not None else ():
             self.map.delete_many(_keys(layer.policy_id, layer.entries))
 
+    def bury(self, layers: Iterable[Layer]) -> None:
+        """Remove the entries of some of :attr:`dying`."""
+        for layer in list(layers):
+            self.map.delete_many(_keys(layer.policy_id, layer.entries))
+            self.dying.remove(layer)
+
     def _change(
         self, identity: int, now: PolicySet, changes: Sequence[Change], goals: Sequence[Entries]
     ) -> bool:
@@ -187,11 +195,10 @@ class Policies:
         old = self.sets.get(identity)
         self.sets[identity] = self._written(flags, goals)
         self._lead(identity)
-        for layer in old.layers if old is not None else ():
-            self.map.delete_many(_keys(layer.policy_id, layer.entries))
-        if old is not None and self.sets[identity].fault:  # what was just freed may be enough
-            short = self.sets[identity]
-            self.sets[identity] = self._written(flags, goals, short)
+        self.dying += old.layers if old is not None else ()
+        if self.sets[identity].fault and self.dying:  # their room may be enough
+            self.bury(self.dying)
+            self.sets[identity] = self._written(flags, goals, self.sets[identity])
             self._lead(identity)
 
     def _written(
@@ -230,7 +237,8 @@ class Policies:
                 self.put_endpoint(address, one.under(value, identity))
 
     def _used(self) -> set[int]:
-        return {layer.policy_id for one in self.sets.values() for layer in one.layers}
+        live = (layer for one in self.sets.values() for layer in one.layers)
+        return {layer.policy_id for layer in (*live, *self.dying)}
 
     def _fresh(self) -> int:
         used = self._used()

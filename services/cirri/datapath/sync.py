@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from cirri.datapath.addressbook import AddressBook, Passing
+from pyroaring import BitMap
+
+from cirri.datapath.addressbook import AddressBook
 from cirri.datapath.balance import Balancer
 from cirri.datapath.enforce import Enforcer
 from cirri.datapath.grace import programs_ended
 from cirri.datapath.kernel import Kernel
+from cirri.datapath.policies import Layer
 from cirri.datapath.regenerate import Local, Regenerator
 from cirri.datapath.views import Views
 from cirri.kv import Table
+from cirri.layout import IpcacheKey
 from cirri.model.bucket import token
 from cirri.model.policy import REVISION_KEY, Compiled
 from cirri.runtime.logs import Log
@@ -21,6 +26,15 @@ RETRY_S = 1.0
 """How often what did not fit into a full map is tried again."""
 NOTED_S = 0.002
 """After this long whoever was woken by a table's change has noted it."""
+
+
+class Passing(NamedTuple):
+    """What came, went and ceased to be told apart, and sets that endpoints were led away from."""
+
+    came: frozenset[IpcacheKey]
+    left: BitMap
+    unnamed: frozenset[str]
+    dead: tuple[Layer, ...]
 
 
 class Sync:
@@ -116,7 +130,7 @@ class Sync:
         if seen:
             book.covered = marker.identities
         enforcer.note_host(book.host())
-        touched = book.step(certain=enforcer.certain)
+        touched = book.step()
         touched |= enforcer.reselect()
         places, heirs = book.coming()
         touched |= enforcer.inherit(heirs)
@@ -127,18 +141,29 @@ class Sync:
             self.kernel.runtime.next_epoch()
         self.regenerator.open()
         self.regenerator.tell()
-        if book.passing() is not None:
+        enforcer.tidy()
+        if self.passing():
             self._passing.set()
         known = marker.identities <= self._identities_seen and not book.pending
         if seen and known and not self.regenerator.behind:
             self.policy_revision = marker.resources
         self._report()
 
+    def passing(self) -> Passing | None:
+        """What packets on their way may have found, or not found yet."""
+        book, enforcer = self.book, self.enforcer
+        dead = tuple(self.kernel.policies.dying)
+        what = Passing(frozenset(book.came), book.left.copy(), frozenset(enforcer.unnamed), dead)
+        return what if any(what) else None
+
     def passed(self, what: Passing) -> None:
-        """No packet is on its way that was looked up before *what* came and left."""
-        self.book.passed(what)
+        """No packet is on its way any more that was when *what* was asked for."""
+        self.book.came -= what.came
+        self.book.left -= what.left
+        self.enforcer.unnamed -= what.unnamed
         self.enforcer.note_left(what.left)
         self.regenerator.note_waiting()
+        self.kernel.policies.bury(layer for layer in what.dead if layer in self.kernel.policies.dying)
 
     def faults(self) -> list[str]:
         """What is wrong, one sentence each."""
@@ -193,12 +218,12 @@ class Sync:
                 self._wake.set()
 
     async def _follow_places(self) -> None:
-        """Policies that tell a place apart wait until every packet meets its identity, and sets keep
-        what has left until none does."""
+        """Policies that tell a place apart wait until every packet meets its identity; sets keep what has
+        left, and prefixes stay where policies told them apart, until none does."""
         while True:
             await self._passing.wait()
             self._passing.clear()
-            if (what := self.book.passing()) is not None:
+            if what := self.passing():
                 await asyncio.to_thread(programs_ended)
                 self.passed(what)
                 self._wake.set()
