@@ -45,6 +45,8 @@ def test_a_provisional_policy_says_what_to_do_and_is_confirmed(
         f"cirri --context {served.name} confirm default/guard"
     )
     (waiting,) = json.loads(served.ok("confirm", "-o", "json"))
+    warned = "Warnings:      CiliumNetworkPolicy default/guard is undone at"
+    assert warned in served.run("status").stdout
     assert waiting["confirmBy"] in first
     lines = served.ok("confirm").splitlines()
     assert lines[0].split() == ["NAME", "NAMESPACE", "UNDONE", "AT", "IN"]

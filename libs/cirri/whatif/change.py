@@ -55,10 +55,10 @@ def changes(
     for edits, after in _Suggesting(situation, direction, address, pod).candidates():
         if found and any(edit.op == "add" and not edit.path for edit in edits):
             break  # a new object, where a change of one does
-        good = after.judge(direction).allowed and (after.judge(other).allowed or not passed)
-        change = Change(edits=edits)
-        if good and change not in found:
-            found.append(change)
+        if any(_values(edits) == _values(one.edits) for one in found):
+            continue  # the same again in another object
+        if after.judge(direction).allowed and (after.judge(other).allowed or not passed):
+            found.append(Change(edits=edits))
         if len(found) == SUGGESTED:
             break
     return sorted(found, key=lambda change: len(change.edits))
@@ -212,6 +212,10 @@ class _Suggesting:
             return Said(resource, read(resource, self.situation.config)[0])
         except InvalidPolicy:
             return None
+
+
+def _values(edits: Iterable[Edit]) -> list[Any]:
+    return [(edit.op, edit.value) for edit in edits]
 
 
 def _index(origin: Origin) -> tuple[str, int]:

@@ -35,6 +35,8 @@ class RuleReport(Struct, frozen=True, kw_only=True):
     audit: bool
     """Its object is only watched."""
     matched: bool
+    failed: int
+    """How many of its conditions fail."""
     why: tuple[str, ...]
     """What of it the connection met; of a rule that does not match every condition that fails."""
     proxy: str = ""
@@ -222,6 +224,7 @@ def _rule(check: Check, end: End, connection: Connection, cluster: str) -> RuleR
         action="deny" if check.deny else "allow",
         audit=check.audit,
         matched=check.matched,
+        failed=len(check.failed),
         why=failed or (holding(check, end, cluster),),
         proxy=payload.kind,
         requests=payload.requests,

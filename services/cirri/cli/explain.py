@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cirri.whatif.who import Speaker
     from cirri.whatif.world import World
 
+MANY = 20
+"""Rules of one end, from which on not all are shown without -v."""
 OTHERS = 3
 """Policies that do not select the subject, as many as are shown without -v."""
 
@@ -201,8 +203,11 @@ def _side(side: SideReport, *, verbose: bool) -> Iterator[str]:
     if side.rule or side.audited:
         yield f"  {side.says.partition(': ')[2]}"
     yield f"  {_enforcement(side)}"
-    for rule in side.rules:
+    rules = side.rules if verbose else _telling(side.rules)
+    for rule in rules:
         yield from _rule(rule)
+    if len(rules) < len(side.rules):
+        yield f"  {len(side.rules) - len(rules)} more rules do not match; -v shows them"
     shown = side.others if verbose else [other for other in side.others if not other.elsewhere][:OTHERS]
     for other in shown:
         yield f"  not for it {other.policy}"
@@ -212,6 +217,14 @@ def _side(side: SideReport, *, verbose: bool) -> Iterator[str]:
     if side.nearest and len(side.rules) > 1:
         yield f"  Nearest miss: {side.nearest}"
     yield from _changes(side.changes)
+
+
+def _telling(rules: Sequence[RuleReport]) -> Sequence[RuleReport]:
+    """Those of *rules* that match or nearly do, if there are many."""
+    if len(rules) <= MANY:
+        return rules
+    near = sorted((rule for rule in rules if not rule.matched), key=lambda rule: rule.failed)[: MANY // 2]
+    return [rule for rule in rules if rule.matched or rule in near]
 
 
 def _more(count: int, after: bool) -> str:
