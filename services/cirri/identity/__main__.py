@@ -17,9 +17,6 @@ from cirri.runtime import Runtime, run
 
 LOOK_S = 0.5
 """How often unused numbers and label sets without one are looked at when nothing else happens."""
-LOST_S = 5.0
-"""How long a bucket that has lost numbers in force is not called complete while others, who lost theirs
-too, have yet to say what needs one."""
 
 
 async def serve(rt: Runtime) -> None:
@@ -48,12 +45,11 @@ async def serve(rt: Runtime) -> None:
     await sources.next()
     await sources.caught_up()
     complete, look_at = False, 0.0
-    patience = clock() + LOST_S if keeper.lost else 0.0
     while True:
         look = clock() >= look_at
         try:
             await keeper.allocate(again=look)
-            if not complete and (sources.ready or clock() >= patience):
+            if not complete:
                 await publisher.complete()
                 complete = True
                 count(rt, keeper)

@@ -29,11 +29,6 @@ class Demand:
         """Label sets that need a number."""
         return self._sets.keys()
 
-    @property
-    def numbers(self) -> Iterable[int]:
-        """Numbers that somebody has in force."""
-        return self._numbers.keys()
-
     def use(self, user: str, uses: tuple[Use, ...] = ()) -> None:
         """From now on *user* uses exactly *uses*."""
         before = self._of.get(user, ())

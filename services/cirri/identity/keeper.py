@@ -10,7 +10,7 @@ from cirri.identity.allocator import Allocator
 from cirri.identity.book import Book
 from cirri.identity.demand import Demand, LabelSet
 from cirri.kv import Bus, Publisher, Table
-from cirri.labels import SPACE, IdentitiesExhausted, Space, space_of
+from cirri.labels import IdentitiesExhausted, Space, space_of
 from cirri.model import Identity
 
 RELEASE_S = 2.0
@@ -49,12 +49,6 @@ class Keeper:
         """Those of them that were found at the start: nobody has been seen to use and leave them."""
         self._missing: set[LabelSet] = set()
         """Label sets in use that have no number yet."""
-
-    @property
-    def lost(self) -> bool:
-        """Whether a number that somebody has in force is not in the bucket."""
-        allocated = (number for number in self.demand.numbers if number >= SPACE.low.start)
-        return any(self.book.labels(number) is None for number in allocated)
 
     @property
     def waiting(self) -> int:
