@@ -28,8 +28,7 @@ GROUP = {"apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": {"
 KUBERNETES = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "a"}}
 NEGATIVE = (
     "CiliumNetworkPolicy shop/a: spec.ingress[0].fromEndpoints[0]: names the namespace only negatively, "
-    "so where policy-default-local-cluster is false it also selects nodes and the world; "
-    "add {key: io.kubernetes.pod.namespace, operator: Exists}"
+    "so it also selects nodes and the world; add {key: io.kubernetes.pod.namespace, operator: Exists}"
 )
 VOID = (
     "CiliumNetworkPolicy shop/a: spec.ingress: no rule of this section selects anybody, "

@@ -174,18 +174,16 @@ def _only_negative(selector: Mapping[str, Any], kind: str) -> str:
         bare = key.rpartition(":")[2]
         return bare == NAMESPACE_KEY or (kind == _CILIUM[0] and bare.startswith(NAMESPACE_LABELS_PREFIX))
 
-    also = f"also selects nodes and the world; add {{key: {NAMESPACE_KEY}, operator: Exists}}"
-    for scopes, says in (
-        (is_reserved, f"names special peers only negatively, so it {also}"),
-        (
-            is_namespace,
-            f"names the namespace only negatively, so where policy-default-local-cluster is false it {also}",
-        ),
-    ):
+    for scopes, what in ((is_reserved, "special peers"), (is_namespace, "the namespace")):
         keys = selector.get("matchLabels", {})
         operators = [e["operator"] for e in selector.get("matchExpressions", []) if scopes(e["key"])]
         if operators and all(operator in ("NotIn", "DoesNotExist") for operator in operators):
-            return "" if any(map(scopes, keys)) else says
+            if any(map(scopes, keys)):
+                return ""
+            return (
+                f"names {what} only negatively, so it also selects nodes and the world; "
+                f"add {{key: {NAMESPACE_KEY}, operator: Exists}}"
+            )
     return ""
 
 
