@@ -152,7 +152,7 @@ CASES = {
     }),
     "an address outside": Asked(EX02, "198.51.100.7", "8080", "default-deny", {
         "missing": (
-            "app=web, cluster default, namespace shop: the peer is 198.51.100.7, reserved:world-ipv4",
+            "app=web, cluster default, namespace shop: the peer is 198.51.100.7, outside the cluster",
         ),
     }),
     "its own node": Asked(EX02, "node/n1", "8080", "allow-rule", {"rule": "built-in allow-localhost"}),

@@ -116,16 +116,17 @@ def _there(one: Requirement, end: End) -> str:
     """What the end has instead, as a predicate."""
     labels = LabelSet(end.labels)
     special = sorted(text for text in end.labels if text.startswith("reserved:"))
+    what = f"is {end.address}, outside the cluster" if end.address else f"is {' and '.join(special)}"
     if one.operator in {"Within", "NotWithin"}:
         if end.address:
             return f"is {end.address}"
         return "is in the cluster, where no prefix selects anybody"
     if one.operator == "Exists" and one.source == "reserved":
-        return f"is {' and '.join(special)}" if special else "is a pod"
+        return what if special else "is a pod"
     if found := labels.values(one.source, one.key):
         return f"has {_equals(one, _name(one), found[0])}" if found[0] else f"has {_name(one)}"
     if special and one.source != PORT:
-        return f"is {f'{end.address}, ' if end.address else ''}{' and '.join(special)}"
+        return what
     if one.holds(LabelSet(end.uncounted | end.labels)):
         return "has it, but it does not count for its identity (key labels of cirri-config)"
     return f"has no {'port of that name' if one.source == PORT else _label_word(one)}"
