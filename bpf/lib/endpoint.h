@@ -60,7 +60,9 @@ static __always_inline const struct endpoint *endpoint_recall(const union addres
 	if (memo && memo->epoch == epoch && address->halves[1] && address_equal(&memo->address, address))
 		return memo->endpoint.ifindex ? &memo->endpoint : NULL;
 	/* No packet comes from or goes to the zero address, under which the node is. */
-	endpoint = address_is_zero(address) ? NULL : endpoint_lookup(address);
+	if (address_is_zero(address))
+		return NULL;
+	endpoint = endpoint_lookup(address);
 	if (memo && (!endpoint || endpoint->ifindex)) {
 		if (endpoint)
 			memo->endpoint = *endpoint;
