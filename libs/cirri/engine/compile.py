@@ -31,6 +31,7 @@ _PEERS_ONLY = frozenset(
     each.label for each in (Reserved.REMOTE_NODE, Reserved.WORLD, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6)
 )
 _ADDRESSES = (f"{CIDR}:", "fqdn:")
+_HOST, _INIT = Reserved.HOST.label, Reserved.INIT.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ class Compiler:
         self._sets.learn(wanted)
         if not _is_subject(wanted):
             return
-        if Reserved.HOST.label in wanted:
+        if _HOST in wanted:
             joined = self._nodes.add(identity, wanted)
         self._selected_by[identity] = {key for key in joined if key in self._subject_rules}
         self._dirty.add(identity)
@@ -337,7 +338,7 @@ class Compiler:
     def _outcome(self, identity: int, selected_by: frozenset[str]) -> Outcome:
         # Identities that the same selectors select have the same rules.
         labels = self._labels(identity) or frozenset()
-        traits = Traits(Reserved.INIT.label in labels, Reserved.HOST.label in labels, self._own_ports(labels))
+        traits = Traits(_INIT in labels, _HOST in labels, self._own_ports(labels))
         if (found := self._outcomes.get((selected_by, traits))) is None:
             rules = [rule for key in selected_by for rule in self._subject_rules[key].values()]
             found = self._outcomes[selected_by, traits] = outcome(rules, self.config, traits)
@@ -357,12 +358,12 @@ def _is_subject(labels: frozenset[str]) -> bool:
     """Whether endpoints with *labels* can be here: not addresses outside, not other nodes."""
     if labels & _PEERS_ONLY:
         return False
-    return Reserved.HOST.label in labels or not any(text.startswith(_ADDRESSES) for text in labels)
+    return _HOST in labels or not any(text.startswith(_ADDRESSES) for text in labels)
 
 
 def _as_peer(labels: frozenset[str]) -> frozenset[str]:
     """What of *labels* others see: of a node the labels of its Node object are its own affair."""
-    if Reserved.HOST.label not in labels:
+    if _HOST not in labels:
         return labels
     return frozenset(text for text in labels if not text.startswith("k8s:"))
 
