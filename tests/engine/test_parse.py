@@ -69,6 +69,7 @@ def test_empty(section: str, present: bool, peers: object) -> None:
     ("section", "present", "expected"),
     [
         ("egress: [{toServices: [], PORT80}]", True, 0),
+        ("egress: [{toServices: [{}], PORT80}]", True, 0),
         ("egress: [{toFQDNs: [], PORT80}]", True, 0),
         ("egress: [{toEndpoints: [{}]}]", True, 1),
     ],
@@ -239,9 +240,7 @@ RULE: list[tuple[str, str, str]] = [
 ]
 OUT = "spec.egress[0]"
 EGRESS: list[tuple[str, str, str]] = [
-    *each(
-        "toServices: [VALUE]", f"{OUT}.toServices[0]", "{}", "a", "{k8sService: {}, k8sServiceSelector: {}}"
-    ),
+    *each("toServices: [VALUE]", f"{OUT}.toServices[0]", "a", "{k8sService: {}, k8sServiceSelector: {}}"),
     *each(
         "toServices: [{k8sService: VALUE}]",
         f"{OUT}.toServices[0].k8sService.serviceName",

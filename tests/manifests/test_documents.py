@@ -46,6 +46,20 @@ def test_lists_are_taken_apart(tmp_path: Path) -> None:
     assert second.lines["metadata", "name"] == 11
 
 
+def test_items_of_a_list_of_one_kind_need_not_say_what_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "list.yaml"
+    file.write_text("apiVersion: v1\nkind: NamespaceList\nitems:\n- metadata: {name: a}\n")
+    (found,) = load([str(file)])
+    assert found.manifest == {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}
+
+
+def test_a_list_may_be_empty_and_a_file_named_twice(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("apiVersion: v1\nkind: List\nitems:\n")
+    (tmp_path / "none.yaml").write_text("# nothing yet\n")
+    (tmp_path / "a.yaml").write_text(NAMESPACE % "a")
+    assert names([str(tmp_path), str(tmp_path / "none.yaml"), str(tmp_path / "a.yaml")]) == ["a"]
+
+
 def test_json_may_be_indented_with_tabs(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text('{\n\t"apiVersion": "v1",\n\t"kind": "Namespace",\n\t"metadata": {"name": "a"}\n}\n')

@@ -28,6 +28,16 @@ def test_reading_again_changes_nothing(document: Document) -> None:
     assert again == first
 
 
+def test_an_older_api_version_becomes_the_one_that_is_used() -> None:
+    manifest = {
+        "apiVersion": "cilium.io/v2alpha1",
+        "kind": "CiliumCIDRGroup",
+        "metadata": {"name": "a"},
+        "spec": {"externalCIDRs": ["192.0.2.0/24"]},
+    }
+    assert check(Document(manifest)).manifest["apiVersion"] == "cilium.io/v2"
+
+
 def test_nulls_are_dropped_and_empty_lists_stay() -> None:
     manifest = {
         "apiVersion": "cilium.io/v2",

@@ -156,8 +156,9 @@ class _Reader:
         )
 
     def _service(self, value: Any, path: str) -> ServiceReference | None:
+        if not isinstance(value, dict) or len(value) > 1:
+            self.out.fault(path, "is an object with k8sService or k8sServiceSelector")
         if not isinstance(value, dict) or len(value) != 1:
-            self.out.fault(path, "exactly one of k8sService, k8sServiceSelector is needed")
             return None
         ((kind, entry),) = value.items()
         wanted = {"k8sService": "serviceName", "k8sServiceSelector": "selector"}.get(kind)

@@ -101,7 +101,7 @@ def _kind(document: Document, manifest: dict[str, Any]) -> tuple[Kind | None, Pr
     if name not in KINDS:
         return None, document.problem(("kind",), unknown_kind(name))
     kind, version = KINDS[name], manifest.get("apiVersion")
-    if version == kind.api_version:
+    if version in (kind.api_version, *kind.older):
         return kind, None
     if version is None:
         return kind, document.problem(("apiVersion",), f"required, but missing; {name} is {kind.api_version}")
@@ -120,6 +120,6 @@ def _resource(kind: Kind, manifest: dict[str, Any], source: str) -> Resource:
         namespace=metadata.get("namespace", ""),
         name=metadata["name"],
         node=node,
-        manifest={**manifest, "metadata": metadata},
+        manifest={**manifest, "apiVersion": kind.api_version, "metadata": metadata},
         source=source,
     )

@@ -67,15 +67,21 @@ def load(paths: Iterable[str], stdin: str | None = None) -> list[Document]:
 
 
 def read(paths: Iterable[str], stdin: str | None = None) -> tuple[list[Document], list[Problem]]:
-    """As :func:`load`, but what is wrong is returned beside what could be read."""
+    """As :func:`load`, but what is wrong is returned beside what could be read.
+
+    A file that is named twice is read once; one without an object is wrong only if all are.
+    """
     found: list[Document] = []
     problems: list[Problem] = []
-    for name in paths:
-        before = len(found), len(problems)
+    known: set[str] = set()
+    names = list(paths)
+    for name in names:
         for file, text in _texts(name, stdin, problems):
-            _parse(file, text, found, problems)
-        if (len(found), len(problems)) == before:
-            problems.append(Problem(file=name, message="no object in it"))
+            if file not in known:
+                _parse(file, text, found, problems)
+            known.add(file)
+    if not found and not problems:
+        problems += (Problem(file=name, message="no object in it") for name in dict.fromkeys(names))
     return found, problems
 
 
@@ -122,18 +128,27 @@ def _without_tabs(text: str) -> str:
 
 
 def _objects(document: Document, parsed: Parsed) -> list[Document]:
-    """*document* itself, or the items of a List, each with its own lines."""
+    """*document* itself, or the items of a List, each with its own lines.
+
+    Items of a list of one kind (``PodList``) need not say what they are.
+    """
     manifest = document.manifest
     kind = manifest.get("kind") if isinstance(manifest, dict) else None
-    if not (isinstance(kind, str) and kind.endswith("List") and isinstance(manifest.get("items"), list)):
+    if not (isinstance(kind, str) and kind.endswith("List") and "items" in manifest):
         return [document]
-    below: list[dict[Path, int]] = [{} for _ in manifest["items"]]
+    items = manifest["items"] or []
+    if not isinstance(items, list):
+        return [document]
+    said = {"apiVersion": manifest.get("apiVersion"), "kind": kind.removesuffix("List")}
+    implied = said if said["kind"] else {}
+    items = [{**implied, **item} if isinstance(item, dict) else item for item in items]
+    below: list[dict[Path, int]] = [{} for _ in items]
     for path, line in parsed.lines.items():
         if len(path) >= 2 and path[0] == "items" and isinstance(path[1], int):
             below[path[1]][path[2:]] = line
     return [
         Document(item, document.file, document.number, lines.get((), document.line), lines)
-        for item, lines in zip(manifest["items"], below, strict=True)
+        for item, lines in zip(items, below, strict=True)
     ]
 
 

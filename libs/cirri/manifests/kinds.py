@@ -25,6 +25,8 @@ class Kind:
     namespaced: bool = True
     short: tuple[str, ...] = ()
     """Other names that the command line takes."""
+    older: tuple[str, ...] = ()
+    """API versions with the same fields, under which manifests may still have it."""
 
     @property
     def title(self) -> str:
@@ -62,6 +64,7 @@ KINDS: dict[str, Kind] = {
             CILIUM_CIDR_GROUP,
             namespaced=False,
             short=("ccg",),
+            older=("cilium.io/v2alpha1",),
         ),
     )
 }

@@ -53,7 +53,13 @@ def port_name_complaint(name: str) -> str:
     )
 
 
-PORT_NAME = Text(test=port_name_complaint)
+def _lower_port_name_complaint(name: str) -> str:
+    return port_name_complaint(name) or (
+        f'"{name}" is not a port name of Kubernetes; write "{name.lower()}"' if name != name.lower() else ""
+    )
+
+
+PORT_NAME = Text(test=_lower_port_name_complaint)
 PORT = Integer(1, 65535)
 PORT_OR_NAME = IntegerOrText(PORT, PORT_NAME)
 

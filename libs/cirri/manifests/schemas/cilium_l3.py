@@ -67,8 +67,9 @@ _GROUP = Fields(
 
 
 def _one_service(entry: Mapping[str, Any]) -> Iterator[Fault]:
-    if len(entry) != 1:
-        yield (), "exactly one of k8sService, k8sServiceSelector is needed"
+    """An entry that names none selects nothing (policy 7.6)."""
+    if len(entry) > 1:
+        yield (), "k8sService and k8sServiceSelector cannot be combined; write two entries"
 
 
 _SERVICE = Fields(

@@ -54,12 +54,6 @@ _PEERS = Items(
 )
 
 
-def _types(spec: Mapping[str, Any]) -> Iterator[Fault]:
-    types = spec.get("policyTypes", [])
-    if len(set(types)) < len(types):
-        yield ("policyTypes",), "names a direction twice"
-
-
 NETWORK_POLICY = Fields(
     {
         "apiVersion": TEXT,
@@ -83,7 +77,6 @@ NETWORK_POLICY = Fields(
                 ),
             },
             required=("podSelector",),
-            rules=(_types,),
         ),
         "status": STATUS,
     },

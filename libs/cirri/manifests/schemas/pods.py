@@ -40,7 +40,8 @@ CONTAINER = Fields(
         "command": Items(TEXT),
         "args": Items(TEXT),
         "env": Items(_ENV),
-        "ports": Items(_CONTAINER_PORT),
+        # Two containers may use one name: then it stands for the port of the first.
+        "ports": Items(_CONTAINER_PORT, key="name"),
         **unread(
             "envFrom imagePullPolicy lifecycle livenessProbe readinessProbe resizePolicy resources "
             "restartPolicy restartPolicyRules securityContext startupProbe stdin stdinOnce "
@@ -51,17 +52,6 @@ CONTAINER = Fields(
 )
 
 
-def _port_names(spec: Mapping[str, Any]) -> Iterator[Fault]:
-    """A port name stands for one port of the pod, whichever container has it."""
-    seen: set[str] = set()
-    for i, container in enumerate(spec["containers"]):
-        for j, port in enumerate(container.get("ports", [])):
-            name = port.get("name")
-            if name is not None and name in seen:
-                yield ("containers", i, "ports", j, "name"), f'port name "{name}" is used twice in this pod'
-            seen.add(name)
-
-
 POD_SPEC = Fields(
     {
         "containers": Items(CONTAINER, low=1, key="name"),
@@ -70,6 +60,7 @@ POD_SPEC = Fields(
         "nodeSelector": LABELS,
         "hostNetwork": BOOLEAN,
         "serviceAccountName": SUBDOMAIN_NAME,
+        "serviceAccount": SUBDOMAIN_NAME,
         "hostname": LABEL_NAME,
         "subdomain": LABEL_NAME,
         "restartPolicy": Text(choices=("Always", "OnFailure", "Never")),
@@ -79,13 +70,12 @@ POD_SPEC = Fields(
             "enableServiceLinks ephemeralContainers hostAliases hostIPC hostPID hostUsers "
             "hostnameOverride imagePullSecrets os overhead preemptionPolicy priority "
             "priorityClassName readinessGates resourceClaims resources runtimeClassName "
-            "schedulerName schedulingGates securityContext serviceAccount setHostnameAsFQDN "
+            "schedulerName schedulingGates securityContext setHostnameAsFQDN "
             "shareProcessNamespace tolerations topologySpreadConstraints volumes workloadRef"
         ),
     },
     required=("containers",),
-    defaults={"restartPolicy": "Always", "serviceAccountName": "default"},
-    rules=(_port_names,),
+    defaults={"restartPolicy": "Always"},
 )
 
 POD = Fields(
