@@ -1,19 +1,15 @@
 """The command line against the real service on a real bus; the test plays the nodes."""
 
 import json
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from pyroaring import BitMap
 
-from cirri.cli.context import RUN_DIR
-from cirri.cli.root import cli
 from cirri.model import (
     ACKS,
     ENDPOINTS,
@@ -381,24 +377,3 @@ def test_wait_names_the_nodes_that_are_behind_and_returns_when_they_are_not(cirr
     finally:
         cirri.ok("delete", "node", "node1", "node2")
         cirri.run("delete", "cnp", "rule1")
-
-
-def test_a_bus_that_is_away_is_one_sentence(tmp_path: Path) -> None:
-    name = f"cirri-test-{uuid4().hex[:12]}"
-    folder = RUN_DIR / name
-    folder.mkdir(parents=True)
-    try:
-        (folder / "context.json").write_text('{"nats_url": "nats://127.0.0.1:1"}')
-        result = CliRunner().invoke(cli, ["--context", name, "get", "pods"])
-        assert result.exit_code == 1
-        assert result.stderr.startswith("Error: ")
-        assert "127.0.0.1:1" in result.stderr
-        assert "cirri lab" not in result.stderr
-        (folder / "plan.json").touch()
-        said = {"nats_url": "nats://127.0.0.1:1", "run_dir": str(folder)}
-        (folder / "context.json").write_text(json.dumps(said))
-        result = CliRunner().invoke(cli, ["--context", name, "get", "pods"])
-        assert f"`cirri lab status --name {name}` shows what runs" in result.stderr
-        assert f"`cirri lab resume --name {name}` starts it again" in result.stderr
-    finally:
-        shutil.rmtree(folder)

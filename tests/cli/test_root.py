@@ -1,16 +1,18 @@
 """The root command: its help, and how little it loads."""
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from cirri.cli.context import BrokenContext, NoContext, Target, enter
+from cirri.cli.context import RUN_DIR, BrokenContext, NoContext, Target, enter
 from cirri.cli.root import ENTRIES, cli
 
 
@@ -99,3 +101,24 @@ def test_commands_run_in_the_network_of_their_cluster() -> None:
         assert out.stdout == "True\n"
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def test_a_bus_that_is_away_is_one_sentence(tmp_path: Path) -> None:
+    name = f"cirri-test-{uuid4().hex[:12]}"
+    folder = RUN_DIR / name
+    folder.mkdir(parents=True)
+    try:
+        (folder / "context.json").write_text('{"nats_url": "nats://127.0.0.1:1"}')
+        result = CliRunner().invoke(cli, ["--context", name, "get", "pods"])
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: ")
+        assert "127.0.0.1:1" in result.stderr
+        assert "cirri lab" not in result.stderr
+        (folder / "plan.json").touch()
+        said = {"nats_url": "nats://127.0.0.1:1", "run_dir": str(folder)}
+        (folder / "context.json").write_text(json.dumps(said))
+        result = CliRunner().invoke(cli, ["--context", name, "get", "pods"])
+        assert f"`cirri lab status --name {name}` shows what runs" in result.stderr
+        assert f"`cirri lab resume --name {name}` starts it again" in result.stderr
+    finally:
+        shutil.rmtree(folder)
