@@ -43,7 +43,8 @@ class Tally:
 
 SHARES = {
     "allow": 0.25, "drop/D": 0.25, "drop/X": 0.04, "drop/A": 0.003, "audit": 0.01, "proxy http": 0.0005,
-    "proxy dns": 0.0003, "proxy tls": 0.0005, "proxy kafka": 0.0003, "proxy generic": 0.0005,
+    "proxy dns": 0.0001, "proxy tls": 0.0005, "proxy kafka": 0.0003, "proxy generic": 0.0005,
+    "proxy listener": 0.0001,
 }  # fmt: skip
 """The least that each verdict must have of all cases."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from random import Random
 from typing import NamedTuple
 
 from pyroaring import BitMap
 
-from cirri.engine import Compiler, EngineConfig, entries
+from cirri.engine import Compiler, EngineConfig, InvalidPolicy, entries
 from cirri.labels import Reserved
 from cirri.model import Resource, SelectorSet, SubjectPolicy, resource_key
 from cirri.testing.oracle import World
@@ -18,12 +19,18 @@ from cirri.testing.proof.engine import Engine, resources
 SUBJECTS = (Reserved.HEALTH, Reserved.INIT)
 
 
+Value = Resource | EngineConfig | tuple[str, ...]
+"""An object, the configuration, or an identity's labels."""
+Content = Mapping[str, Value]
+"""What there is, by event key."""
+
+
 class Event(NamedTuple):
-    """News of one object or identity; without a value it is gone."""
+    """News of one object, one identity or the configuration; without a value it is gone."""
 
     key: str
-    """A resource's key, or ``identity NUMBER``; "": the compiler is asked what changed."""
-    value: Resource | tuple[str, ...] | None = None
+    """A resource's key, ``identity NUMBER`` or ``configuration``; "": the compiler is asked what changed."""
+    value: Value | None = None
 
     def __str__(self) -> str:
         if not self.key:
@@ -38,10 +45,6 @@ def final(events: Iterable[Event]) -> list[Event]:
     """What is there at the end of *events*, each told once."""
     last = {event.key: event for event in events if event.key}
     return [event for _, event in sorted(last.items()) if event.value is not None]
-
-
-Content = Mapping[str, Resource | tuple[str, ...]]
-"""Objects and identities, by event key."""
 
 
 def history(random: Random, old: Content, new: Content) -> list[Event]:
@@ -64,7 +67,7 @@ def history(random: Random, old: Content, new: Content) -> list[Event]:
 
 def content(world: World) -> Content:
     """What a world holds."""
-    found: dict[str, Resource | tuple[str, ...]] = {}
+    found: dict[str, Value] = {"configuration": EngineConfig.of(world.config)}
     for one in resources(world.manifests):
         found[resource_key(one.kind, one.namespace, one.name, one.node)] = one
     for number, labels in Engine(world).identities.labels.items():
@@ -75,8 +78,8 @@ def content(world: World) -> Content:
 class Published:
     """What readers of the buckets have after each delta."""
 
-    def __init__(self, config: EngineConfig) -> None:
-        self.compiler = Compiler(config, subjects=SUBJECTS)
+    def __init__(self) -> None:
+        self.compiler = Compiler(subjects=SUBJECTS)
         self.sets: dict[str, SelectorSet] = {}
         self.policies: dict[int, SubjectPolicy] = {}
 
@@ -91,12 +94,15 @@ class Published:
         kind, _, number = key.partition(" ")
         if not key:
             self._flush()
+        elif isinstance(value, EngineConfig) or key == "configuration":
+            self.compiler.configure(value if isinstance(value, EngineConfig) else EngineConfig())
         elif isinstance(value, tuple):
             compiler.add_identity(int(number), value)
         elif kind == "identity":
             compiler.remove_identity(int(number))
         elif isinstance(value, Resource):
-            compiler.update_resource(value)
+            with suppress(InvalidPolicy):  # by what is configured now
+                compiler.update_resource(value)
         else:
             compiler.delete_resource(key)
 
@@ -132,9 +138,9 @@ def selectors(policy: SubjectPolicy) -> set[str]:
     return {rule.selector for side in sides if side for rule in side.rules} - {""}
 
 
-def difference(config: EngineConfig, events: list[Event]) -> str:
+def difference(events: list[Event]) -> str:
     """Why the way *events* matters; "": it does not."""
-    straight, other = Published(config).follow(final(events)), Published(config)
+    straight, other = Published().follow(final(events)), Published()
     try:
         other.follow(events)
     except AssertionError as error:
@@ -142,12 +148,12 @@ def difference(config: EngineConfig, events: list[Event]) -> str:
     return "" if straight.digest() == other.digest() else "other maps than on the straight way"
 
 
-def shortest(config: EngineConfig, events: list[Event]) -> list[Event]:
+def shortest(events: list[Event]) -> list[Event]:
     """The fewest of *events* for which the way still matters, by leaving out one after the other."""
     index = 0
     while index < len(events):
         fewer = events[:index] + events[index + 1 :]
-        if difference(config, fewer):
+        if difference(fewer):
             events = fewer
         else:
             index += 1

@@ -66,17 +66,25 @@ GROUPS = ("partners", "empty", "missing")
 SERVICES = ("api", "metrics", "ext", "nowhere")
 
 PORTS = {
-    "80": "http", "81": "generic", "443": "tls", "8000": "http", "8080": "http", "9092": "kafka", "53": "dns",
-    "http": "http", "HTTP": "http", "dns": "dns", "0": "",
+    "80": "http", "81": "generic", "443": "tls", "8000": "http", "8080": "http", "9091": "listener",
+    "9092": "kafka", "53": "dns", "http": "http", "HTTP": "http", "dns": "dns", "0": "",
 }  # fmt: skip
 """Ports by number or name, and what a proxy may be asked to do there."""
 ENDS = (0, 0, 0, 79, 90, 8010, 65535)
+CERTIFICATE = {"terminatingTLS": {"secret": {"namespace": "shop", "name": "certificate"}}}
+LISTENER = {"envoyConfig": {"kind": "CiliumClusterwideEnvoyConfig", "name": "envoy"}, "name": "listener"}
 PAYLOADS: dict[str, list[dict[str, Any]]] = {
     "http": [{"rules": {"http": [{"method": "GET"}]}}, {"rules": {"http": [{"path": "/a"}, {}]}}],
     "dns": [{"rules": {"dns": [{"matchPattern": "*.example.com"}]}}],
     "kafka": [{"rules": {"kafka": [{"topic": "orders"}]}}],
     "generic": [{"rules": {"l7proto": "custom"}}, {"rules": {"l7proto": "custom", "l7": [{"a": "b"}]}}],
-    "tls": [{"serverNames": ["a.example.com"]}, {"serverNames": ["*.example.com", "b.org"]}],
+    "tls": [
+        {"serverNames": ["a.example.com"]},
+        {"serverNames": ["*.example.com", "b.org"]},
+        CERTIFICATE,
+        {**CERTIFICATE, "rules": {"http": [{}]}},
+    ],
+    "listener": [{"listener": {**LISTENER, **more}} for more in ({}, {"priority": 1}, {"priority": 100})],
 }
 VOID: list[dict[str, Any]] = [{"rules": {"http": []}}, {"rules": {"kafka": []}}, {"rules": {"dns": []}}]
 """Lists of requests that ask for nothing: a plain allow."""
@@ -163,7 +171,7 @@ class Pen:
         random = self.random
         rule: Manifest = {}
         members: dict[str, tuple[float, Callable[[], Any]]] = {
-            "": (2.5, lambda: None),
+            "": (6 if self.features.l7 and not deny else 2.5, lambda: None),
             "Endpoints": (4, lambda: self.selector(OWN, DERIVED, empty=0.2, exotic=0.4)),
             "Entities": (2.5, lambda: random.choice(ENTITIES)),
             "CIDR": (1.2, lambda: random.choice(BARE)),
@@ -200,7 +208,9 @@ class Pen:
                 "ports": [self.port("80", "TCP", ranges=False)],
                 **random.choice(VOID[: 3 if side == "to" else 2]),
             }
-        wanted = random.choice(("http", "kafka", "generic", "tls", *(["dns"] * 4 if side == "to" else [])))
+        wanted = random.choice(
+            ("http", "kafka", "generic", "tls", *(["dns", "dns", "dns", "listener"] if side == "to" else []))
+        )
         numbers = [text for text, kind in PORTS.items() if kind == wanted]
         protocol = random.choice(["TCP", "UDP", "ANY"]) if wanted == "dns" else "TCP"
         ports = self.some(lambda: self.port(random.choice(numbers), protocol, ranges=wanted != "dns"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import ip_address
 from random import Random
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ OUTSIDE = (
     "8.8.8.8", "10.200.0.1", "172.20.1.1", "2001:db8:1::1", "2001:db8:2::1", "2001:db8:2::77", "2a00::1",
     "fd99::1",
 )  # fmt: skip
-NUMBERS = (53, 79, 80, 81, 85, 90, 91, 443, 8000, 8005, 8010, 8011, 8080, 9090, 9092, 65535)
+NUMBERS = (53, 79, 80, 81, 85, 90, 91, 443, 8000, 8005, 8010, 8011, 8080, 9090, 9091, 9092, 65535)
 TYPES = {4: (8, 8, 0, 13, 5), 6: (128, 128, 129, 1)}
 TCP, UDP, SCTP, ICMP, ICMP6, GRE = 6, 17, 132, 1, 58, 47
 PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
@@ -64,11 +63,9 @@ class Case(NamedTuple):
         )
 
 
-def world(
-    random: Random, *, pods: int = 10, policies: int = 7, config: Mapping[str, str] | None = None
-) -> World:
-    """A cluster with so many pods and at most so many policies; *config* says what is valid there."""
-    config = config or configuration(random)
+def world(random: Random, *, pods: int = 10, policies: int = 7) -> World:
+    """A cluster with so many pods and at most so many policies."""
+    config = _configuration(random)
     nodes = dict(NODES)
     name = random.choice(["n1", "n2", "n3", ""])
     if name:
@@ -96,8 +93,7 @@ def world(
     )
 
 
-def configuration(random: Random) -> dict[str, str]:
-    """What ``cirri-config`` says."""
+def _configuration(random: Random) -> dict[str, str]:
     choices: dict[str, list[str]] = {
         "enable-policy": [*["default"] * 8, *["always"] * 2, "never"],
         "allow-localhost": ["auto", "always", "policy", ""],
