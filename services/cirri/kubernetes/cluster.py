@@ -200,10 +200,13 @@ class Cluster:
             says = f"stored, but not published yet: {error}. It will be as soon as the bus allows"
             return msgspec.msgpack.encode(ApplyReply(error=says))
         new = [] if status_only else [c.resource for c in changes if c.action in ("created", "configured")]
-        around = Surroundings(self._objects.values())
-        found = tuple(says for resource in new for says in warnings(resource, around))
+        found = await _beside(len(new), self._warnings, new)
         revision = max((result.revision for result in results), default=0)
         return msgspec.msgpack.encode(ApplyReply(results=tuple(results), revision=revision, warnings=found))
+
+    def _warnings(self, new: Sequence[Resource]) -> tuple[str, ...]:
+        around = Surroundings(self._objects.values())
+        return tuple(says for resource in new for says in warnings(resource, around))
 
     async def _keep(self, changes: Sequence[Change], *, status_only: bool) -> None:
         changing = [c for c in changes if c.action != "unchanged"]
