@@ -23,8 +23,7 @@ from cirri.labels import prefix_labels, probes
 from cirri.layout import EndpointFlag, EndpointValue, IpcacheKey, IpcacheValue, PolicyAction, address16
 from cirri.model import Compiled, Identity, PolicyEntry, Resource, resource_key
 
-from .test_kernel import pinned
-from .test_sync import LABELS, NAMESPACE, NUMBER, POD, World
+from .test_sync import LABELS, NAMESPACE, NUMBER, POD, World, a_world
 
 PREFIXES = [
     "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "10.2.0.0/16", "192.0.2.0/24",
@@ -254,8 +253,8 @@ def owner(ipcache: Ipcache, address: str) -> int:
 
 @contextmanager
 def running() -> Iterator[tuple[Node, Central]]:
-    with pinned(policy=512, ipcache=512) as bpffs:
-        world, central = World(bpffs), Central()
+    with a_world(policy=512, ipcache=512) as world:
+        central = Central()
         central.compile()
         world.put("namespaces", "Namespace._.default._", NAMESPACE)
         world.put("pods", "Pod.default.web.here", POD)

@@ -53,7 +53,7 @@ def with_one(folder: Path, test: Callable[[Here], Awaitable[None]]) -> None:
             reporting = asyncio.ensure_future(report(here, folder))
             try:
                 await eventually(lambda: here.acks.stored and here.endpoints.stored)
-                await here.endpoints.settled()
+                await eventually(lambda: not here.endpoints.pending, what="complete")
                 await test(here)
             finally:
                 reporting.cancel()
@@ -106,8 +106,7 @@ def test_a_report_that_is_undone_meanwhile_is_not_written(tmp_path: Path) -> Non
 def test_an_acknowledgement_writes_nothing_that_services_follow(tmp_path: Path) -> None:
     async def test(here: Here) -> None:
         here.reporter.status(NodeStatus(node="here", addresses=("192.0.2.1",)))
-        await eventually(lambda: here.nodes.stored)
-        await here.nodes.settled()
+        await eventually(lambda: here.nodes.stored and not here.nodes.pending)
         others = here.endpoints.writes, here.nodes.writes
         for revision in range(1, 30):
             here.reporter.acknowledge(revision, 7)

@@ -5,14 +5,20 @@ tested in ``integration/node``.
 """
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import permutations
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from pyroaring import BitMap
 
+from cirri.datapath.bus import BusPlace
+from cirri.datapath.host import Firewall, Uplink
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.owners import EVERYWHERE
 from cirri.datapath.regenerate import Local
@@ -80,6 +86,8 @@ class World:
     def __init__(self, bpffs: Any) -> None:
         self.views = Views(*(Known() for _ in Views.__slots__))  # type: ignore[arg-type]
         self.bpffs = bpffs
+        self.state = Path(mkdtemp(prefix="cirri-test-"))
+        self.watched = False
         self.start()
         record = Record(
             id=1, container="c", ifname="eth0", netns="/n", namespace="default", pod="web", interface="lxc0",
@@ -101,6 +109,8 @@ class World:
             removed=lambda number: None,
             report=lambda: None,
             connected=lambda: True,
+            firewall=Firewall(Uplink(9, "eth0", "02:00:00:00:00:09"), self.watch, BusPlace(4222)),
+            state_dir=self.state,
             log=None,  # type: ignore[arg-type]
         )
 
@@ -110,6 +120,10 @@ class World:
         for name in NOTES:
             self.note(name, frozenset(getattr(self.views, name)))
             self.sync.step()
+
+    def watch(self, on: bool) -> str:
+        self.watched = on
+        return ""
 
     def changed(self, local: Local) -> None:
         self.seen.append((local.state, local.record.identity))
@@ -124,10 +138,20 @@ class World:
         NOTES[table](self.sync)(keys)
 
 
+@contextmanager
+def a_world(**sizes: int) -> Iterator[World]:
+    with pinned(**sizes) as bpffs:
+        world = World(bpffs)
+        try:
+            yield world
+        finally:
+            shutil.rmtree(world.state)
+
+
 @pytest.fixture
 def world() -> Iterator[World]:
-    with pinned(policy=64) as bpffs:
-        yield World(bpffs)
+    with a_world(policy=64) as made:
+        yield made
 
 
 POD = Resource(

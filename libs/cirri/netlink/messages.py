@@ -24,7 +24,7 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH = 28
 RTM_NEWRULE = 32
 RTM_NEWQDISC, RTM_GETQDISC = 36, 38
-RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
+RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
@@ -65,6 +65,7 @@ LAYOUTS: Mapping[int, type[Any]] = {
     RTM_NEWQDISC: tcmsg,
     RTM_GETQDISC: tcmsg,
     RTM_NEWTFILTER: tcmsg,
+    RTM_DELTFILTER: tcmsg,
     RTM_GETTFILTER: tcmsg,
 }
 
@@ -208,6 +209,15 @@ def program(index: int, *, hook: int, fd: int, label: str, name: str) -> Request
     attrs: list[tuple[str, Any]] = [("TCA_KIND", "bpf"), ("TCA_OPTIONS", {"attrs": options})]
     return _request(
         RTM_NEWTFILTER, CREATE | REPLACE, _filter(index, hook), attrs, f"attach {label} to {name}"
+    )
+
+
+def program_delete(index: int, *, hook: int, label: str, name: str) -> Request:
+    """Take our program from a hook of the traffic classifier.  One that is not there is fine."""
+    gone = frozenset({errno.ENOENT, errno.EINVAL})
+    attrs: list[tuple[str, Any]] = [("TCA_KIND", "bpf")]
+    return _request(
+        RTM_DELTFILTER, 0, _filter(index, hook), attrs, f"detach {label} from {name}", ignore=gone
     )
 
 

@@ -3,7 +3,8 @@
 Reads   resources (Pods of its node, Namespaces, Nodes, Services, EndpointSlices, the configuration),
         identities, policies, selectors, endpoints and nodes of everybody, its ranges in podcidrs
 Writes  the pinned maps; its shard of endpoints, nodes and acks
-Serves  container runtimes, through ``cirri-cni`` on the socket RUN_DIR/cni.sock
+Serves  container runtimes, through ``cirri-cni`` on the socket RUN_DIR/cni.sock;
+        ``endpoint-config`` on the bus: how one endpoint is treated
 Needs   CAP_BPF and CAP_PERFMON (programs), CAP_NET_ADMIN (devices), CAP_SYS_ADMIN (pods' namespaces)
 
 Forwarding state lives in pinned maps and attached programs: without this process, and without the
@@ -19,6 +20,7 @@ SERVICE = Service(
     scope="node",
     reads=(RESOURCES, IDENTITIES, POLICIES, SELECTORS, ENDPOINTS, NODES, POD_CIDRS),
     writes=(ENDPOINTS, NODES, ACKS),
+    serves=("endpoint-config",),
     maps=(
         "cirri_ct",
         "cirri_endpoint_memos",

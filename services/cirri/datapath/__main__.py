@@ -4,15 +4,21 @@ import asyncio
 import time
 from contextlib import suppress
 
+import msgspec
+
 from cirri.datapath import SERVICE, attach, routes
+from cirri.datapath.bus import bus_place
 from cirri.datapath.cni import CniServer
+from cirri.datapath.host import Firewall, Uplink
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.lifecycle import Endpoints
+from cirri.datapath.regenerate import Local
 from cirri.datapath.report import Reporter
 from cirri.datapath.store import Store
 from cirri.datapath.sync import Sync
 from cirri.datapath.views import Views
 from cirri.model import ACKS, ENDPOINTS, NODES, NodeStatus
+from cirri.model.request import EndpointConfigReply, EndpointConfigRequest
 from cirri.runtime import Runtime, run
 
 SWEEP_S = 30.0
@@ -54,7 +60,7 @@ async def serve(rt: Runtime) -> None:
             addresses_used=endpoints.pool.used(),
             addresses_total=endpoints.pool.total(),
             errors=(*node.faults, *endpoints.faults, *route_faults, *sync.faults()),
-            features=node.features,
+            features=node.features | {"host firewall": sync.host.feature},
         )
 
     def look() -> None:
@@ -98,6 +104,15 @@ async def serve(rt: Runtime) -> None:
                 route_faults[:] = await asyncio.to_thread(routes.realize, wanted, before)
                 before, looked = wanted, time.monotonic()
 
+    async def configure(payload: bytes) -> bytes:
+        request = msgspec.msgpack.decode(payload, type=EndpointConfigRequest)
+        known = sync.configure(request.endpoint, request.audit)
+        error = "" if known else f"node {settings.node} has no endpoint {request.endpoint}"
+        return msgspec.msgpack.encode(EndpointConfigReply(error=error))
+
+    def local_endpoints() -> list[Local]:
+        return [*sync.regenerator.locals.values(), *filter(None, (sync.host.local,))]
+
     route_faults: list[str] = []
     looking = asyncio.Event()
     sync = Sync(
@@ -109,6 +124,12 @@ async def serve(rt: Runtime) -> None:
         removed=reporter.removed,
         report=stepped,
         connected=lambda: rt.bus.connected,
+        firewall=Firewall(
+            Uplink(node.uplink, node.features.get("uplink", ""), node.mac),
+            lambda on: attach.watch_uplink(node, on=on),
+            await asyncio.to_thread(bus_place, settings.nats_url),
+        ),
+        state_dir=settings.state_dir,
         log=log,
     )
     endpoints = Endpoints(
@@ -123,11 +144,12 @@ async def serve(rt: Runtime) -> None:
     look()
     server = CniServer(endpoints, settings.run_dir / "cni.sock", log)
     listening = await server.start()
+    await rt.handle("endpoint-config", configure)
     rt.ready("datapath", ok=True)
     log.info("realized", endpoints=len(sync.regenerator.locals), uplink=node.features.get("uplink", ""))
     async with listening, asyncio.TaskGroup() as tasks:
         await sync.run(tasks)
-        await reporter.run(tasks, lambda: list(sync.regenerator.locals.values()), settings.run_dir)
+        await reporter.run(tasks, local_endpoints, settings.run_dir)
         tasks.create_task(follow_ranges())
         tasks.create_task(follow_status())
         tasks.create_task(follow_routes())

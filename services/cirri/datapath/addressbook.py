@@ -100,6 +100,7 @@ class AddressBook:
         from their labels follows which identity they have."""
         self.numbers.moved()
         self._nodes.update(self.views.nodes)
+        self._nodes.update(key.split(".")[2] for key in self.views.node_objects)
 
     def note_slices(self, keys: Iterable[str]) -> None:
         """EndpointSlices changed: they say where API servers are."""
@@ -145,7 +146,8 @@ class AddressBook:
         nodes, self._nodes = self._nodes, set()
         for key in nodes - {token(self.node)}:
             status = self.status(key)
-            if changed := self.claims.claim(NODE, key, self._sensible(key, self._node, status)):
+            about = status or self._announced(key)
+            if changed := self.claims.claim(NODE, key, self._sensible(key, self._node, about)):
                 endpoints.update(e for e in self.views.endpoints if e.startswith(key + "."))
                 self._due |= changed
             self._claim_ranges(key, self._sensible(f"{key}, ranges", _ranges, status))
@@ -280,6 +282,13 @@ class AddressBook:
         if status is None or not objects.ready.is_set() or not objects:
             return status
         return status if f"Node._.{key}._" in objects else None
+
+    def _announced(self, key: str) -> NodeStatus | None:
+        """What the Node object says of a node that has not said anything itself yet."""
+        found = self.views.node_objects.get(f"Node._.{key}._")
+        said = (found.manifest.get("status") or {}).get("addresses") or () if found is not None else ()
+        addresses = tuple(str(one.get("address")) for one in said if one.get("type") == "InternalIP")
+        return NodeStatus(node=text_of(key), addresses=addresses) if addresses else None
 
     def remote(self) -> Mapping[str, NodeStatus]:
         """Every other node, by name."""

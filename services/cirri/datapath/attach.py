@@ -13,13 +13,14 @@ from cirri.datapath.hooks import Hooks
 from cirri.datapath.store import Record
 from cirri.maps import BpfError, Objects, Programs, attach_cgroup
 from cirri.model import NodeStatus
-from cirri.netlink import Channel, NamespaceGone, Request, channel_in, namespace, sysctl
+from cirri.netlink import Channel, NamespaceGone, NetlinkRefused, Request, channel_in, namespace, sysctl
 from cirri.runtime import Settings
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Ways = Mapping[Network, Address]
-FROM_POD, TO_POD, FROM_NETWORK = "tc/from_pod", "tc/to_pod", "tc/from_network"
+FROM_POD, TO_POD = "tc/from_pod", "tc/to_pod"
+FROM_NETWORK, TO_NETWORK = "tc/from_network", "tc/to_network"
 UPLINK = "uplink"
 """Of :class:`Hooks`: the device may have another name after a restart."""
 
@@ -31,6 +32,8 @@ class Node:
     programs: Programs
     hooks: Hooks
     uplink: int = 0
+    mac: str = ""
+    """Of the uplink."""
     mtu: int = 1500
     addresses: tuple[str, ...] = ()
     features: dict[str, str] = field(default_factory=dict)
@@ -62,7 +65,7 @@ def prepare(settings: Settings) -> Node:
         )
         if index:
             uplink = links[index]
-            node.uplink, node.mtu = index, uplink.mtu
+            node.uplink, node.mtu, node.mac = index, uplink.mtu, uplink.mac
             node.features["uplink"] = uplink.name
             fd = programs[FROM_NETWORK].fd
             hook = messages.INGRESS
@@ -77,6 +80,24 @@ def prepare(settings: Settings) -> Node:
             node.faults.append("no device leads to the other nodes; set CIRRI_UPLINK to its name")
     _attach_sockets(settings, node)
     return node
+
+
+def watch_uplink(node: Node, *, on: bool) -> str:
+    """Have what this node sends judged at the uplink, or not any more; why not, "" if it is done."""
+    from cirri.netlink import messages
+
+    name, label = node.features.get("uplink", ""), "to_network"
+    if on:
+        fd = node.programs[TO_NETWORK].fd
+        request = messages.program(node.uplink, hook=messages.EGRESS, fd=fd, label=label, name=name)
+    else:
+        request = messages.program_delete(node.uplink, hook=messages.EGRESS, label=label, name=name)
+    try:
+        with Channel() as channel:
+            channel.apply([request])
+    except NetlinkRefused as error:
+        return str(error)
+    return ""
 
 
 def _attach_sockets(settings: Settings, node: Node) -> None:

@@ -116,6 +116,12 @@ class Enforcer:
             self.host = number
             self._selectors.update(self.sets)
 
+    def note_built_in(self) -> None:
+        """Members of built-in selectors may have changed."""
+        for key, members in self.built_in.items():
+            if key in self.sets and self.sets[key].members != members():
+                self._selectors.add(key)
+
     # what is in force ------------------------------------------------------------------
 
     def named(self) -> set[str]:

@@ -20,7 +20,7 @@ from cirri.datapath.regenerate import Local
 from cirri.datapath.result import added
 from cirri.datapath.store import Record, Store, free_number
 from cirri.datapath.sync import Sync
-from cirri.layout import CT, address16
+from cirri.layout import CT, EndpointFlag, address16
 from cirri.maps import open_pinned
 from cirri.netlink import NetlinkRefused
 from cirri.runtime.logs import Log
@@ -63,7 +63,11 @@ class Endpoints:
 
     def adopt(self) -> None:
         """Go on with the endpoints that the files know; what an interrupted ADD or DEL left is swept."""
-        records, self.faults = self.store.load()
+        stored, self.faults = self.store.load()
+        records = [record for record in stored if record.container]
+        for record in stored:
+            if not record.container:
+                self.sync.host.adopt(record)
         self._remember_cidrs(self._stored_cidrs())
         whole = [record for record in records if record.complete]
         devices = attach.renew(whole, self.node)
@@ -76,8 +80,9 @@ class Endpoints:
             else:
                 self._bury(record)
         known = {address16(a) for record in records for a in record.addresses}
-        for value in self.sync.kernel.policies.endpoints.keys() - known:
-            self.faults.append(f"the kernel has an endpoint without a file: {value.hex()}")
+        for address, value in self.sync.kernel.policies.endpoints.items():
+            if address not in known and not value.flags & EndpointFlag.HOST:
+                self.faults.append(f"the kernel has an endpoint without a file: {address.hex()}")
 
     def _stored_cidrs(self) -> tuple[str, ...]:
         try:
@@ -128,7 +133,8 @@ class Endpoints:
     def _allocate(self, request: CniRequest) -> Record:
         if not self.pool.cidrs:
             raise TryAgain("this node has not been given a pod address range yet")
-        number = free_number({*self.sync.regenerator.locals, *(r.id for r in self._dying)}, self._last)
+        used = {*self.sync.numbers(), *(record.id for record in self._dying)}
+        number = free_number(used, self._last)
         if not number:
             raise AddressesSpent("all 65535 endpoint numbers of this node are in use")
         taken: list[str] = []

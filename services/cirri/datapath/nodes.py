@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+from pyroaring import BitMap
+
 from cirri.datapath.identify import Config
 from cirri.datapath.located import number_of
 from cirri.datapath.views import Views
@@ -58,6 +60,10 @@ class NodeNumbers:
         number = number_of(labels, self.views.identities) if self.ready else 0
         self._of[key] = number
         return number
+
+    def others(self) -> BitMap:
+        """Numbers of the other nodes, as far as they are known."""
+        return BitMap(filter(None, self._of.values()))
 
     def host_labels(self) -> frozenset[str]:
         """What policies for nodes know this node by."""

@@ -148,10 +148,12 @@ class Regenerator:
         self._leave(local.record.identity)
         return True
 
-    def audit(self, number: int, audit: bool) -> None:
-        """Have what the endpoint's policy drops pass, or not, from the next step on."""
+    def audit(self, number: int, audit: bool | None) -> None:
+        """Have what the endpoint's policy drops pass, or not, from the next step on; None: as the
+        configuration says."""
         local = self.locals[number]
         local.record = replace(local.record, audit=audit)
+        self._changed(local)
         self._endpoints.add(number)
 
     # news ----------------------------------------------------------------------------
@@ -166,7 +168,7 @@ class Regenerator:
     def note_policies(self, keys: Iterable[str]) -> None:
         """Rules changed."""
         numbers = {int(key) for key in keys if key.isdigit()}
-        self._identities |= numbers & self.enforcer.realized.keys()
+        self._identities |= numbers & (self.enforcer.realized.keys() - {Reserved.HOST})
         self.note_waiting()
         if missing := numbers - self.enforcer.realized.keys():
             self._endpoints.update(n for n, one in self.locals.items() if one.record.identity in missing)

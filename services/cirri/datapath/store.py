@@ -22,6 +22,7 @@ class Record(Struct, frozen=True, kw_only=True):
 
     id: int
     container: str
+    """Empty: it is the node itself."""
     ifname: str
     netns: str
     namespace: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from pyroaring import BitMap
@@ -12,8 +13,10 @@ from cirri.datapath.addressbook import AddressBook
 from cirri.datapath.balance import Balancer
 from cirri.datapath.enforce import Enforcer
 from cirri.datapath.grace import programs_ended
+from cirri.datapath.host import Firewall, HostEndpoint
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.policies import Layer
+from cirri.datapath.provisional import Provisional
 from cirri.datapath.regenerate import Local, Regenerator
 from cirri.datapath.views import Views
 from cirri.kv import Table
@@ -51,6 +54,8 @@ class Sync:
         removed: Callable[[int], None],
         report: Callable[[], None],
         connected: Callable[[], bool],
+        firewall: Firewall,
+        state_dir: Path,
         log: Log,
     ) -> None:
         self.node, self.views, self.kernel, self.log = node, views, kernel, log
@@ -60,6 +65,15 @@ class Sync:
         self.enforcer = Enforcer(views, kernel.policies, self.book)
         self.book.named = self.enforcer.named
         self.regenerator = Regenerator(node, cluster, views, enforcer=self.enforcer, changed=changed)
+        self.host = HostEndpoint(
+            self.enforcer,
+            kernel.runtime,
+            Provisional(state_dir / "host-policy"),
+            firewall,
+            config=lambda: self.regenerator.config,
+            changed=changed,
+            removed=removed,
+        )
         self.policy_revision = 0
         """Revision of ``resources`` up to which every policy is in force."""
         self.resources_revision = 0
@@ -75,6 +89,11 @@ class Sync:
     def wake(self) -> None:
         """Have a step made soon."""
         self._wake.set()
+
+    def numbers(self) -> set[int]:
+        """Numbers of endpoints that are in use."""
+        host = self.host.record
+        return {*self.regenerator.locals, *((host.id,) if host is not None else ())}
 
     def remove(self, number: int) -> None:
         """Forget a local endpoint now."""
@@ -130,6 +149,7 @@ class Sync:
         if seen:
             book.covered = marker.identities
         enforcer.note_host(book.host())
+        enforcer.note_built_in()
         touched = book.step()
         touched |= enforcer.reselect()
         places, heirs = book.coming()
@@ -137,6 +157,7 @@ class Sync:
         touched |= book.come(places)
         self.balancer.step()
         touched |= self.regenerator.step()
+        touched |= self.host.step(self.regenerator.locals)
         if touched:
             self.kernel.runtime.next_epoch()
         self.regenerator.open()
@@ -145,7 +166,7 @@ class Sync:
         if self.passing():
             self._passing.set()
         known = marker.identities <= self._identities_seen and not book.pending
-        if seen and known and not self.regenerator.behind:
+        if seen and known and not (self.regenerator.behind or self.host.behind):
             self.policy_revision = marker.resources
         self._report()
 
@@ -168,7 +189,19 @@ class Sync:
     def faults(self) -> list[str]:
         """What is wrong, one sentence each."""
         found = [*self.kernel.faults(), *self.balancer.faults.values(), *self.book.faults.values()]
-        return [*found, *self.regenerator.faults(), *self.regenerator.config.errors]
+        found += [*self.host.faults(), *self.regenerator.faults()]
+        return [*found, *self.regenerator.config.errors]
+
+    def configure(self, number: int, audit: bool | None) -> bool:
+        """Have what an endpoint's policy drops pass, or not; False if there is no such endpoint."""
+        if self.host.local is not None and self.host.local.record.id == number:
+            self.host.audit(audit)
+        elif number in self.regenerator.locals:
+            self.regenerator.audit(number, audit)
+        else:
+            return False
+        self.step()
+        return True
 
     async def _follow(self, table: Table[object], note: Callable[[frozenset[str]], None]) -> None:
         views = self.views
@@ -213,7 +246,7 @@ class Sync:
     async def _retry(self) -> None:
         while True:
             await asyncio.sleep(RETRY_S)
-            if self.faults():
+            if self.faults() or self.host.due:
                 self.regenerator.note_all()
                 self._wake.set()
 
