@@ -8,7 +8,7 @@ import pytest
 from cirri.engine import EngineConfig
 from cirri.manifests import ManifestError
 from cirri.model import Resource
-from cirri.whatif.endpoints import entries, party
+from cirri.whatif.endpoints import entries, party, without_source
 from cirri.whatif.party import Setting
 
 OPS = Resource(kind="Namespace", name="ops", manifest={"metadata": {"labels": {"team": "sre"}}})
@@ -37,7 +37,9 @@ class Who(NamedTuple):
 
 WHO = [
     Who("a pod of the default namespace", {"labels": ["k8s:app=web"]}, {"k8s:app=web", *POD}, "endpoint"),
-    Who("the source k8s may be left out", {"labels": ["app=web"]}, {"k8s:app=web", *POD}, "endpoint"),
+    Who("a label without source", {"labels": ["app=web"]}, {"unspec:app=web", *POD}, "endpoint"),
+    Who("a pod without labels", {"labels": []}, POD, "endpoint"),
+    Who("an address without labels", {"labels": [], "ip": "192.0.2.1"}, set(), outside="192.0.2.1"),
     Who("the name says the namespace", {"name": "shop/x", "labels": ["k8s:a=b"]},
         {"k8s:a=b", *derived("shop")}, "endpoint"),
     Who("the label wins", {"name": "shop/x", "labels": [NS + "db"]}, derived("db"), "endpoint"),
@@ -98,7 +100,10 @@ def test_prefixes_select_nodes_where_the_configuration_says_so() -> None:
     [
         ("name: a", "line 1: must be a list, not a mapping"),
         ("- {labels: [k8s:a=b]}", "line 1: [0].name: required, but missing"),
-        ("- {name: a}", "line 1: [0].labels: required, but missing; only an entry with ip may have none"),
+        ("- {name: a}", "line 1: [0].labels: required, but missing; only an entry with ip needs none"),
+        ("- {name: a, labels: [k8s:b=c, k8s:b=d]}", "line 1: [0].labels: k8s:b is there 2 times"),
+        ("- {name: a, labels: ['k8s:b c']}", '"b c" is not a label key'),
+        ("- {name: a, labels: [reserved:host=1]}", '"reserved:host=1" is not a reserved label'),
         ("- {name: a, ip: 1.2.3}", 'line 1: [0].ip: "1.2.3" is not an address'),
         ("- {name: a, lables: [x]}", 'line 1: [0].lables: unknown field (did you mean "labels"?)'),
         ("-\n  name: a\n  labels:\n    - reserved:hosts",
@@ -117,6 +122,13 @@ def test_wrong_entries(tmp_path: Path, text: str, error: str) -> None:
     with pytest.raises(ManifestError) as caught:
         entries([str(tmp_path / "e.yaml")])
     assert error in str(caught.value)
+
+
+def test_labels_without_source_are_told() -> None:
+    listed = [{"name": "a", "labels": ["k8s:b=c", "d", "$host"]}, {"name": "e", "ip": "192.0.2.1"}]
+    (says,) = without_source(listed)
+    assert says.startswith('a: label "d" names no source')
+    assert says.endswith("write k8s:d")
 
 
 def test_json_is_read_too(tmp_path: Path) -> None:

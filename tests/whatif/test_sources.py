@@ -26,10 +26,26 @@ def test_what_policy_does_not_read_is_left_out_and_told(tmp_path: Path) -> None:
     assert found.warnings == ["left out, policy does not read Gateway (1), Ingress (2)"]
 
 
+def test_kinds_that_are_only_alike_are_no_typos(tmp_path: Path) -> None:
+    """Each begins or ends as one of ours does."""
+    kinds = [
+        "CiliumBGPPeeringPolicy",
+        "CiliumClusterwideEnvoyConfig",
+        "CiliumEgressGatewayPolicy",
+        "CiliumL2AnnouncementPolicy",
+        "ClusterPolicy",
+        "NetworkPolicyEndpoint",
+    ]
+    found = sources(write(tmp_path, "---\n".join(f"kind: {kind}\n" for kind in kinds)))
+    assert found.warnings == [f"left out, policy does not read {', '.join(f'{kind} (1)' for kind in kinds)}"]
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
         ("kind: CiliumNetworkPolcy", "did you mean"),
+        ("kind: CiliumCIDRGroups", "did you mean"),
+        ("kind: networkpolicy", "did you mean"),
         ("kind: AdminNetworkPolicy", 'unknown kind "AdminNetworkPolicy"'),
         ("kind: 5", "line 1: kind: must be a string"),
         ("- kind: Pod", "not a list"),

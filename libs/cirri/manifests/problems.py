@@ -55,10 +55,10 @@ class ManifestError(CirriError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean "x"?)`` when one of *known* is close to *word*, else nothing."""
+def suggestion(word: str, known: Iterable[str], cutoff: float = 0.66) -> str:
+    """`` (did you mean "x"?)`` when one of *known* is as close to *word* as *cutoff* (1: the same)."""
     by_folded = {k.casefold(): k for k in known}
-    close = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.66)
+    close = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=cutoff)
     return f' (did you mean "{by_folded[close[0]]}"?)' if close else ""
 
 

@@ -1,11 +1,13 @@
 """Parties by their labels: the entries of ``--endpoints``, and those that a test names in place.
 
 What every pod has and an entry does not say is filled in as on a cluster; a label that is written
-is taken as it is.
+is taken as it is: one without a source is of source ``unspec``, which ``k8s:`` and Kubernetes' own
+selectors do not see.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -26,11 +28,16 @@ from cirri.manifests import ManifestError
 from cirri.manifests.documents import Document, read
 from cirri.manifests.problems import Path, listed, suggestion
 from cirri.manifests.schema import Fault, Fields, Integer, Items, MapOf, Text
-from cirri.manifests.words import ADDRESS, label_value_complaint, port_name_complaint
+from cirri.manifests.words import (
+    ADDRESS,
+    label_key_complaint,
+    label_value_complaint,
+    port_name_complaint,
+)
 from cirri.model import Resource
 from cirri.whatif.party import Address, Party, Role, Setting
 
-K8S = "k8s"
+K8S, NO_SOURCE = "k8s", "unspec"
 WORLD = {Reserved.WORLD.label, Reserved.WORLD_IPV4.label, Reserved.WORLD_IPV6.label}
 NODES = {Reserved.HOST.label, Reserved.REMOTE_NODE.label}
 ENDPOINTS = {Reserved.HEALTH.label, Reserved.INIT.label, Reserved.INGRESS.label}
@@ -40,8 +47,8 @@ _OUTSIDE = {CIDR, "fqdn"}
 
 
 def _label(text: str) -> str:
-    label = Label.parse(text, default=K8S)
-    if label.source == "reserved" and f"reserved:{label.key}" not in _RESERVED:
+    label = Label.parse(text)
+    if label.source == "reserved" and str(label) not in _RESERVED:
         return f'"{text}" is not a reserved label{suggestion(text, _RESERVED)}; allowed: {listed(_RESERVED)}'
     if label.source == CIDR:
         try:
@@ -51,7 +58,8 @@ def _label(text: str) -> str:
         return ""
     if not label.key or label.source == "any":
         return f'"{text}" is not a label; allowed: SOURCE:KEY=VALUE, such as k8s:app=web or reserved:world'
-    return label_value_complaint(label.value)
+    complaint = label_key_complaint(label.key) if label.source in (K8S, NO_SOURCE) else ""
+    return complaint or label_value_complaint(label.value)
 
 
 def _port(text: str) -> str:
@@ -62,9 +70,12 @@ def _port(text: str) -> str:
 
 
 def _says_something(entry: Mapping[str, Any]) -> Iterator[Fault]:
-    labels = {str(Label.parse(text, default=K8S)) for text in entry.get("labels", ())}
-    if not labels and "ip" not in entry:
-        yield ("labels",), "required, but missing; only an entry with ip may have none"
+    known = list(map(Label.parse, entry.get("labels", ())))
+    labels = {str(label) for label in known}
+    if not entry.keys() & {"labels", "ip"}:
+        yield ("labels",), "required, but missing; only an entry with ip needs none; [] is a pod without any"
+    names = Counter(f"{label.source}:{label.key}" for label in known)
+    yield from ((("labels",), f"{name} is there {count} times") for name, count in names.items() if count > 1)
     families = {label[-1] for label in labels & WORLD if label[-1] in "46"}
     if "ip" in entry and families - {str(ip_address(entry["ip"]).version)}:
         yield ("ip",), f'"{entry["ip"]}" is of the other family than its label'
@@ -97,13 +108,24 @@ def _read(document: Document, faults: list[tuple[Path, str]]) -> list[dict[str, 
     return [] if faults else listed
 
 
+def without_source(listed: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """One sentence for each label of the entries *listed* that names no source."""
+    for entry in listed:
+        for text in entry.get("labels", ()):
+            if Label.parse(text).source == NO_SOURCE:
+                yield (
+                    f'{entry["name"]}: label "{text}" names no source, so neither NetworkPolicies nor '
+                    f"selectors with k8s: see it; write {K8S}:{text}"
+                )
+
+
 def party(entry: Mapping[str, Any], setting: Setting, *, name: str = "") -> Party:
     """Who an entry that :data:`ENTRY` has read is."""
     name = entry.get("name", name)
-    labels = {Label.parse(text, default=K8S) for text in entry.get("labels", ())}
+    labels = set(map(Label.parse, entry.get("labels", ())))
     address = ip_address(entry["ip"]) if "ip" in entry else None
     known = (address,) if address else ()
-    if not labels:
+    if address and not labels:
         return Party(name, frozenset(), outside=address, addresses=known)
     reserved = {str(one) for one in labels if one.source == "reserved"}
     if _is_outside(labels, reserved, address):

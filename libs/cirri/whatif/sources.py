@@ -27,6 +27,9 @@ TEMPLATES: Mapping[str, Path] = {
 }
 """Where a kind has the template of its pods.  Those that cannot be applied are read for questions."""
 
+TYPO = 0.8
+"""How close to one of ours a kind is a typo: ``CiliumL2AnnouncementPolicy`` is none."""
+
 SILENT = frozenset({"ServiceAccount"})
 """Kinds that say nothing which pods do not say themselves: left out without a word."""
 
@@ -108,7 +111,8 @@ def _kind(document: Document) -> str:
 
 def _of_policy(kind: str) -> bool:
     """Whether to leave *kind* out could change the answer, or it is one of ours with a typo."""
-    return kind.endswith("NetworkPolicy") or bool(suggestion(kind, POLICY_KINDS))
+    names = (*POLICY_KINDS, "CiliumCIDRGroup")
+    return kind.endswith("NetworkPolicy") or bool(suggestion(kind, names, TYPO))
 
 
 def _workload(document: Document, kind: str, problems: list[Problem]) -> list[Resource]:

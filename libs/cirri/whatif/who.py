@@ -20,7 +20,7 @@ from cirri.model import Resource
 from cirri.whatif.ask import some
 from cirri.whatif.change import Labelled
 from cirri.whatif.edits import object_name
-from cirri.whatif.endpoints import UNNAMED, party
+from cirri.whatif.endpoints import K8S, UNNAMED, party
 from cirri.whatif.party import Party, Setting
 from cirri.whatif.port import Port
 from cirri.whatif.services import addresses, backends
@@ -136,7 +136,8 @@ class Speaker:
         if word.startswith("node:") or not _LABELS.fullmatch(word):
             return None
         faults: Faults = []
-        entry = UNNAMED.read({"labels": [text.strip() for text in word.split(",")]}, (), faults)
+        labels = [str(Label.parse(text.strip(), default=K8S)) for text in word.split(",")]
+        entry = UNNAMED.read({"labels": labels}, (), faults)
         if faults:
             raise Unknown(word, "; ".join(f"{path_text(path)}: {says}" for path, says in faults))
         return dict(entry)

@@ -97,11 +97,12 @@ def matrix(
       - {name: partner, ip: 203.0.113.5}                  an address outside the cluster
       - {name: far, labels: [k8s:io.cilium.k8s.policy.cluster=other, k8s:app=web]}
     An entry without reserved labels is a pod; labels that every pod has and it does not name are added
-    (its namespace is that of its name, or default).  reserved:world without ip is an IPv4 address that
-    no policy names.  Pods of this cluster, reserved:health, init and ingress are under policy
-    themselves, reserved:host with --host-firewall; the others are peers only.
+    (its namespace is that of its name, or default; labels: [] is a pod without labels of its own).
+    reserved:world without ip is an IPv4 address that no policy names.  Pods of this cluster,
+    reserved:health, init and ingress are under policy themselves, reserved:host with --host-firewall;
+    the others are peers only.
     """
-    from cirri.whatif.endpoints import entries, party
+    from cirri.whatif.endpoints import entries, party, without_source
     from cirri.whatif.load import load
     from cirri.whatif.matrix import halves, rows
 
@@ -109,7 +110,7 @@ def matrix(
     config |= {"enable-host-firewall": "true"} if host_firewall else {}
     listed = entries(endpoint_files)
     world, _, warnings = load(files, config, lambda _, setting: [party(one, setting) for one in listed])
-    for warning in warnings:
+    for warning in (*without_source(listed), *warnings):
         click.echo(f"Warning: {warning}", err=True)
     # Nodes that only the manifests name would be told apart by nobody.
     who = [one for one in world.parties.values() if one.remote is None or world.has_policy(one)]
