@@ -66,6 +66,10 @@ PODS = (
         node="node2", id=7, namespace="default", pod="tiefighter", container_id="c2", interface="lxc2",
         ipv4="10.52.2.26", ipv6="fd00:10:52::2:26", identity=25698, state="ready",
     ),
+    Endpoint(
+        node="node2", id=65535, namespace="", pod="", container_id="", interface="", identity=1,
+        state="ready",
+    ),
 )  # fmt: skip
 EMPIRE = SelectorSet(key="abc", text="k8s:org=empire", identities=BitMap([6822, 25698]).serialize())
 DEATHSTAR = SubjectPolicy(
@@ -219,6 +223,7 @@ def test_get_in_other_forms(cirri: Any) -> None:
         "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n"
     )
     assert cirri.ok("get", "pods", "-A").startswith("NAMESPACE   NAME")
+    assert len(cirri.ok("get", "cep", "-A").splitlines()) == 3  # nodes are endpoints, but no pods
     assert cirri.run("get", "pods", "-n", "x").stderr == "No resources found in x namespace.\n"
 
 

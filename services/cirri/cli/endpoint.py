@@ -10,6 +10,7 @@ import msgspec
 
 from cirri.cli.bus import require_node, with_bus
 from cirri.cli.context import Target
+from cirri.cli.health import whose
 from cirri.cli.output import emit, for_people, output, some, table
 from cirri.errors import CirriError
 from cirri.model import ACKS, ENDPOINTS, IDENTITIES, Ack, Endpoint
@@ -132,7 +133,7 @@ def config(target: Target, name: str, setting: str | None, *, node: str | None) 
 
     found = with_bus(target, work)
     if setting is not None:
-        click.echo(f"Endpoint {found.id} of {found.node} ({found.namespace}/{found.pod}) configured")
+        click.echo(f"Endpoint {found.id} of {found.node} ({whose(found)}) configured")
     else:
         click.echo(f"PolicyAuditMode : {'Enabled' if found.audit else 'Disabled'}")
 

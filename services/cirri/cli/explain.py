@@ -91,7 +91,11 @@ def explain(
     world, speaker, warnings = (
         _from_files(files, words, namespace) if files else _from_cluster(state, words, namespace)
     )
-    audited = {f"{each.namespace}/{each.pod}" for each in state.endpoints if each.audit}
+    audited = {
+        f"{each.namespace}/{each.pod}" if each.pod else f"node:{each.node}"
+        for each in state.endpoints
+        if each.audit
+    }
     report = explained(world, speaker, source, target, port, audited=audited)
     for warning in (*warnings, *(() if files else behind_notes(report, world, state))):
         click.echo(f"Warning: {warning}", err=True)

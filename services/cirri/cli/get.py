@@ -132,7 +132,8 @@ async def _rows(bus: Bus, word: str, namespace: str) -> Rows:
         live = [i for _, i in sorted(identities.items()) if i.labels]
         return Rows("ciliumidentity", False, IDENTITY_COLUMNS, live, [], [identity_object(i) for i in live])
     endpoints = [e.value for e in await bus.entries(ENDPOINTS)]
-    endpoints = [e for e in endpoints if namespace in ("*", e.namespace)]
+    # A node is an endpoint too, but no pod.
+    endpoints = [e for e in endpoints if e.pod and namespace in ("*", e.namespace)]
     endpoints.sort(key=lambda e: (e.namespace, e.pod))
     objects = [
         endpoint_object(e, identities[e.identity].labels if e.identity in identities else ())

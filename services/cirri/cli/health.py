@@ -143,9 +143,7 @@ def node_reports(
         if status and 0 < status.addresses_total <= status.addresses_used:
             problems.append(f"all {status.addresses_total} pod addresses are in use")
         problems += [
-            f"endpoint {e.id} ({e.namespace}/{e.pod}): {e.error}"
-            for e in endpoints
-            if e.node == name and e.error
+            f"endpoint {e.id} ({whose(e)}): {e.error}" for e in endpoints if e.node == name and e.error
         ]
         seen, ack = status or NodeStatus(node=name), acks.get(name) or Ack(node=name)
         found.append(
@@ -153,7 +151,7 @@ def node_reports(
                 name=name,
                 policy_revision=ack.policy_revision,
                 resources_revision=ack.resources_revision,
-                pods=sum(1 for e in endpoints if e.node == name),
+                pods=sum(1 for e in endpoints if e.node == name and e.pod),
                 addresses_used=seen.addresses_used,
                 addresses_total=seen.addresses_total,
                 pod_cidrs=seen.pod_cidrs or (given.cidrs if given else ()),
@@ -162,6 +160,11 @@ def node_reports(
             )
         )
     return tuple(found)
+
+
+def whose(endpoint: Endpoint) -> str:
+    """``NAMESPACE/POD``, or what else it is."""
+    return f"{endpoint.namespace}/{endpoint.pod}" if endpoint.pod else "the node itself"
 
 
 def managed(pods: Iterable[Resource], endpoints: Iterable[Endpoint]) -> tuple[int, int]:
