@@ -159,7 +159,7 @@ CASES = [
     (
         "load balancer",
         {**SERVICE, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}},
-        ["Service default/a: spec.type: only the cluster address of a LoadBalancer Service is served"],
+        ["Service default/a: spec.type: clients outside the cluster do not reach a LoadBalancer Service yet"],
     ),
     ("cluster address", {**SERVICE, "spec": {"ports": [{"port": 80}]}}, []),
 ]  # fmt: skip

@@ -50,7 +50,7 @@ def _suspicions(resource: Resource, label_filter: LabelFilter) -> Found:
 def _service(resource: Resource) -> Found:
     spec = resource.manifest.get("spec", {}) if resource.kind == "Service" else {}
     if spec.get("type") in ("NodePort", "LoadBalancer"):
-        yield ("spec", "type"), f"only the cluster address of a {spec['type']} Service is served"
+        yield ("spec", "type"), f"clients outside the cluster do not reach a {spec['type']} Service yet"
 
 
 def _group(resource: Resource) -> Found:

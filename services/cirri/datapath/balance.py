@@ -1,33 +1,43 @@
-"""Keep the load-balancing maps equal to Services and their ready endpoints."""
+"""Keep the load-balancing maps equal to Services and their endpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from cirri.datapath.frontends import Backends, Frontends, frontends, service_of
+from cirri.datapath.frontends import Backends, Frontends, for_sockets
 from cirri.datapath.kernel import Services, difference
 from cirri.datapath.views import Views
-from cirri.layout import LbServiceKey
+from cirri.layout import LbServiceKey, address_of
+from cirri.loadbalancer import Here, InvalidConfig, LoadBalancerConfig, frontends, service_of
 from cirri.model import resource_key
-from cirri.model.bucket import text_of
+from cirri.model.bucket import text_of, token
+from cirri.model.config import config_data
 
 Name = tuple[str, str]
 """(namespace, name)"""
 
+ZONE = "topology.kubernetes.io/zone"
+CONFIGURATION: Name = ("", "cirri-config")
+
 
 class Balancer:
-    """Services of the cluster, as every node's socket programs need them."""
+    """Services of the cluster, as this node's socket programs need them."""
 
-    def __init__(self, views: Views, services: Services) -> None:
-        self.views, self.services = views, services
+    def __init__(self, node: str, views: Views, services: Services) -> None:
+        self.node, self.views, self.services = node, views, services
         self._dirty: set[Name] = set()
         self._realized: dict[Name, Frontends] = {}
         self._slices: dict[Name, set[str]] = {}
         """Keys of the slices of each Service."""
         self._owner: dict[str, Name] = {}
+        self._serves: dict[LbServiceKey, Name] = {}
+        """The Service that has a frontend: the first that asked for it."""
+        self._waiting: dict[LbServiceKey, set[Name]] = {}
+        """Others that ask for it as well."""
         self._swept = False
+        self._here, self._config = Here(node), LoadBalancerConfig()
         self.faults: dict[Name, str] = {}
-        """Services that cannot be understood, one sentence each."""
+        """Services that cannot be understood or served whole, one sentence each."""
 
     def note_services(self, keys: Iterable[str]) -> None:
         """Services changed, by key of bucket ``resources``."""
@@ -45,31 +55,83 @@ class Balancer:
                 self._slices.setdefault(owner, set()).add(key)
                 self._dirty.add(owner)
 
+    def note_node(self) -> None:
+        """Nodes or the configuration changed: every Service may mean something else here."""
+        here, config = _here(self.node, self.views), self._config
+        self.faults.pop(CONFIGURATION, None)
+        try:
+            config = LoadBalancerConfig.of(config_data(self.views.config))
+        except InvalidConfig as error:
+            self.faults[CONFIGURATION] = str(error)
+        if (here, config) != (self._here, self._config):
+            self._here, self._config = here, config
+            self._dirty.update(map(_name_in, self.views.services))
+
     def step(self) -> None:
         """Write what follows from the news."""
         views = self.views
         if not (views.services.ready.is_set() and views.slices.ready.is_set()):
             return  # a Service without its slices would look as if nobody served it
         changes: dict[LbServiceKey, Backends | None] = {}
-        dirty, self._dirty = self._dirty, set()
-        for name in dirty:
+        while self._dirty:
+            name = self._dirty.pop()
             service = views.services.get(resource_key("Service", *name, node=""))
             slices = [s for key in self._slices.get(name, ()) if (s := views.slices.get(key)) is not None]
             self.faults.pop(name, None)
             try:
-                wanted = frontends(service, slices) if service is not None else {}
+                wanted = (
+                    for_sockets(frontends(service, slices, self._here, self._config))
+                    if service is not None
+                    else {}
+                )
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.faults[name] = f"Service {'/'.join(name)} stays as it was: {error!r} in it or its slices"
                 continue
-            changes |= difference(self._realized.pop(name, {}), wanted)
-            if wanted:
-                self._realized[name] = wanted
+            mine = self._own(name, wanted)
+            changes |= difference(self._realized.pop(name, {}), mine)
+            if mine:
+                self._realized[name] = mine
         if not self._swept:
             self._swept = True
             wanted_keys = {key for each in self._realized.values() for key in each}
             changes |= dict.fromkeys(self.services.copy.keys() - wanted_keys)
         if changes:
             self.services.apply(changes)
+
+    def _own(self, name: Name, wanted: Frontends) -> dict[LbServiceKey, Backends]:
+        """Those of *wanted* that no other Service has; whoever waits for what *name* gives up is next."""
+        for key in self._realized.get(name, {}).keys() - wanted.keys():
+            del self._serves[key]
+            self._dirty |= self._waiting.pop(key, set())
+        found = {}
+        for key, backends in wanted.items():
+            owner = self._serves.setdefault(key, name)
+            if owner == name:
+                found[key] = backends
+                continue
+            self._waiting.setdefault(key, set()).add(name)
+            self.faults[name] = (
+                f"Service {'/'.join(name)} is not served at {address_of(key.address)} port {key.port}: "
+                f"Service {'/'.join(owner)} has that address and port"
+            )
+        return found
+
+
+def _here(node: str, views: Views) -> Here:
+    labels = _labels(views, node)
+    own = views.nodes.get(token(node))
+    others = (
+        address for key, status in views.nodes.items() if key != token(node) for address in status.addresses
+    )
+    return Here(
+        node, labels.get(ZONE, ""), labels, own.addresses if own is not None else (), tuple(sorted(others))
+    )
+
+
+def _labels(views: Views, node: str) -> Mapping[str, str]:
+    item = views.node_objects.get(resource_key("Node", "", node, ""))
+    metadata = (item.manifest.get("metadata") or {}) if item is not None else {}
+    return {str(key): str(value) for key, value in (metadata.get("labels") or {}).items()}
 
 
 def _name_in(key: str) -> Name:

@@ -61,7 +61,7 @@ class Sync:
         self.node, self.views, self.kernel, self.log = node, views, kernel, log
         self.changed, self.connected = changed, connected
         self.book = AddressBook(node, views, kernel.ipcache)
-        self.balancer = Balancer(views, kernel.services)
+        self.balancer = Balancer(node, views, kernel.services)
         self.enforcer = Enforcer(views, kernel.policies, self.book)
         self.book.named = self.enforcer.named
         self.regenerator = Regenerator(node, cluster, views, enforcer=self.enforcer, changed=changed)
@@ -108,14 +108,17 @@ class Sync:
         def everybody(keys: Iterable[str]) -> None:
             regenerator.note_config()
             self.book.note_all_nodes()
+            self.balancer.note_node()
             self.routes_moved.set()
 
         def nodes(keys: Iterable[str]) -> None:
             self.book.note_nodes(keys)
+            self.balancer.note_node()
             self.routes_moved.set()
 
         def node_objects(keys: Iterable[str]) -> None:
             self.book.note_all_nodes()
+            self.balancer.note_node()
             self.routes_moved.set()
 
         def slices(keys: Iterable[str]) -> None:

@@ -1,0 +1,108 @@
+"""Services become frontends in the maps of a node, real ones; what depends on the node follows it."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from msgspec.structs import replace
+
+from cirri.datapath.balance import Balancer
+from cirri.datapath.kernel import Kernel
+from cirri.layout import address_of
+from cirri.model import NodeStatus, Resource
+from cirri.testing.objects import service
+
+from .test_kernel import pinned
+
+
+class Known(dict[str, Any]):
+    """A table that is complete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready = asyncio.Event()
+        self.ready.set()
+
+
+class Node:
+    """Tables and maps of one node."""
+
+    def __init__(self, bpffs: Any) -> None:
+        names = ("services", "slices", "nodes", "node_objects", "config")
+        views: Any = SimpleNamespace(**{name: Known() for name in names})
+        self.views = views
+        self.kernel = Kernel(bpffs)
+        self.balancer = Balancer("n1", views, self.kernel.services)
+
+    def put(self, *resources: Resource) -> None:
+        for each in resources:
+            key = f"{each.kind}.{each.namespace or '_'}.{each.name}._"
+            table = {"Service": self.views.services, "EndpointSlice": self.views.slices}[each.kind]
+            table[key] = each
+            note = self.balancer.note_services if each.kind == "Service" else self.balancer.note_slices
+            note([key])
+
+    def served(self) -> dict[tuple[str, int], list[str]]:
+        """(address, port) -> backends, of TCP."""
+        self.balancer.step()
+        return {
+            (str(address_of(key.address)), key.port): [str(address_of(each.address)) for each in backends]
+            for key, backends in self.kernel.services.copy.items()
+            if key.protocol == 6
+        }
+
+
+def outside(
+    name: str, *external: str, address: str = "10.96.0.1", backend: str = "10.52.0.4"
+) -> list[Resource]:
+    front, part = service(address, [backend], name=name)
+    spec = {**front.manifest["spec"], "externalIPs": list(external)}
+    return [replace(front, manifest={**front.manifest, "spec": spec}), part]
+
+
+def test_node_ports_are_served_on_the_addresses_that_nodes_have() -> None:
+    front, part = service("10.96.0.1", ["10.52.0.4"])
+    ports = [{**port, "nodePort": 30000 + port["port"]} for port in front.manifest["spec"]["ports"]]
+    spec = {**front.manifest["spec"], "type": "NodePort", "ports": ports}
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        node.put(replace(front, manifest={**front.manifest, "spec": spec}), part)
+        assert set(node.served()) == {("10.96.0.1", 80)}
+        node.views.nodes["n1"] = NodeStatus(node="n1", addresses=("192.168.3.11", "fd00::11"))
+        node.views.nodes["n2"] = NodeStatus(node="n2", addresses=("192.168.3.12",))
+        node.balancer.note_node()
+        at = {("10.96.0.1", 80), ("192.168.3.11", 30080), ("192.168.3.12", 30080)}
+        assert node.served() == {key: ["10.52.0.4"] for key in at}
+        del node.views.nodes["n2"]
+        node.balancer.note_node()
+        assert ("192.168.3.12", 30080) not in node.served()
+
+
+def test_an_address_that_two_services_want_is_the_first_ones_until_it_gives_it_up() -> None:
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        node.put(*outside("a", "203.0.113.7"))
+        assert node.served()["203.0.113.7", 80] == ["10.52.0.4"]
+        node.put(*outside("b", "203.0.113.7", address="10.96.0.2", backend="10.52.0.5"))
+        served = node.served()
+        assert (served["203.0.113.7", 80], served["10.96.0.2", 80]) == (["10.52.0.4"], ["10.52.0.5"])
+        (fault,) = node.balancer.faults.values()
+        assert fault.startswith("Service default/b is not served at 203.0.113.7 port 8")
+        assert fault.endswith("Service default/a has that address and port")
+        node.put(*outside("a"))
+        assert node.served()["203.0.113.7", 80] == ["10.52.0.5"]
+        assert not node.balancer.faults
+
+
+def test_a_wrong_configuration_leaves_the_earlier_one_in_force() -> None:
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        node.put(*service("10.96.0.1", ["10.52.0.4"]))
+        wrong = {"metadata": {}, "data": {"bpf-lb-algorithm": "fair"}}
+        node.views.config["c"] = Resource(kind="ConfigMap", name="cirri-config", manifest=wrong)
+        node.balancer.note_node()
+        assert node.served()
+        assert "bpf-lb-algorithm: 'fair' is not allowed" in "".join(node.balancer.faults.values())
+        node.views.config.clear()
+        node.balancer.note_node()
+        assert not node.balancer.faults
