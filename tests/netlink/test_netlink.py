@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
@@ -76,6 +77,25 @@ def test_a_pods_device_has_what_was_asked() -> None:
         assert {r.destination for r in read.routes(outer) if r.index == lxc.index} >= {
             m.host(a) for a in DEVICE.addresses
         }
+
+
+def test_a_device_sends_once_its_other_end_is_up() -> None:
+    with namespaces() as (node, inside), channel_in(node) as outer, channel_in(inside) as inner:
+        outer.apply(pod.create(DEVICE, inside))
+        inner.apply(pod.inside(DEVICE, inner.index("eth0")))
+        assert not read.sends(inner, inner.index("eth0"))
+        outer.apply(pod.outside(DEVICE, outer.index(DEVICE.outside)))
+        deadline = time.monotonic() + 2
+        while not read.sends(inner, inner.index("eth0")):
+            assert time.monotonic() < deadline
+
+
+def test_our_program_is_taken_from_a_hook_and_none_is_fine() -> None:
+    with wired() as (outer, _):
+        index = outer.index(DEVICE.outside)
+        outer.apply([m.program_delete(index, hook=m.EGRESS, label="x", name=DEVICE.outside)])
+        outer.apply([m.clsact(index, name=DEVICE.outside)])
+        outer.apply([m.program_delete(index, hook=m.EGRESS, label="x", name=DEVICE.outside)])
 
 
 def test_the_other_end_goes_too_and_deleting_twice_is_fine() -> None:

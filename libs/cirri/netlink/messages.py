@@ -226,6 +226,11 @@ def dump(kind: int, **fields: Any) -> bytes:
     return _encode(kind, REQUEST | DUMP, fields, [])
 
 
+def link_get(index: int) -> bytes:
+    """The question about one device, which the kernel answers once it acts as it says (since Linux 6.8)."""
+    return _encode(RTM_GETLINK, REQUEST | ACK, {"index": index}, [])
+
+
 def _filter(index: int, hook: int) -> dict[str, int]:
     info = FILTER_PRIORITY << 16 | socket.htons(ETH_P_ALL)
     return {"family": 0, "index": index, "handle": FILTER_HANDLE, "parent": hook, "info": info}

@@ -64,6 +64,12 @@ def links(channel: Channel) -> dict[str, Link]:
     return found
 
 
+def sends(channel: Channel, index: int) -> bool:
+    """Whether a device sends: it is up, so is the other end, and the kernel has taken note of that."""
+    (message,) = _decoded(channel, m.link_get(index), ifinfmsg)
+    return dict(_attrs(message)).get("IFLA_OPERSTATE") == "UP"
+
+
 def addresses(channel: Channel) -> list[Assigned]:
     """Every address of every device, IPv4 first."""
     found = []

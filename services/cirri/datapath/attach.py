@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ Network = IPv4Network | IPv6Network
 Ways = Mapping[Network, Address]
 FROM_POD, TO_POD = "tc/from_pod", "tc/to_pod"
 FROM_NETWORK, TO_NETWORK = "tc/from_network", "tc/to_network"
+CARRIER_S = 2.0
+"""How long the kernel may take to note that a pod's device has a carrier; it does so within a second."""
 UPLINK = "uplink"
 """Of :class:`Hooks`: the device may have another name after a restart."""
 
@@ -148,11 +151,24 @@ def plug(record: Record, programs: Programs) -> int:
 
 
 def unlock(record: Record, index: int, addresses: Iterable[str]) -> None:
-    """Last step: bring the node's end up and lead the node's own traffic to the pod."""
-    from cirri.netlink import pod
+    """Last step: bring the node's end up, lead the node's own traffic to the pod, let the pod send.
 
-    with Channel() as node:
-        node.apply(pod.outside(record.device, index, map(ip_address, addresses)))
+    The kernel notes that the pod's end has a carrier when it has time for that; on a busy machine that
+    can take a second, in which all that the pod sends vanishes.
+
+    Raises:
+        UnknownContainer: the network namespace is gone.
+    """
+    from cirri.netlink import pod, read
+
+    try:
+        with Channel() as node, namespace(record.netns) as inside, channel_in(inside) as inner:
+            node.apply(pod.outside(record.device, index, map(ip_address, addresses)))
+            inner_index, deadline = inner.index(record.ifname), time.monotonic() + CARRIER_S
+            while not read.sends(inner, inner_index) and time.monotonic() < deadline:
+                time.sleep(0.001)
+    except NamespaceGone as error:
+        raise UnknownContainer(record.container, str(error)) from error
 
 
 def renew(records: Iterable[Record], node: Node) -> dict[int, int]:
