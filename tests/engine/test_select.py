@@ -36,6 +36,23 @@ def test_requirement(requirement: Requirement, holds: bool) -> None:
     assert requirement.holds(LABELS) == holds
 
 
+@pytest.mark.parametrize("own", ["reserved:world-ipv4", "reserved:world-ipv6", "reserved:world"])
+@pytest.mark.parametrize("source", ["reserved", "any"])
+def test_the_world_of_one_family_is_the_world(own: str, source: str) -> None:
+    world = Selector.of([require(source, "world", "Exists")])
+    named = Selector.of([require(source, "world", "In", [""])])
+    others = Selector.of([require(source, "world", "DoesNotExist")])
+    index = Index()
+    index.acquire(world)
+    index.add(9, [own, "cidr:192.0.2.0/24"])
+    index.add(1, ["reserved:host"])
+    index.acquire(named)
+    index.acquire(others)
+    assert [set(index.selected(one.key)) for one in (world, named, others)] == [{9}, {9}, {1}]
+    index.remove(9)
+    assert [set(index.selected(one.key)) for one in (world, named, others)] == [set(), set(), {1}]
+
+
 WEB = require("k8s", "app", "In", ["web"])
 NOT_BACK = require("any", "tier", "NotIn", ["back", "data"])
 

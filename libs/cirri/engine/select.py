@@ -41,14 +41,23 @@ def _known(text: str) -> _Known:
     return _Known((source, key), value, (*names, *(f"{name}={value}" for name in names)))
 
 
+_WORLDS = {_known(f"reserved:world-ipv{version}").name for version in (4, 6)}
+
+
 class LabelSet:
-    """An identity's labels, arranged for matching."""
+    """An identity's labels, arranged for matching.
+
+    Who has the world's label of one family has ``reserved:world`` too, as where there is one family only.
+    """
 
     __slots__ = ("_by_key", "_tokens", "by_name", "spans")
 
     def __init__(self, labels: Iterable[str]) -> None:
         known = [_known(text) for text in labels]
         self.by_name: dict[tuple[str, str], str] = {one.name: one.value for one in known}
+        if not _WORLDS.isdisjoint(self.by_name) and (world := _known("reserved:world")) not in known:
+            known.append(world)
+            self.by_name[world.name] = world.value
         self.spans: list[Span] = []
         """The address prefixes among them."""
         self._by_key: dict[str, list[str]] | None = None

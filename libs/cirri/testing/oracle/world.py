@@ -129,7 +129,7 @@ def look(world: World, party: str, viewpoint: str) -> Seen:
     if kind == "reserved":
         return seen([("reserved", name, "")])
     address = ip_address(party)
-    labels = [("reserved", f"world-ipv{address.version}", "")]
+    labels = [("reserved", f"world-ipv{address.version}", ""), ("reserved", "world", "")]
     if any(ip_address(each) == address for each in world.api_servers):
         labels.append(("reserved", "kube-apiserver", ""))
     return seen(labels, (address,))

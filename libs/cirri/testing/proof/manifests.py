@@ -28,7 +28,7 @@ DERIVED = [
 ]  # fmt: skip
 RESERVED = [
     (f"{start}{name}", "")
-    for name in ("host", "remote-node", "health", "init", "world-ipv4", "kube-apiserver", "ingress")
+    for name in ("host", "remote-node", "health", "init", "world", "world-ipv4", "kube-apiserver", "ingress")
     for start in ("reserved:", "reserved:", "reserved:", "reserved.", "$", "")
 ]
 NODE_LABELS = [
@@ -62,7 +62,7 @@ PREFIXES = {
 """Prefixes, with what may be excepted from each."""
 BARE = [*PREFIXES, "203.0.113.80", "172.16.0.10", "2001:db8:2::77"]
 """What a list of prefixes may also name: addresses."""
-GROUPS = ("partners", "empty", "missing")
+GROUPS = ("partners", "others", "nobody")
 SERVICES = ("api", "metrics", "ext", "nowhere")
 
 PORTS = {
