@@ -153,8 +153,14 @@ def _backends(world: World, namespace: str, service: str) -> list[str]:
         if each["metadata"]["namespace"] == namespace
         and each["metadata"]["labels"].get("kubernetes.io/service-name") == service
         for endpoint in each.get("endpoints") or []
+        if _takes_traffic(endpoint.get("conditions") or {})
         for address in endpoint["addresses"]
     ]
+
+
+def _takes_traffic(conditions: dict[str, bool]) -> bool:
+    """As the API has it: what is not known to be unready is ready, and what goes away may serve still."""
+    return conditions.get("ready", True) or conditions.get("serving", False)
 
 
 def _labelled(manifest: Manifest) -> Seen:

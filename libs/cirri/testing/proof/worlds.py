@@ -7,7 +7,8 @@ from random import Random
 from typing import Any, NamedTuple
 
 from cirri.testing.oracle import Node, Pod, World
-from cirri.testing.proof.manifests import Features, Manifest, Pen
+from cirri.testing.proof.context import context
+from cirri.testing.proof.manifests import Features, Pen
 
 HERE = "n1"
 """The node that packets are seen on."""
@@ -87,7 +88,7 @@ def world(random: Random, *, pods: int = 10, policies: int = 7) -> World:
         },
         pods={f"{pod.namespace}/p{index}": pod for index, pod in enumerate(_pods(random, pods))},
         nodes=nodes,
-        manifests=(*written, *_context()),
+        manifests=(*written, *context(random)),
         api_servers=("203.0.113.81", "2001:db8:1::1") if random.random() < 0.3 else (),
         config=config,
     )
@@ -139,38 +140,6 @@ def _pods(random: Random, count: int) -> list[Pod]:
             )
         )
     return found
-
-
-def _context() -> tuple[Manifest, ...]:
-    """What policies refer to."""
-
-    def service(namespace: str, name: str, spec: dict[str, Any], **labels: str) -> Manifest:
-        return {
-            "kind": "Service",
-            "metadata": {"namespace": namespace, "name": name, "labels": labels},
-            "spec": spec,
-        }
-
-    def endpoint_slice(name: str, family: str, *addresses: str) -> Manifest:
-        metadata = {"namespace": "shop", "name": name, "labels": {"kubernetes.io/service-name": "ext"}}
-        listed = [{"addresses": [each], "conditions": {"ready": True}} for each in addresses]
-        return {"kind": "EndpointSlice", "metadata": metadata, "addressType": family, "endpoints": listed}
-
-    def group(name: str, *prefixes: str, **labels: str) -> Manifest:
-        spec = {"externalCIDRs": list(prefixes)}
-        return {"kind": "CiliumCIDRGroup", "metadata": {"name": name, "labels": labels}, "spec": spec}
-
-    return (
-        service("shop", "api", {"selector": {"app": "api"}}, expose="yes"),
-        service("ops", "api", {"selector": {"app": "db", "tier": "back"}}),
-        service("ops", "metrics", {"selector": {"app": "db"}}, expose="no"),
-        service("shop", "ext", {}, expose="yes"),
-        endpoint_slice("ext-4", "IPv4", "203.0.113.80", "10.52.1.8"),
-        endpoint_slice("ext-6", "IPv6", "2001:db8:2::77"),
-        group("partners", "198.51.100.0/24", "2001:db8:2::/48", kind="partner"),
-        group("others", "203.0.113.0/24", kind="other"),
-        group("empty"),
-    )
 
 
 def cases(random: Random, world: World, count: int) -> list[Case]:
