@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from cirri.engine.cidr import read_cidr_set, read_cidrs
 from cirri.engine.labelselector import is_subdomain, requirements
-from cirri.engine.names import name_complaint
+from cirri.engine.names import canonical_name, name_complaint
 from cirri.engine.payload import Place
 from cirri.engine.rule import Findings, Reference, ServiceReference
 from cirri.engine.scope import ENTITY_NAMES, entity, node_peer, peer
-from cirri.engine.select import Requirement, Selector
+from cirri.engine.select import Requirement, Selector, require
 
 INGRESS = ("Endpoints", "Requires", "Entities", "Nodes", "CIDR", "CIDRSet", "Groups")
 MEMBERS = {"ingress": INGRESS, "egress": (*INGRESS, "Services", "FQDNs")}
@@ -111,9 +112,8 @@ class _Reader:
                 found = (self._service(each, f"{path}[{index}]") for index, each in enumerate(items))
                 return Peers((), tuple(each for each in found if each is not None))
             case "FQDNs":
-                self._names(items, path)
                 self.out.gap(path, _FQDNS)
-                return Peers(())
+                return Peers(tuple(self._names(items, path)))
             case _:
                 self.out.gap(path, _GROUPS)
                 # What is not understood allows nobody and denies everybody.
@@ -181,7 +181,8 @@ class _Reader:
             self.out.fault(f"{path}.{kind}.serviceName", f"{name!r} is not the name of a Service")
         return ServiceReference(str(namespace), name=str(name), cluster=self.cluster)
 
-    def _names(self, items: list[Any], path: str) -> None:
+    def _names(self, items: list[Any], path: str) -> Iterator[Selector]:
+        """Addresses that were learnt for the names: they have the label ``fqdn:`` with the item's text."""
         for index, each in enumerate(items):
             where = f"{path}[{index}]"
             if not isinstance(each, dict) or len(each.keys() & {"matchName", "matchPattern"}) != 1:
@@ -192,6 +193,8 @@ class _Reader:
                     self.out.fault(f"{where}.{name}", "unknown field; allowed are matchName, matchPattern")
                 elif not isinstance(text, str) or name_complaint(text, pattern=name == "matchPattern"):
                     self.out.fault(f"{where}.{name}", f"{text!r} is not a DNS name or pattern")
+                else:
+                    yield Selector.of([require("fqdn", canonical_name(text), "Exists")])
 
 
 def _is_name(value: Any) -> bool:

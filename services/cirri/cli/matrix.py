@@ -95,6 +95,7 @@ def matrix(
       - {name: here, labels: [reserved:host]}             the node of whoever is asked
       - {name: there, labels: [reserved:remote-node]}
       - {name: partner, ip: 203.0.113.5}                  an address outside the cluster
+      - {name: site, labels: ["fqdn:*.example.com"]}      one that toFQDNs with this pattern learnt
       - {name: far, labels: [k8s:io.cilium.k8s.policy.cluster=other, k8s:app=web]}
     An entry without reserved labels is a pod; labels that every pod has and it does not name are added
     (its namespace is that of its name, or default; labels: [] is a pod without labels of its own).
