@@ -154,3 +154,19 @@ def test_wrong_words_on_the_command_line() -> None:
     assert '"80/TPC" is not a port' in cirri(*DEMO, "--port", "80/TPC").stderr
     assert cirri(*DEMO, "--port", "80", "--endpoints", "/none.yaml").exit_code == 1
     assert cirri("--port", "80").exit_code == 2
+
+
+def test_a_contradiction_isolates_its_endpoint_and_fails(tmp_path: Path) -> None:
+    ports = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {%s}}]"
+    head = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: both}\nspec:\n"
+    subject = "  endpointSelector: {matchLabels: {org: empire, class: deathstar}}\n  ingress:\n"
+    rules = f"  - {{{ports % 'http: [{}]'}}}\n  - {{{ports % 'l7proto: custom'}}}\n"
+    (tmp_path / "p.yaml").write_text(head + subject + rules)
+    result = cirri("-f", DEMO[1], "-f", str(tmp_path / "p.yaml"), "--port", "80", "-o", "json")
+    assert result.exit_code == 1
+    assert "Error: default/deathstar: ingress TCP/80 of every peer: http requests and" in result.stderr
+    found = {(row["from"], row["to"]): row for row in json.loads(result.stdout)}
+    denied = {pair for pair, row in found.items() if row["verdict"] == "deny"}
+    ship, other, star = "default/tiefighter", "default/xwing", "default/deathstar"
+    assert denied == {(ship, star), (other, star), (star, ship), (star, other), (star, star)}
+    assert found[ship, star]["reason"].startswith("ingress: isolated: ingress TCP/80 of every peer: ")

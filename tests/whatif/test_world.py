@@ -104,5 +104,14 @@ def test_policies_that_contradict_each_other_have_no_answer() -> None:
     def requests(**rules: Any) -> dict[str, Any]:
         return {"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": rules}]}
 
+    made = world(
+        policy("a", requests(http=[{}])),
+        policy("b", requests(l7proto="custom")),
+        pod("web"),
+        make("Pod", "db", SPEC, "ops"),
+    )
+    web, db = made.parties["shop/web"], made.parties["ops/db"]
+    assert made.contradictions.keys() == {"shop/web"}
+    assert made.verdict(db, INGRESS, web, Port(6, 80)).cause == "not-enforced", "it has nothing to do with it"
     with pytest.raises(Contradiction, match=r"shop/web: .*http"):
-        world(policy("a", requests(http=[{}])), policy("b", requests(l7proto="custom")), pod("web"))
+        made.verdict(web, INGRESS, db, Port(6, 80))

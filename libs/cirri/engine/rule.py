@@ -192,7 +192,7 @@ class PolicyConflict(CirriError):
         self.code = code
         """C1 to C6 of the policy reference."""
         rules = ", ".join(dict.fromkeys(f"{one.kind} {_where(one)}: {one.section}" for one in self.origins))
-        super().__init__(f"{what} ({rules})" if rules else what)
+        super().__init__(f"{what} contradict each other{f' ({rules})' if rules else ''}")
 
 
 def _where(origin: Origin) -> str:

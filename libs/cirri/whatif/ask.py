@@ -79,6 +79,8 @@ def reason(world: World, one: Side) -> str:
 
 
 def _words(world: World, one: Side, *, watched: bool = False) -> str:
+    if one.verdict.cause == "default-deny" and one.subject.name in world.contradictions:
+        return f"isolated: {world.contradictions[one.subject.name]}"
     by = f" by {origin_text(one.rule)}" if one.rule is not None else ""
     match one.verdict.cause:
         case "allow-rule":

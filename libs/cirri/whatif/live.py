@@ -19,7 +19,7 @@ def world_of(
 ) -> tuple[World, list[str]]:
     """The world of a cluster that holds *resources*, with *more* parties, and what is odd about it.
 
-    Pods stand for themselves, not what made them.  Raises InvalidConfig, InvalidLabelFilter, Contradiction.
+    Pods stand for themselves, not what made them.  Raises InvalidConfig, InvalidLabelFilter.
     """
     setting = Setting.of(resources, _configuration(resources))
     found, warnings = [], []

@@ -27,14 +27,17 @@ def load(
     config: Mapping[str, str],
     more: Callable[[list[Resource], Setting], Iterable[Party]],
     inline: Iterable[Document] = (),
+    *,
+    isolated: bool = False,
 ) -> Loaded:
     """The world of the manifests in *files* and *inline*, with *more* parties.
 
-    *config* replaces keys of the configuration.  Raises a CirriError with everything that is wrong.
+    *config* replaces keys of the configuration; *isolated* is as for a World.  Raises a
+    CirriError with everything that is wrong.
     """
     found, data, warnings = sources(files, inline, config)
     setting = Setting.of(found, data)
-    world = World(found, setting, more(found, setting))
+    world = World(found, setting, more(found, setting), isolated=isolated)
     if on_nodes := in_host_network(found):
         warnings.append(f"left out, to policies they are their node: {', '.join(on_nodes)} (hostNetwork)")
     for one in found:

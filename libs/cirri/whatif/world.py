@@ -50,10 +50,22 @@ class Contradiction(CirriError):
 
 
 class World:
-    """Everybody that *resources* and *extra* make, under the policies among *resources*."""
+    """Everybody that *resources* and *extra* make, under the policies among *resources*.
 
-    def __init__(self, resources: Sequence[Resource], setting: Setting, extra: Iterable[Party] = ()) -> None:
+    Who has policies that contradict each other has no answer: asking raises :class:`Contradiction`.  With
+    *isolated* nothing but what is built in may pass, as for an endpoint that is new on a cluster.
+    """
+
+    def __init__(
+        self,
+        resources: Sequence[Resource],
+        setting: Setting,
+        extra: Iterable[Party] = (),
+        *,
+        isolated: bool = False,
+    ) -> None:
         self.setting = setting
+        self.isolated = isolated
         self.parties: dict[str, Party] = {}
         for one in _settled([*parties(resources, setting), *extra]):
             if one.name in self.parties:
@@ -86,8 +98,8 @@ class World:
         self._verdicts: dict[tuple[int, ...], Verdict] = {}
         self._origins: dict[int, dict[int, Origin]] = {}
         self._objects: dict[tuple[int, int, bool], list[Origin]] = {}
-        if errors := {one.name: policy.error for one, policy in self._policies() if policy.error}:
-            raise Contradiction(errors)
+        self.contradictions = {one.name: policy.error for one, policy in self._policies() if policy.error}
+        """Whose policies contradict each other, and how."""
 
     def has_policy(self, party: Party) -> bool:
         """Whether *party* is under policy itself, and not only somebody's peer."""
@@ -114,7 +126,10 @@ class World:
         """What the policy of *subject* says about a connection with *peer*.
 
         *watched*: what it would say if the objects in audit mode counted.
+        Raises :class:`Contradiction`.
         """
+        if subject.name in self.contradictions and not self.isolated:
+            raise Contradiction({subject.name: self.contradictions[subject.name]})
         numbers = self._rules(subject), self.number(peer, subject)
         asked = (*numbers, direction, *port, watched)
         if (found := self._verdicts.get(asked)) is None:

@@ -106,11 +106,14 @@ def matrix(
     from cirri.whatif.endpoints import entries, party, without_source
     from cirri.whatif.load import load
     from cirri.whatif.matrix import halves, rows
+    from cirri.whatif.world import Contradiction
 
     config = {"enable-policy": mode} if mode else {}
     config |= {"enable-host-firewall": "true"} if host_firewall else {}
     listed = entries(endpoint_files)
-    world, _, warnings = load(files, config, lambda _, setting: [party(one, setting) for one in listed])
+    world, _, warnings = load(
+        files, config, lambda _, setting: [party(one, setting) for one in listed], isolated=True
+    )
     for warning in (*without_source(listed), *warnings):
         click.echo(f"Warning: {warning}", err=True)
     # Nodes that only the manifests name would be told apart by nobody.
@@ -122,6 +125,8 @@ def matrix(
         found = list(rows(world, who, ports))
         show = _grids if len(who) <= WIDEST else _lists
         emit(found, form) if form else click.echo(show(found, [one.name for one in who]))
+    if world.contradictions:
+        raise Contradiction(world.contradictions)
 
 
 def _sides(sides: Iterable[Half]) -> str:
