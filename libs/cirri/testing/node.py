@@ -6,7 +6,7 @@
      nats-server, the test's bus  ───  eth0 (uplink)   lxc… ─────────── eth0
      172.31.A.1                        172.31.A.2                       10.52.A.n
 
-The central services are played by :class:`Cluster`: the real compiler, publishing what they would.
+The central services are played by :class:`cirri.testing.central.Cluster`.
 """
 
 from __future__ import annotations
@@ -20,124 +20,22 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cirri.engine import Compiler
 from cirri.kv import Bus, Table
-from cirri.labels import LabelFilter, canonical, pod_labels, probes
-from cirri.model import (
-    ACKS,
-    ENDPOINTS,
-    IDENTITIES,
-    NODES,
-    POD_CIDRS,
-    POLICIES,
-    RESOURCES,
-    SELECTORS,
-    Ack,
-    Compiled,
-    Endpoint,
-    Identity,
-    NodeStatus,
-    PodCIDRs,
-    PolicyEntry,
-    Resource,
-    resource_key,
-)
+from cirri.labels import pod_labels
+from cirri.model import ACKS, ENDPOINTS, NODES, Ack, Endpoint, NodeStatus, Resource, resource_key
+from cirri.testing.central import NODE, Cluster
 from cirri.testing.leftovers import cgroup2
 from cirri.testing.natsserver import NatsServer
 from cirri.testing.wait import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PLUGIN = REPOSITORY / "services/cirri/cni/build/cirri-cni"
-NODE = "node1"
-
-
-class Cluster:
-    """The central services, as far as a node sees them: they write these buckets, and nobody else."""
-
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
-        self.compiler = Compiler()
-        self.resources: dict[str, Resource] = {}
-        self.identities: dict[frozenset[str], Identity] = {}
-        self.cidrs = PodCIDRs(node=NODE)
-        self._resources, self._identities = bus.publisher(RESOURCES), bus.publisher(IDENTITIES)
-        self._selectors, self._policies = bus.publisher(SELECTORS), bus.publisher(POLICIES)
-        self._cidrs = bus.publisher(POD_CIDRS)
-
-    async def start(self, cidrs: Iterable[str]) -> None:
-        """Make the buckets, complete and nearly empty."""
-        self.cidrs = PodCIDRs(node=NODE, cidrs=tuple(cidrs))
-        namespace = Resource(kind="Namespace", name="default", manifest={"metadata": {"name": "default"}})
-        self.resources[resource_key("Namespace", "", "default", "")] = namespace
-        for publisher in (
-            self._resources,
-            self._identities,
-            self._selectors,
-            self._policies,
-            self._cidrs,
-            self.bus.publisher(ENDPOINTS, "nobody"),
-            self.bus.publisher(NODES, "nobody"),
-            self.bus.publisher(ACKS, "nobody"),
-        ):
-            await publisher.start()
-        await self._resources.replace(self.resources.values())
-        await self._identities.replace([])
-        await self._cidrs.replace([self.cidrs])
-        await self.compile()
-        await self._selectors.complete()
-        await self._policies.complete()
-
-    async def put(self, resource: Resource) -> int:
-        """Apply any object; policies are compiled and published."""
-        revision = await self._resources.put(resource)
-        key = resource_key(resource.kind, resource.namespace, resource.name, resource.node)
-        self.resources[key] = resource
-        if resource.kind.endswith("NetworkPolicy"):
-            self.compiler.update_resource(resource)
-            await self.compile(revision)
-        return revision
-
-    async def delete(self, resource: Resource) -> int:
-        """Delete it."""
-        key = resource_key(resource.kind, resource.namespace, resource.name, resource.node)
-        revision = await self._resources.delete(key)
-        self.resources.pop(key, None)
-        if resource.kind.endswith("NetworkPolicy"):
-            self.compiler.delete_resource(key)
-            await self.compile(revision)
-        return revision
-
-    async def identify(self, labels: Iterable[str]) -> int:
-        """The identity of a label set, allocated if need be, with its policy."""
-        relevant = LabelFilter.parse([]).relevant(labels)
-        if (known := self.identities.get(relevant)) is None:
-            known = Identity(id=next(probes(relevant)), labels=canonical(relevant))
-            self.identities[relevant] = known
-            await self._identities.put(known)
-            self.compiler.add_identity(known.id, relevant)
-            await self.compile()
-        return known.id
-
-    async def compile(self, revision: int = 0) -> None:
-        """Publish what news there is: selectors, then rules, then the marker."""
-        delta = self.compiler.flush()
-        selectors = 0
-        for one in delta.selectors.values():
-            selectors = max(selectors, await self._selectors.put(one))
-        for policy in delta.policies.values():
-            await self._policies.put(PolicyEntry(subject=policy))
-        for identity in delta.removed_policies:
-            await self._policies.delete(str(identity))
-        for key in delta.removed_selectors:
-            await self._selectors.delete(key)
-        if revision:
-            await self._policies.put(PolicyEntry(compiled=Compiled(resources=revision, selectors=selectors)))
 
 
 @dataclass(slots=True)
@@ -196,6 +94,9 @@ class Node:
             run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
         self.cgroup.mkdir()
         run("ip", "netns", "add", self.name)
+        # Addresses are used at once: without waiting a second for somebody to object.
+        dad = [f"net.ipv6.conf.{which}.accept_dad=0" for which in ("all", "default")]
+        run("ip", "netns", "exec", self.name, "sysctl", "-qw", *dad)
         link = f"cirri-test{self.number}"
         run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         run("ip", "address", "add", f"{self.host}/24", "dev", link)
