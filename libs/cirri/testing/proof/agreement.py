@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from cirri.testing.oracle import Oracle, World
-from cirri.testing.proof.compare import Sides, fate, minimal, reproduction, sides
+from cirri.testing.proof.compare import Sides, fate, fewest, minimal, reproduction, sides
 from cirri.testing.proof.engine import Engine
 from cirri.testing.proof.worlds import HERE, Case, cases, world
 
@@ -62,34 +62,36 @@ def agree(seed: int, count: int, tally: Tally, programs: Programs | None = None)
     asked = cases(random, where, count)
     oracle, engine = Oracle(where, HERE), Engine(where)
     fates = programs(engine, asked) if programs else [""] * count
-    for case, seen in zip(asked, fates, strict=True):
+    for index, (case, seen) in enumerate(zip(asked, fates, strict=True)):
         wanted = sides(oracle, where, case)
         tally.note(wanted)
         if sides(engine, where, case) != wanted or (seen and seen != fate(wanted)):
-            raise Disagreement(explain(seed, where, case, programs))
+            raise Disagreement(explain(seed, where, asked[: index + 1], programs))
 
 
-def explain(seed: int, where: World, case: Case, programs: Programs | None) -> str:
-    """The three answers, in the smallest world in which they differ."""
+def explain(seed: int, where: World, packets: list[Case], programs: Programs | None) -> str:
+    """The answers about the last of *packets*, in the smallest world and after the fewest packets for which
+    they differ."""
 
-    def answers(candidate: World, packet: Case) -> dict[str, object]:
-        engine = Engine(candidate)
-        oracle = sides(Oracle(candidate, HERE), candidate, packet)
-        found: dict[str, object] = {
-            "oracle": _text(oracle),
-            "engine": _text(sides(engine, candidate, packet)),
-        }
+    def answers(candidate: World, sent: list[Case]) -> dict[str, object]:
+        engine, last = Engine(candidate), sent[-1]
+        oracle = sides(Oracle(candidate, HERE), candidate, last)
+        found: dict[str, object] = {"oracle": _text(oracle)}
+        found["engine"] = _text(sides(engine, candidate, last))
         if programs:
-            (seen,) = programs(engine, [packet])
+            seen = programs(engine, sent)[-1]
             found |= {"wanted": fate(oracle), "kernel": seen or fate(oracle)}
         return found
 
-    def differs(candidate: World, packet: Case) -> bool:
-        found = answers(candidate, packet)
+    def differ(candidate: World, sent: list[Case]) -> bool:
+        found = answers(candidate, sent)
         return found["oracle"] != found["engine"] or found.get("wanted") != found.get("kernel")
 
-    smallest = minimal(where, case, differs)
-    return reproduction(seed, smallest, case, answers(smallest, case))
+    sent = packets[-1:]
+    if not differ(where, sent):  # what came before matters
+        sent = fewest(packets, lambda fewer: fewer[-1:] == sent and differ(where, fewer))
+    smallest = minimal(where, sent, differ)
+    return reproduction(seed, smallest, sent, answers(smallest, sent))
 
 
 def _text(found: Sides) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import yaml
 
@@ -77,32 +77,47 @@ def fate(found: Sides) -> str:
     return f"allow{audited}"
 
 
-Differs = Callable[[World, Case], bool]
+Differ = Callable[[World, list[Case]], bool]
+"""Whether the readings differ about the last of some packets."""
+Thing = TypeVar("Thing")
 
 
-def minimal(world: World, case: Case, differs: Differs) -> World:
-    """The smallest world found for which *differs* still holds of *case*: things are left out one by one."""
+def fewest(things: list[Thing], enough: Callable[[list[Thing]], bool]) -> list[Thing]:
+    """The fewest of *things* found that are still *enough*, by leaving out one after the other."""
+    index = 0
+    while index < len(things):
+        fewer = things[:index] + things[index + 1 :]
+        if enough(fewer):
+            things = fewer
+        else:
+            index += 1
+    return things
+
+
+def minimal(world: World, packets: list[Case], differ: Differ) -> World:
+    """The smallest world found in which *differ* still holds of *packets*: parts are left out one by one."""
 
     def still(candidate: World) -> bool:
         try:
-            return differs(candidate, case)
+            return differ(candidate, packets)
         except (AssertionError, CirriError, LookupError, TypeError, ValueError):
             return False  # what is left means nothing
 
+    parties = {party for case in packets for party in case[:2]}
     while True:
-        smaller = next((each for each in _smaller_worlds(world, case) if still(each)), None)
+        smaller = next((each for each in _smaller_worlds(world, parties) if still(each)), None)
         if smaller is None:
             return world
         world = smaller
 
 
-def _smaller_worlds(world: World, case: Case) -> Iterator[World]:
+def _smaller_worlds(world: World, parties: set[str]) -> Iterator[World]:
     manifests = world.manifests
     for index in range(len(manifests)):
         yield replace(world, manifests=manifests[:index] + manifests[index + 1 :])
     if world.api_servers:
         yield replace(world, api_servers=())
-    for name in world.pods.keys() - set(case[:2]):
+    for name in world.pods.keys() - parties:
         yield replace(world, pods={key: pod for key, pod in world.pods.items() if key != name})
     for name, node in world.nodes.items():
         if node.api_server:
@@ -131,11 +146,13 @@ def _smaller(value: Any) -> Iterator[Any]:
                 yield [*value[:index], each, *value[index + 1 :]]
 
 
-def reproduction(seed: int, world: World, case: Case, answers: Mapping[str, object]) -> str:
-    """All that is needed to see a difference again."""
-    parties = {name: world.pods[name]._asdict() for name in case[:2] if name in world.pods}
-    lines = [f"seed {seed}: {case}"]
+def reproduction(seed: int, world: World, packets: list[Case], answers: Mapping[str, object]) -> str:
+    """All that is needed to see a difference about the last of *packets* again."""
+    *before, last = packets
+    parties = {party for case in packets for party in case[:2]}
+    lines = [f"seed {seed}: {last}"]
+    lines += [f"  after    {case}" for case in before]
     lines += [f"  {reading:8} {answer}" for reading, answer in answers.items()]
-    lines += [f"  {name}: {description}" for name, description in parties.items()]
+    lines += [f"  {name}: {world.pods[name]._asdict()}" for name in sorted(parties & world.pods.keys())]
     lines.append(f"  configuration {dict(world.config)}, API servers {world.api_servers}")
     return "\n".join([*lines, yaml.safe_dump_all(copy.deepcopy(world.manifests), sort_keys=False)])

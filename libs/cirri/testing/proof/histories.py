@@ -14,6 +14,7 @@ from cirri.engine import Compiler, EngineConfig, InvalidPolicy, entries
 from cirri.labels import Reserved
 from cirri.model import Resource, SelectorSet, SubjectPolicy, resource_key
 from cirri.testing.oracle import World
+from cirri.testing.proof.compare import fewest
 from cirri.testing.proof.engine import Engine, resources
 
 SUBJECTS = (Reserved.HEALTH, Reserved.INIT)
@@ -149,12 +150,5 @@ def difference(events: list[Event]) -> str:
 
 
 def shortest(events: list[Event]) -> list[Event]:
-    """The fewest of *events* for which the way still matters, by leaving out one after the other."""
-    index = 0
-    while index < len(events):
-        fewer = events[:index] + events[index + 1 :]
-        if difference(fewer):
-            events = fewer
-        else:
-            index += 1
-    return events
+    """The fewest of *events* found for which the way still matters."""
+    return fewest(events, lambda fewer: bool(difference(fewer)))

@@ -58,6 +58,9 @@ VERDICTS: dict[int, str] = {
 PORTS = [port for port in range(10_000, 60_000) if port not in NUMBERS]
 """Source ports, each used once in a world: nothing is a reply to anything."""
 
+WITH_IDENTIFIER = (8, 0, 13, 128, 129)
+"""ICMP types that have a field in which one differs from the next."""
+
 
 def addresses(world: World, party: str) -> tuple[str, ...]:
     """The addresses of a party."""
@@ -152,6 +155,8 @@ class Programs:
 
     def ask(self, case: Case) -> str:
         """What becomes of the packet: ``allow``, or where and why it is dropped; and what is audited."""
+        if case.protocol in {ICMP, ICMP6} and case.port not in WITH_IDENTIFIER:
+            self.ct.clear()  # two of them are one connection, of which observers are told once
         section, device = self._place(case)
         source, target = (NODE_MAC, POD_MAC) if section == TO_POD else (POD_MAC, NODE_MAC)
         ethertype = b"\x08\x00" if case.version == 4 else b"\x86\xdd"
