@@ -170,3 +170,27 @@ def test_a_contradiction_isolates_its_endpoint_and_fails(tmp_path: Path) -> None
     ship, other, star = "default/tiefighter", "default/xwing", "default/deathstar"
     assert denied == {(ship, star), (other, star), (star, ship), (star, other), (star, star)}
     assert found[ship, star]["reason"].startswith("ingress: isolated: ingress TCP/80 of every peer: ")
+
+
+def test_what_is_suspicious_among_all_the_manifests_is_told(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("""
+kind: StatefulSet
+metadata: {name: db}
+spec: {template: {spec: {containers: [{name: c, image: i, ports: [{name: pg, containerPort: 5432}]}]}}}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: db}
+spec:
+  endpointSelector: {}
+  ingress:
+  - toPorts: [{ports: [{port: pg}]}]
+  - toPorts: [{ports: [{port: sql}]}]
+  - fromCIDRSet: [{cidrGroupRef: partners}]
+""")
+    result = cirri("-f", str(tmp_path), "--port", "5432")
+    start = "Warning: CiliumNetworkPolicy default/db: spec.ingress"
+    assert result.stderr.splitlines() == [
+        f'{start}[1]: no pod has a port with the name "sql" and this protocol',
+        f'{start}[2]: there is no CiliumCIDRGroup "partners": it selects nobody until there is one',
+    ]

@@ -71,6 +71,7 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("Services", egress(toCIDR=["10.96.0.1"]), [nobody("Services", "10.96.0.0/16")]),
     ("a node", egress(toCIDR=["172.18.0.3"]), [nobody("nodes", "172.18.0.3/32")]),
     ("a port", to_port("HTTP", "TCP"), []),
+    ("a port of whichever protocol", to_port("http", "ANY"), []),
     (
         "a port of another protocol",
         to_port("http", "UDP"),

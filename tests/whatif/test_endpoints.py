@@ -125,7 +125,10 @@ def test_wrong_entries(tmp_path: Path, text: str, error: str) -> None:
 
 
 def test_labels_without_source_are_told() -> None:
-    listed = [{"name": "a", "labels": ["k8s:b=c", "d", "$host"]}, {"name": "e", "ip": "192.0.2.1"}]
+    listed: list[dict[str, Any]] = [
+        {"name": "a", "labels": ["k8s:b=c", "d", "$host"]},
+        {"name": "e", "ip": "192.0.2.1"},
+    ]
     (says,) = without_source(listed)
     assert says.startswith('a: label "d" names no source')
     assert says.endswith("write k8s:d")

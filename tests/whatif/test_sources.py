@@ -5,10 +5,22 @@ from pathlib import Path
 import pytest
 
 from cirri.engine import InvalidConfig
+from cirri.engine.context import Context
+from cirri.engine.rule import ServiceReference
 from cirri.manifests import ManifestError
 from cirri.whatif.sources import sources
 
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c, image: i}]}\n"
+JOB = "kind: Job\nmetadata: {name: a}\nspec: {template: {spec: {containers: [{name: c, image: i}]}}}\n"
+ENDPOINTS = """apiVersion: v1
+kind: Endpoints
+metadata: {name: ext}
+subsets:
+- addresses: [{ip: 203.0.113.80, nodeName: n}, {ip: "2001:db8::80"}]
+  notReadyAddresses: [{ip: 203.0.113.81}]
+  ports: [{port: 80}]
+"""
+SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: ext}\nspec: {%sports: [{port: 80}]}\n"
 CONFIG = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cirri-config%s}\ndata: {%s}\n"
 TEMPLATE = "template: {spec: {containers: [{name: c, image: i}]}}"
 WRONG = TEMPLATE.replace("image", "imag")
@@ -55,6 +67,8 @@ def test_kinds_that_are_only_alike_are_no_typos(tmp_path: Path) -> None:
         ("kind: CronJob\nmetadata: {name: a}\nspec: {jobTemplate: {spec: {}}}", "spec.jobTemplate.spec.t"),
         ("kind: DaemonSet\nspec: {}", "line 1: metadata: required, but missing"),
         (f"{POD}---\n{POD}", "Pod a is already in"),
+        (f"{JOB}---\n{JOB}", "metadata.name: Job a is already in"),
+        (f"{ENDPOINTS}---\n{ENDPOINTS.replace('ip:', 'ipp:')}", "subsets[0].addresses[0].ipp: unknown field"),
         (CONFIG % (", namespace: kube-system", "enable-policy: alway"), "line 4: data.enable-policy: "),
     ],
     ids=lambda value: value.splitlines()[0],
@@ -73,6 +87,22 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert {problem.path for problem in caught.value.problems} == {
         "", "spec", "spec.containers[0].imag", "spec.containers[0].image",
     }  # fmt: skip
+
+
+def test_endpoints_of_a_service_without_selector_become_slices(tmp_path: Path) -> None:
+    service, *slices = sources(write(tmp_path, f"{ENDPOINTS}---\n{SERVICE % ''}")).resources
+    assert {one.kind for one in slices} == {"EndpointSlice"}
+    context = Context()
+    for one in (service, *slices):
+        context.update(one)
+    (known,) = context.services(ServiceReference(name="ext"))
+    assert set(map(str, context.addresses(known))) == {"203.0.113.80/32", "2001:db8::80/128"}
+
+
+def test_endpoints_of_a_service_with_a_selector_say_nothing_new(tmp_path: Path) -> None:
+    found = sources(write(tmp_path, f"{ENDPOINTS}---\n{SERVICE % 'selector: {app: a}, '}"))
+    assert [one.kind for one in found.resources] == ["Service"]
+    assert found.warnings == []
 
 
 def test_workloads_that_cannot_be_applied_are_read(tmp_path: Path) -> None:

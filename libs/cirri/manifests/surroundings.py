@@ -99,9 +99,14 @@ class Surroundings:
                     yield f"no prefix in {outer} selects anybody: these are addresses of {whose}"
 
     def _unnamed(self, term: Term) -> Iterator[str]:
+        named: dict[str, set[str]] = {}
         for ports in term.ports or ():
-            if ports.name and port_key(ports) not in self._ports:
-                yield f'no pod has a port with the name "{ports.name}" and this protocol'
+            if ports.name:
+                named.setdefault(ports.name, set()).add(port_key(ports))
+        for name, keys in named.items():
+            # Without a protocol a name has three keys, of which pods have one.
+            if self._ports.isdisjoint(keys):
+                yield f'no pod has a port with the name "{name}" and this protocol'
 
 
 def _prefixes(term: Term) -> Iterator[Span]:

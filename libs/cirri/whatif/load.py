@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from cirri.engine import unsupported
 from cirri.manifests import POLICY_KINDS, Document
+from cirri.manifests.surroundings import Surroundings
 from cirri.manifests.warnings import warnings as suspicious
 from cirri.model import Resource
-from cirri.whatif.party import Party, Setting, in_host_network
+from cirri.whatif.party import Party, Setting, in_host_network, pods
 from cirri.whatif.sources import sources
 from cirri.whatif.world import World
 
@@ -40,12 +41,13 @@ def load(
     world = World(found, setting, more(found, setting), isolated=isolated)
     if on_nodes := in_host_network(found):
         warnings.append(f"left out, to policies they are their node: {', '.join(on_nodes)} (hostNetwork)")
+    around = Surroundings([*found, *pods(found)])
     for one in found:
         if one.kind in POLICY_KINDS:
             warnings += (
                 f"{_name(one)}: {says}" for says in dict.fromkeys(gap.sentence for gap in unsupported(one))
             )
-            warnings += suspicious(one)
+            warnings += suspicious(one, around)
     return Loaded(world, found, warnings)
 
 

@@ -86,6 +86,13 @@ def in_host_network(resources: Iterable[Resource]) -> list[str]:
     return found
 
 
+def pods(resources: Iterable[Resource]) -> Iterator[Resource]:
+    """Every Pod that *resources* are or make, one for each template, not those in their node's network."""
+    for one in resources:
+        if (one.kind == "Pod" or one.kind in TEMPLATES) and (pod := _pod_of(one)) is not None:
+            yield pod
+
+
 def _pod_of(resource: Resource) -> Resource | None:
     """The Pod that *resource* is or makes; None if it uses its node's network."""
     manifest: Any = resource.manifest

@@ -16,6 +16,7 @@ from cirri.manifests.schema import ANYTHING, Fields, Spec, with_fields
 from cirri.manifests.schemas.meta import TEMPLATE_METADATA, metadata
 from cirri.manifests.schemas.pods import POD_SPEC
 from cirri.model import Resource
+from cirri.whatif.legacy import ENDPOINTS, mirrored
 
 TEMPLATES: Mapping[str, Path] = {
     "Deployment": ("spec", "template"),
@@ -59,12 +60,16 @@ def sources(
     data |= config or {}
     known, others = [], Counter[str]()
     found: list[Resource] = []
+    endpoints: list[Resource] = []
+    first: dict[tuple[str, str, str], str] = {}
     for document in documents:
         kind = _kind(document)
         if not kind or kind in KINDS or _of_policy(kind):
             known.append(document)
         elif kind in TEMPLATES:
-            found += _workload(document, kind, problems)
+            found += _read(document, kind, _schema(kind, TEMPLATES[kind]), first, problems)
+        elif kind == "Endpoints":
+            endpoints += _read(document, kind, ENDPOINTS, first, problems)
         elif kind not in SILENT:
             others[kind] += 1
     wrong_config: InvalidConfig | None = None
@@ -80,6 +85,7 @@ def sources(
         raise ManifestError(problems)
     if wrong_config is not None:
         raise wrong_config
+    found += list(mirrored(endpoints, found))
     if others:
         warnings.append(f"left out, policy does not read {_counted(others)}")
     return Sources(found, data, warnings)
@@ -115,20 +121,30 @@ def _of_policy(kind: str) -> bool:
     return kind.endswith("NetworkPolicy") or bool(suggestion(kind, names, TYPO))
 
 
-def _workload(document: Document, kind: str, problems: list[Problem]) -> list[Resource]:
-    """A workload that cannot be applied here: its name and its template are read, the rest is not."""
-    schema = _schema(kind, TEMPLATES[kind])
+def _read(
+    document: Document,
+    kind: str,
+    schema: Fields,
+    first: dict[tuple[str, str, str], str],
+    problems: list[Problem],
+) -> list[Resource]:
+    """An object of a *kind* that cannot be applied here; *first*: where each object was seen first."""
     wrong: list[tuple[Path, str]] = []
     manifest: dict[str, Any] = schema.read(document.manifest, (), wrong)
+    if not wrong:
+        namespace = manifest["metadata"].get("namespace", DEFAULT_NAMESPACE)
+        name = manifest["metadata"]["name"]
+        if (key := (kind, namespace, name)) in first:
+            wrong.append((("metadata", "name"), f"{kind} {name} is already in {first[key]}"))
+        first.setdefault(key, document.source)
     problems += (document.problem(path, says) for path, says in wrong)
     if wrong:
         return []
-    namespace = manifest["metadata"].get("namespace", DEFAULT_NAMESPACE)
-    name = manifest["metadata"]["name"]
     return [Resource(kind=kind, namespace=namespace, name=name, manifest=manifest, source=document.source)]
 
 
 def _schema(kind: str, path: Path) -> Fields:
+    """Of a workload: its name and its template are read, the rest is not."""
     spec: Spec = Fields({"metadata": TEMPLATE_METADATA, "spec": POD_SPEC}, required=("spec",))
     for name in reversed(path[1:]):
         spec = _Open({str(name): spec}, required=(str(name),))
