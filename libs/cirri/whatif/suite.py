@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from cirri.manifests import Document, ManifestError, Path, Problem
+from cirri.manifests.config import KEYS
 from cirri.manifests.documents import read
 from cirri.manifests.problems import listed, suggestion
 from cirri.manifests.schema import (
@@ -150,6 +151,11 @@ def _one_request(case: Mapping[str, Any]) -> Iterator[Fault]:
         yield (given[1],), f"a case asks one thing: {given[0]} or {given[1]}"
 
 
+def _config_key(name: str) -> str:
+    """A key that nothing reads would make a suite say less than it seems to."""
+    return "" if name in KEYS else f'"{name}" is no key of the configuration{suggestion(name, KEYS)}'
+
+
 _HTTP = Fields(
     {"method": Text(low=1), "path": Text(low=1), "host": TEXT, "headers": MapOf(TEXT)},
     defaults={"method": "GET", "path": "/", "host": "", "headers": {}},
@@ -174,7 +180,7 @@ SUITE = Fields(
         "manifests": Items(Text(low=1)),
         "objects": Items(ANYTHING),
         "endpoints": ENTRIES,
-        "config": MapOf(TEXT),
+        "config": MapOf(TEXT, _config_key),
         "cases": Items(_CASE, low=1),
     },
     required=("cases",),

@@ -75,7 +75,7 @@ def test(ctx: click.Context, files: Sequence[str], *, form: str | None) -> None:
         emit(results, form)
     else:
         click.echo(_report(results))
-        click.echo(f"{len(results)} flows, {failed} {'is' if failed == 1 else 'are'} not as expected")
+        click.echo(_summary(len(results), failed))
     ctx.exit(FAILED if failed else 0)
 
 
@@ -94,6 +94,11 @@ def _report(results: Sequence[Result]) -> str:
                 lines.append(f"        {_flow(one)}: expected {one.expect}, got {one.got}")
                 lines += (f"          {reason}" for reason in one.reasons)
     return "\n".join(lines)
+
+
+def _summary(flows: int, failed: int) -> str:
+    asked = "1 flow" if flows == 1 else f"{flows} flows"
+    return f"{asked}, {failed} not as expected" if failed else f"{asked}, all as expected"
 
 
 def _flow(one: Result) -> str:
