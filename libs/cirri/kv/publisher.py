@@ -78,9 +78,14 @@ class Publisher(Generic[T]):
         return self._writer.ledger.high
 
     @property
+    def behind(self) -> int:
+        """Values that are wanted and not in the store yet."""
+        return len(self._writer.ledger.dirty)
+
+    @property
     def pending(self) -> int:
         """Writes that are wanted and not in the store yet."""
-        return len(self._writer.ledger.dirty) + self._writer.marker_due
+        return self.behind + self._writer.marker_due
 
     @property
     def writes(self) -> int:
