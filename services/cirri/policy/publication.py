@@ -122,8 +122,8 @@ class Publication:
 async def _stored(publisher: Publisher[T]) -> None:
     """Return when everything that was sent is in the store.  Raises: BusRefused."""
     await publisher.settled()
-    if publisher.pending:
-        raise BusRefused(publisher.bucket.name, 0, f"{publisher.pending} values are not stored")
+    if publisher.behind:
+        raise BusRefused(publisher.bucket.name, 0, f"{publisher.behind} values are not stored")
 
 
 def _name(publisher: Publisher[T], key: str) -> str:
