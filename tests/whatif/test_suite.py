@@ -152,7 +152,7 @@ def test_reasons_name_everybody_who_was_asked(tmp_path: Path) -> None:
          'line 6: cases[0].expect: "alow" is not allowed (did you mean "allow"?)'),
         ("cases: []", "cases: must have at least one item"),
         ("name: x", "cases: required, but missing"),
-        ("config: {enable-polic: never}", '"enable-polic" is no key of the configuration (did you mean "enable-pol'),
+        ("config: {enable-polic: never}", '"enable-polic" is no key of the configuration (did you mean '),
         ("case: []", 'case: unknown field (did you mean "cases"?)'),
         ("objects:\n- kind: Pod\n  spec: {}\n" + case("from: a, to: b, port: 1"), "line 3: metadata: req"),
     ],

@@ -100,6 +100,26 @@ def test_verdicts_name_the_rule() -> None:
     assert made.origin(db, 0) is None
 
 
+def test_a_rule_that_allows_is_named_where_everything_else_passes_too() -> None:
+    open_ = {
+        "endpointSelector": {},
+        "enableDefaultDeny": {"ingress": False},
+        "ingress": [{"fromEndpoints": [{"matchLabels": {"app": "web"}}]}],
+    }
+    made = world(make("CiliumNetworkPolicy", "a", open_), pod("web", app="web"), pod("db"), pod("tmp"))
+    web, db, tmp = (made.parties[f"shop/{name}"] for name in ("web", "db", "tmp"))
+    named, other = (made.verdict(db, INGRESS, peer, Port(6, 80)) for peer in (web, tmp))
+    assert (named.allowed, named.cause, other.allowed, other.cause) == (
+        True,
+        "allow-rule",
+        True,
+        "not-enforced",
+    )
+    origin = made.origin(db, named.rule)
+    assert origin is not None
+    assert origin.section == "spec.ingress[0]"
+
+
 def test_policies_that_contradict_each_other_have_no_answer() -> None:
     def requests(**rules: Any) -> dict[str, Any]:
         return {"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": rules}]}

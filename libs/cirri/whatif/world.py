@@ -136,7 +136,7 @@ class World:
             policy = self._counting(subject, watched=watched)
             key = numbers[0], watched
             if key not in self._entries:
-                self._entries[key] = entries(policy, self._sets)
+                self._entries[key] = entries(_whole(policy), self._sets)
             enforced = (policy.ingress if direction == INGRESS else policy.egress).enforced
             found = self._verdicts[asked] = verdict(
                 self._entries[key], numbers[1], direction, *port, enforced=enforced, proxies=True
@@ -226,6 +226,15 @@ class World:
             if number not in RESERVED_LABELS:
                 self.compiler.add_identity(number, canonical(labels))
         return number
+
+
+def _whole(policy: SubjectPolicy) -> SubjectPolicy:
+    """*policy* with entries for the allows of directions that are not enforced too.
+
+    The kernel does without them: what they allow passes anyway.  Here they say which rule allows it.
+    """
+    ingress, egress = replace(policy.ingress, enforced=True), replace(policy.egress, enforced=True)
+    return replace(policy, ingress=ingress, egress=egress)
 
 
 def _watched(resources: Iterable[Resource]) -> Iterator[tuple[str, str, str]]:
