@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from random import Random
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 from pyroaring import BitMap
 
-from cirri.engine import Compiler, EngineConfig, InvalidPolicy, entries
+from cirri.engine import Compiler, EngineConfig, Entries, InvalidPolicy, entries
 from cirri.labels import Reserved
 from cirri.model import Resource, SelectorSet, SubjectPolicy, resource_key
 from cirri.testing.oracle import World
@@ -76,6 +75,15 @@ def content(world: World) -> Content:
     return found
 
 
+class Maps(NamedTuple):
+    """Everything that must not depend on the way."""
+
+    sets: dict[str, tuple[str, tuple[str, ...], BitMap]]
+    """Selectors by key: text, prefixes, members."""
+    policies: dict[int, SubjectPolicy]
+    entries: dict[int, Entries]
+
+
 class Published:
     """What readers of the buckets have after each delta."""
 
@@ -122,15 +130,14 @@ class Published:
         for key in delta.removed_selectors:
             del self.sets[key]
 
-    def digest(self) -> str:
-        """A hash over the entries of every subject and over every selector's members."""
+    def maps(self) -> Maps:
+        """What the kernel of a node with every subject would hold, and what that follows from."""
         members = {key: BitMap.deserialize(one.identities) for key, one in self.sets.items()}
-        told = [(key, one.text, one.prefixes, list(members[key])) for key, one in sorted(self.sets.items())]
-        found = [
-            (identity, policy, sorted(entries(policy, members).items()))
-            for identity, policy in sorted(self.policies.items())
-        ]
-        return hashlib.sha256(repr((told, found)).encode()).hexdigest()
+        return Maps(
+            {key: (one.text, one.prefixes, members[key]) for key, one in self.sets.items()},
+            dict(self.policies),
+            {identity: entries(policy, members) for identity, policy in self.policies.items()},
+        )
 
 
 def selectors(policy: SubjectPolicy) -> set[str]:
@@ -139,16 +146,20 @@ def selectors(policy: SubjectPolicy) -> set[str]:
     return {rule.selector for side in sides if side for rule in side.rules} - {""}
 
 
-def difference(events: list[Event]) -> str:
-    """Why the way *events* matters; "": it does not."""
-    straight, other = Published().follow(final(events)), Published()
+def straight(events: Iterable[Event]) -> Maps:
+    """What must come of *events*: what is there at their end, each thing told once."""
+    return Published().follow(final(events)).maps()
+
+
+def difference(events: list[Event], wanted: Maps) -> str:
+    """Why the way *events* matters; "": it leads to *wanted*."""
     try:
-        other.follow(events)
+        return "" if Published().follow(events).maps() == wanted else "other maps than on the straight way"
     except AssertionError as error:
         return str(error)
-    return "" if straight.digest() == other.digest() else "other maps than on the straight way"
 
 
-def shortest(events: list[Event]) -> list[Event]:
-    """The fewest of *events* found for which the way still matters."""
-    return fewest(events, lambda fewer: bool(difference(fewer)))
+def report(events: list[Event]) -> str:
+    """The fewest of *events* found for which the way still matters, and why."""
+    shortest = fewest(events, lambda fewer: bool(difference(fewer, straight(fewer))))
+    return "\n".join([difference(shortest, straight(shortest)), *map(str, shortest)])
