@@ -194,3 +194,20 @@ spec:
         f'{start}[1]: no pod has a port with the name "sql" and this protocol',
         f'{start}[2]: there is no CiliumCIDRGroup "partners": it selects nobody until there is one',
     ]
+
+
+def test_the_configuration_is_the_one_that_is_asked_about(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("""
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: cirri-config}
+data: {enable-node-selector-labels: "true", labels: "k8s:app"}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: db}
+spec: {endpointSelector: {matchLabels: {tier: data}}, ingress: [{fromNodes: [{}]}]}
+""")
+    taken, filtered = cirri("-f", str(tmp_path), "--port", "80").stderr.splitlines()
+    assert "cirri-config is taken for the configuration" in taken
+    assert '"tier" is no part of identities' in filtered, "and fromNodes is no fault"

@@ -118,6 +118,21 @@ def test_nodes_by_address() -> None:
     assert list(warnings(resource, Surroundings([config, CLUSTER[1]]))) == []
 
 
+@pytest.mark.parametrize("on", [False, True])
+def test_policies_of_nodes_without_the_host_firewall(on: bool) -> None:
+    manifest = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": {"name": "a"},
+        "spec": {"nodeSelector": {}, "ingress": [{"fromEntities": ["cluster"]}]},
+    }
+    around = Surroundings([], {"enable-host-firewall": "true"} if on else {})
+    found = list(warnings(check(Document(manifest)), around))
+    assert [text.partition(": ")[2] for text in found] == ([] if on else [
+        'nodeSelector: nodes are under no policy: enable-host-firewall in cirri-config is "false"'
+    ])  # fmt: skip
+
+
 def test_a_configuration_that_is_wrong_is_as_good_as_none() -> None:
     data = {"labels": "[", "enable-policy": "x", "cluster-pool-ipv4-cidr": "x"}
     around = Surroundings([of_config(data)])

@@ -26,8 +26,10 @@ Range = tuple[Network, str]
 class Surroundings:
     """The other objects of the cluster; looked at only where a policy asks for it."""
 
-    def __init__(self, resources: Collection[Resource]) -> None:
+    def __init__(self, resources: Collection[Resource], data: Mapping[str, str] | None = None) -> None:
+        """*data* is the configuration, if *resources* do not hold it."""
         self._resources = resources
+        self._given = data
 
     @cached_property
     def filter(self) -> LabelFilter:
@@ -38,7 +40,9 @@ class Surroundings:
             return LabelFilter.parse()
 
     @cached_property
-    def _data(self) -> dict[str, str]:
+    def _data(self) -> Mapping[str, str]:
+        if self._given is not None:
+            return self._given
         keyed = ((resource_key(one.kind, one.namespace, one.name), one) for one in self._resources)
         return config_data({key: one for key, one in keyed if key == CONFIG})
 
@@ -78,6 +82,8 @@ class Surroundings:
             for path, says in error.faults:
                 yield path, f"{says}; the policy is not in force until then"
             return
+        if any(rule.node for rule in found) and not self._config.host_firewall:
+            yield "nodeSelector", 'nodes are under no policy: enable-host-firewall in cirri-config is "false"'
         for rule in found:
             for term in (*rule.ingress.terms, *rule.egress.terms):
                 for says in dict.fromkeys((*self._absent(term), *self._inside(term), *self._unnamed(term))):

@@ -41,7 +41,7 @@ def load(
     world = World(found, setting, more(found, setting), isolated=isolated)
     if on_nodes := in_host_network(found):
         warnings.append(f"left out, to policies they are their node: {', '.join(on_nodes)} (hostNetwork)")
-    around = Surroundings([*found, *pods(found)])
+    around = Surroundings([*found, *pods(found)], data)
     for one in found:
         if one.kind in POLICY_KINDS:
             warnings += (
