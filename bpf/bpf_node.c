@@ -22,7 +22,7 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 		return TC_ACT_OK;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
-	destination = endpoint_recall(&packet->destination, passage->epoch);
+	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
 	host = !destination || endpoint_is_host(destination);
 	if (host) {
 		/* What is no IP packet, ARP above all, is not judged. */
@@ -77,7 +77,7 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 		return TC_ACT_OK;
 	if (skb->ingress_ifindex) {
 		/* Only forwarded.  Under the node's address its answers come to the node, and are known by this. */
-		if (error || !endpoint_is_host(endpoint_recall(&packet->source, passage->epoch)))
+		if (error || !endpoint_is_host(endpoint_recall(&packet->source, passage->epoch, END_SENDER)))
 			return TC_ACT_OK;
 		packet->flags |= PACKET_MASQUERADED;
 		verdict_take(skb, passage, NULL, NULL);

@@ -41,7 +41,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 		return nd_from_pod(skb, packet);
 
 	verdict_begin(passage);
-	source = endpoint_recall(&packet->source, passage->epoch);
+	source = endpoint_recall(&packet->source, passage->epoch, END_SENDER);
 	if (!source || source->ifindex != skb->ifindex)
 		return DROP_INVALID_SOURCE_IP;
 	passage->verdict.endpoint = source->id;
@@ -49,7 +49,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	error = check_frame(skb, source);
 	if (error)
 		return error;
-	destination = endpoint_recall(&packet->destination, passage->epoch);
+	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
 	if (!destination && address_is_unroutable(&packet->destination))
 		return DROP_UNROUTABLE;
 	device = endpoint_device(destination);
@@ -100,7 +100,7 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 	if (nd_from_node(skb, packet))
 		return TC_ACT_OK;
 	verdict_begin(passage);
-	destination = endpoint_recall(&packet->destination, passage->epoch);
+	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
 	if (!destination || destination->ifindex != skb->ifindex) {
 		/* The stack greets every new device with multicast: no news. */
 		return address_is_multicast(&packet->destination) ? TC_ACT_SHOT : DROP_UNROUTABLE;

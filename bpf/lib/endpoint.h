@@ -48,12 +48,20 @@ struct endpoint_memo {
 	__u32 pad;
 };
 
-MAP(cirri_endpoint_memos, PERCPU_ARRAY, __u32, struct endpoint_memo, 1024);
+MAP(cirri_endpoint_memos, PERCPU_ARRAY, __u32, struct endpoint_memo, 2048);
 
-/* Pods of a node have neighbouring addresses: the low bits tell them apart, and the family. */
-static __always_inline const struct endpoint *endpoint_recall(const union address *address, __u32 epoch)
+/* Which end of a packet: the first of its places. */
+#define END_SENDER	0
+#define END_RECEIVER	1024
+
+/* Pods of a node have neighbouring addresses: the low bits tell them apart, and the family.  A packet's
+ * two ends have a half of the places each: what was found for one must not be overwritten by the other,
+ * whose address may have the same low bits.
+ */
+static __always_inline const struct endpoint *endpoint_recall(const union address *address, __u32 epoch,
+							      __u32 end)
 {
-	__u32 index = (bpf_ntohl(address->words[3]) & 511) | (address->words[2] == ADDRESS_MAPPED ? 0 : 512);
+	__u32 index = (bpf_ntohl(address->words[3]) & 511) | (address->words[2] == ADDRESS_MAPPED ? 0 : 512) | end;
 	struct endpoint_memo *memo = bpf_map_lookup_elem(&cirri_endpoint_memos, &index);
 	const struct endpoint *endpoint;
 

@@ -61,7 +61,7 @@ static __always_inline const struct endpoint *host_receiver(struct __sk_buff *sk
 /* The node as the sender of *packet*, which did not come in by a device. */
 static __always_inline const struct endpoint *host_sender(const struct packet *packet, __u32 epoch)
 {
-	const struct endpoint *listed = endpoint_recall(&packet->source, epoch);
+	const struct endpoint *listed = endpoint_recall(&packet->source, epoch, END_SENDER);
 
 	return endpoint_is_host(listed) ? listed : host_endpoint();
 }

@@ -125,6 +125,25 @@ def test_addresses_that_share_a_place_are_kept_apart(shared_world: World, f: Fam
     play(shared_world, Case("same place", (*first, *both, *both)))
 
 
+@pytest.mark.parametrize("f", FAMILIES, ids=lambda f: f.name)
+def test_both_ends_of_a_packet_may_share_a_place(shared_world: World, f: Family) -> None:
+    """A node with several ranges has pods 512 addresses apart: A's policy is asked, not the receiver's."""
+    other = str(ip_address(f.a) + 512)
+    b = known(shared_world, f.b)
+
+    def denied(to: str) -> Send:
+        return Send("A", f.udp(f.a, to), DropReason.POLICY, ("egress POLICY match=0 rule=0",))
+
+    play(
+        shared_world,
+        Case(
+            "same place",
+            (Do(lambda w: found(w, other, b)), denied(f.b), denied(other), denied(other)),
+            {"A": EndpointFlag.ENFORCE_EGRESS},
+        ),
+    )
+
+
 def change(world: World, peer: int, value: PolicyValue | None) -> None:
     """Put an entry for *peer* and port 80 into A's policy, or take it out; say that something changed."""
     key = PolicyKey.of(A.policy_id, peer, PolicyDirection.EGRESS, 6, 80, 16)

@@ -58,4 +58,4 @@ class EndpointMemo(Mirror, frozen=True, kw_only=True):
     pad: U32 = 0
 
 
-ENDPOINT_MEMOS = MapSpec("cirri_endpoint_memos", HEADER, MapType.PERCPU_ARRAY, U32_NUMBER, EndpointMemo, 1024)
+ENDPOINT_MEMOS = MapSpec("cirri_endpoint_memos", HEADER, MapType.PERCPU_ARRAY, U32_NUMBER, EndpointMemo, 2048)

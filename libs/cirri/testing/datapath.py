@@ -199,8 +199,9 @@ class World:
             each.clear()
         for each in self._remembered:  # the epoch is what it was
             nothing = bytes(len(each.get_raw(bytes(4))))
-            keys = b"".join(index.to_bytes(4, sys.byteorder) for index in range(1024))
-            each.put_many_raw(keys, nothing * 1024)
+            places = each.info.max_entries
+            keys = b"".join(index.to_bytes(4, sys.byteorder) for index in range(places))
+            each.put_many_raw(keys, nothing * places)
         self.runtime.put(0, RuntimeConfig(epoch=EPOCH, uplink_ifindex=self.uplink))
         for pod in PODS.values():
             self.set_pod(pod.name, policy_id=0, flags=0)
