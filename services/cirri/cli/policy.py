@@ -101,7 +101,7 @@ class _Found(NamedTuple):
 
 @click.group()
 def policy() -> None:
-    """Show the policy in force and where each rule comes from."""
+    """Ask what policies say, in force or in manifests, and why."""
 
 
 for command in (explain, matrix, selectors, test, wait):
