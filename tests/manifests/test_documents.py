@@ -53,6 +53,15 @@ def test_items_of_a_list_of_one_kind_need_not_say_what_they_are(tmp_path: Path) 
     assert found.manifest == {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}
 
 
+def test_lists_of_lists(tmp_path: Path) -> None:
+    file = tmp_path / "list.yaml"
+    items = "".join(f"  - {NAMESPACE % name}".replace("\n", "\n    ").rstrip(" ") for name in "ab")
+    file.write_text(f"kind: List\nitems:\n- kind: List\n  items:\n{items}")
+    first, second = load([str(file)])
+    assert (first.line, second.line) == (5, 8)
+    assert second.manifest["metadata"] == {"name": "b"}
+
+
 def test_a_list_may_be_empty_and_a_file_named_twice(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("apiVersion: v1\nkind: List\nitems:\n")
     (tmp_path / "none.yaml").write_text("# nothing yet\n")

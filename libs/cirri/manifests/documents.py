@@ -11,7 +11,7 @@ from typing import Any
 
 from cirri.manifests.problems import ManifestError, Path, Problem, path_text
 from cirri.manifests.schema import kind_of
-from cirri.manifests.yamltext import Parsed, YamlError, documents
+from cirri.manifests.yamltext import YamlError, documents
 
 SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "-"
@@ -111,7 +111,7 @@ def _parse(file: str, text: str, found: list[Document], problems: list[Problem])
     try:
         for parsed in documents(_without_tabs(text)):
             number += 1
-            found += _objects(Document(parsed.value, file, number, parsed.line, parsed.lines), parsed)
+            found += _objects(Document(parsed.value, file, number, parsed.line, parsed.lines))
     except YamlError as problem:
         problems.append(Problem(file=file, document=number + 1, line=problem.line, message=problem.message))
 
@@ -127,8 +127,8 @@ def _without_tabs(text: str) -> str:
     return text.replace("\t", " ")
 
 
-def _objects(document: Document, parsed: Parsed) -> list[Document]:
-    """*document* itself, or the items of a List, each with its own lines.
+def _objects(document: Document) -> list[Document]:
+    """*document* itself, or the items of a List, also of Lists, each with its own lines.
 
     Items of a list of one kind (``PodList``) need not say what they are.
     """
@@ -143,12 +143,15 @@ def _objects(document: Document, parsed: Parsed) -> list[Document]:
     implied = said if said["kind"] else {}
     items = [{**implied, **item} if isinstance(item, dict) else item for item in items]
     below: list[dict[Path, int]] = [{} for _ in items]
-    for path, line in parsed.lines.items():
+    for path, line in document.lines.items():
         if len(path) >= 2 and path[0] == "items" and isinstance(path[1], int):
             below[path[1]][path[2:]] = line
     return [
-        Document(item, document.file, document.number, lines.get((), document.line), lines)
+        each
         for item, lines in zip(items, below, strict=True)
+        for each in _objects(
+            Document(item, document.file, document.number, lines.get((), document.line), lines)
+        )
     ]
 
 
