@@ -102,25 +102,32 @@ class Programs:
         self.programs.close()
 
     def realize(self, engine: Engine) -> None:
-        """Put what *engine* compiled in force, and nothing else."""
+        """Put what *engine* compiled in force, and nothing else.
+
+        Identities that the world before had too go straight from their old entries to the new ones.
+        """
         policies, world = self.kernel.policies, engine.world
         self.engine = engine
-        for address in list(policies.endpoints):
-            policies.drop_endpoint(address)
-        for identity in list(policies.sets):
-            policies.release(identity)
         here = [party for party in (*world.pods, *HEALTH_AND_INIT) if local(world, party)]
         self._devices = dict(zip(here, self.ifindex, strict=False))
-        for number, party in enumerate(here, start=1):
-            value = EndpointValue(ifindex=self._devices[party], id=number, mac=POD_MAC, node_mac=NODE_MAC)
-            self._endpoint(party, value)
+        values = {
+            party: EndpointValue(ifindex=self._devices[party], id=number, mac=POD_MAC, node_mac=NODE_MAC)
+            for number, party in enumerate(here, start=1)
+        }
         self.kernel.runtime.host_firewall = engine.config.host_firewall
         if engine.config.host_firewall:
-            self._endpoint(f"node:{HERE}", EndpointValue(ifindex=UPLINK, flags=EndpointFlag.HOST))
-        wanted = self._ipcache()
-        ipcache = self.kernel.ipcache
-        ipcache.apply({**dict.fromkeys(ipcache.copy.keys() - wanted.keys()), **wanted})
+            values[f"node:{HERE}"] = EndpointValue(ifindex=UPLINK, flags=EndpointFlag.HOST)
+        wanted = {address16(address) for party in values for address in addresses(world, party)}
+        for address in policies.endpoints.keys() - wanted:
+            policies.drop_endpoint(address)
+        for party, value in values.items():
+            self._endpoint(party, value)
+        for identity in list(policies.sets):
+            policies.release(identity)
+        owners, ipcache = self._ipcache(), self.kernel.ipcache
+        ipcache.apply({**dict.fromkeys(ipcache.copy.keys() - owners.keys()), **owners})
         self.kernel.runtime.next_epoch()
+        policies.bury(policies.dying)
         self.ct.clear()
         assert not self.kernel.faults(), self.kernel.faults()
 
