@@ -9,6 +9,7 @@ import msgspec
 from cirri.datapath import SERVICE, attach, routes
 from cirri.datapath.bus import bus_place
 from cirri.datapath.cni import CniServer
+from cirri.datapath.established import remember
 from cirri.datapath.host import Firewall, Uplink
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.lifecycle import Endpoints
@@ -17,6 +18,8 @@ from cirri.datapath.report import Reporter
 from cirri.datapath.store import Store
 from cirri.datapath.sync import Sync
 from cirri.datapath.views import Views
+from cirri.layout import CT
+from cirri.maps import open_pinned
 from cirri.model import ACKS, ENDPOINTS, NODES, NodeStatus
 from cirri.model.request import EndpointConfigReply, EndpointConfigRequest
 from cirri.runtime import Runtime, run
@@ -51,6 +54,7 @@ async def serve(rt: Runtime) -> None:
         log.warning("node", fault=fault)
     kernel = Kernel(settings.bpffs)
     kernel.runtime.uplink(node.uplink)
+    connections = open_pinned(settings.bpffs, CT)
 
     def status() -> NodeStatus:
         return NodeStatus(
@@ -128,6 +132,7 @@ async def serve(rt: Runtime) -> None:
             Uplink(node.uplink, node.features.get("uplink", ""), node.mac),
             lambda on: attach.watch_uplink(node, on=on),
             await asyncio.to_thread(bus_place, settings.nats_url),
+            lambda: remember(connections, node.addresses, kernel.runtime.value.epoch),
         ),
         state_dir=settings.state_dir,
         log=log,

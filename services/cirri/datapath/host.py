@@ -51,6 +51,8 @@ class Firewall:
     watch: Callable[[bool], str]
     """Put the program that judges what the node sends to the uplink, or take it away; what failed."""
     bus: BusPlace
+    remember: Callable[[], object] = lambda: None
+    """Tell programs which connections the node has."""
 
 
 class HostEndpoint:
@@ -178,6 +180,7 @@ class HostEndpoint:
             self._fault = self.firewall.watch(True)
             self._watched = not self._fault
         if self._watched and not self.switches.host_firewall:
+            self.firewall.remember()
             self.switches.host_firewall = touched = True
         before = local.state, local.enforced, local.error, local.audited
         local.enforced, local.fault, local.conflict = self.enforcer.standing(Reserved.HOST)
