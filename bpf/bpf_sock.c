@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Sockets of the node's pods: a ClusterIP becomes a backend when a socket connects or sends, and
- * becomes the ClusterIP again in what the application is told.  No packet carries a ClusterIP.
+/* Sockets of the node's pods: a Service's address becomes a backend's when a socket connects or
+ * sends, and becomes the Service's again in what the application is told.  No packet carries it.
  *
  * An IPv6 socket that talks IPv4 names ::ffff:a.b.c.d, which is how maps spell IPv4 anyway.
  */
@@ -54,23 +54,25 @@ enum outcome { UNTOUCHED, TRANSLATED, REFUSED };
 static __always_inline enum outcome translate(struct bpf_sock_addr *ctx, struct sock_end *end)
 {
 	const struct lb_service *service;
-	const struct lb_backend *backend;
+	union address client = {};
 	struct lb_reverse_key key;
 	struct lb_reverse reverse;
+	struct lb_backend chosen;
 
 	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
 		return UNTOUCHED;
-	service = lb_service_lookup(&end->address, end->port, ctx->protocol);
+	service = lb_service_lookup(&end->address, end->port, ctx->protocol, LB_INTERNAL);
 	if (!service)
 		return UNTOUCHED;
-	backend = lb_backend_choose(service);
-	if (!backend)
+	/* Its address is not known yet: one client is whoever shares a network namespace. */
+	client.halves[1] = bpf_get_netns_cookie(ctx);
+	if (!lb_choose(service, &client, &chosen))
 		return REFUSED;
 	reverse.address = end->address;
 	reverse.port = end->port;
 	__builtin_memset(reverse.pad, 0, sizeof(reverse.pad));
-	end->address = backend->address;
-	end->port = backend->port;
+	end->address = chosen.address;
+	end->port = chosen.port;
 	lb_reverse_key_set(&key, bpf_get_socket_cookie(ctx), &end->address, end->port);
 	bpf_map_update_elem(&cirri_lb_reverse, &key, &reverse, BPF_ANY);
 	return TRANSLATED;

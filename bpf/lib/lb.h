@@ -1,23 +1,33 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* lb: Services and their backends.
- * A change writes the backends under a fresh service id and switches the service's entry.
- * Written by cirri.datapath (cirri_lb_reverse by bpf_sock.c).  Read by bpf_sock.c.
+ * A change writes the backends under a fresh service id and switches the frontend's entry.  The frontend's
+ * number stays, and with it what clients with affinity were given.
+ * Written by cirri.datapath (cirri_lb_reverse, cirri_lb_affinity by bpf_sock.c).  Read by bpf_sock.c.
  * Mirror: libs/cirri/layout/lb.py
  */
 #pragma once
 #include "address.h"
 #include "map.h"
 
+/* Who asks: what an address and port mean depends on it. */
+enum lb_scope {
+	LB_INTERNAL = 0,	/* sockets and pods of this node */
+	LB_EXTERNAL = 1,	/* what comes from the wire */
+};
+
 struct lb_service_key {
 	union address address;
 	__be16 port;
 	__u8   protocol;
-	__u8   pad[5];
+	__u8   scope;		/* enum lb_scope */
+	__u8   pad[4];
 };
 
 struct lb_service {
 	__u32 id;
+	__u32 frontend;		/* number of the entry, from 1; the same as long as it is there */
 	__u32 count;		/* backends in slots 0..count-1 */
+	__u32 affinity_s;	/* a client keeps its backend so long after its last connection; 0: it does not */
 };
 
 struct lb_backend_key {
@@ -27,6 +37,27 @@ struct lb_backend_key {
 
 struct lb_backend {
 	union address address;
+	__be16 port;
+	__u16  pad[3];
+};
+
+/* The backends of frontends with affinity, by themselves. */
+struct lb_alive_key {
+	union address address;
+	__u32 frontend;		/* struct lb_service.frontend */
+	__be16 port;
+	__u16  pad;
+};
+
+struct lb_affinity_key {
+	union address client;	/* address, or the cookie of a socket's network namespace in the second half */
+	__u32 frontend;
+	__u32 pad;
+};
+
+struct lb_affinity {
+	union address address;	/* of the backend */
+	__u64 used;		/* ns, CLOCK_MONOTONIC, coarse: when the client connected last */
 	__be16 port;
 	__u16  pad[3];
 };
@@ -46,31 +77,86 @@ struct lb_reverse {
 
 MAP_FLAGS(cirri_lb_services, HASH, struct lb_service_key, struct lb_service, 65536, BPF_F_NO_PREALLOC);
 MAP_FLAGS(cirri_lb_backends, HASH, struct lb_backend_key, struct lb_backend, 262144, BPF_F_NO_PREALLOC);
+MAP_FLAGS(cirri_lb_alive, HASH, struct lb_alive_key, __u32, 262144, BPF_F_NO_PREALLOC);
+MAP(cirri_lb_affinity, LRU_HASH, struct lb_affinity_key, struct lb_affinity, 65536);
 MAP(cirri_lb_reverse, LRU_HASH, struct lb_reverse_key, struct lb_reverse, 65536);
 
 static __always_inline const struct lb_service *lb_service_lookup(const union address *address, __be16 port,
-								  __u8 protocol)
+								  __u8 protocol, enum lb_scope scope)
 {
 	struct lb_service_key key;
 
 	key.address = *address;
 	key.port = port;
 	key.protocol = protocol;
+	key.scope = scope;
 	__builtin_memset(key.pad, 0, sizeof(key.pad));
 	return bpf_map_lookup_elem(&cirri_lb_services, &key);
 }
 
-/* Any backend, each as likely as the others; NULL if there is none. */
-static __always_inline const struct lb_backend *lb_backend_choose(const struct lb_service *service)
+/* Any backend, each as likely as the others; false if there is none. */
+static __always_inline bool lb_choose_random(const struct lb_service *service, struct lb_backend *chosen)
 {
+	const struct lb_backend *backend;
 	struct lb_backend_key key;
 	__u32 count = service->count;
 
 	if (!count)
-		return NULL;
+		return false;
 	key.service = service->id;
 	key.slot = bpf_get_prandom_u32() % count;
-	return bpf_map_lookup_elem(&cirri_lb_backends, &key);
+	backend = bpf_map_lookup_elem(&cirri_lb_backends, &key);
+	if (!backend)
+		return false;
+	*chosen = *backend;
+	return true;
+}
+
+/* Is what a client was given before still to be had from *frontend*? */
+static __always_inline bool lb_takes(__u32 frontend, const struct lb_backend *chosen)
+{
+	struct lb_alive_key key;
+
+	key.address = chosen->address;
+	key.frontend = frontend;
+	key.port = chosen->port;
+	key.pad = 0;
+	return bpf_map_lookup_elem(&cirri_lb_alive, &key);
+}
+
+/* A backend for a connection of *client*: with affinity the one it had, while that takes connections.
+ * False if there is none.
+ */
+static __always_inline bool lb_choose(const struct lb_service *service, const union address *client,
+				      struct lb_backend *chosen)
+{
+	struct lb_affinity_key key;
+	struct lb_affinity fresh, *known;
+	__u64 now;
+
+	if (!service->affinity_s)
+		return lb_choose_random(service, chosen);
+	now = bpf_ktime_get_coarse_ns();
+	key.client = *client;
+	key.frontend = service->frontend;
+	key.pad = 0;
+	known = bpf_map_lookup_elem(&cirri_lb_affinity, &key);
+	if (known && known->used + (__u64)service->affinity_s * 1000000000 >= now) {
+		chosen->address = known->address;
+		chosen->port = known->port;
+		if (lb_takes(service->frontend, chosen)) {
+			known->used = now;
+			return true;
+		}
+	}
+	if (!lb_choose_random(service, chosen))
+		return false;
+	fresh.address = chosen->address;
+	fresh.used = now;
+	fresh.port = chosen->port;
+	__builtin_memset(fresh.pad, 0, sizeof(fresh.pad));
+	bpf_map_update_elem(&cirri_lb_affinity, &key, &fresh, BPF_ANY);
+	return true;
 }
 
 static __always_inline void lb_reverse_key_set(struct lb_reverse_key *key, __u64 cookie,

@@ -15,13 +15,18 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from cirri.layout import (
+    LB_AFFINITY,
+    LB_ALIVE,
     LB_BACKENDS,
     LB_REVERSE,
     LB_SERVICES,
+    LbAliveKey,
     LbBackend,
     LbBackendKey,
+    LbScope,
     LbService,
     LbServiceKey,
     address16,
@@ -38,6 +43,7 @@ SERVICE4, SERVICE6, EMPTY4, EMPTY6, MIXED4 = (
     "10.96.0.12",
 )
 SPREAD4 = "10.96.0.13"
+KEPT4, LEFT4, ELAPSED4, OUTSIDE4 = "10.96.0.14", "10.96.0.15", "10.96.0.16", "10.96.0.17"
 PORTS = (18080, 18081, 18082)
 TCP, UDP = 6, 17
 
@@ -116,7 +122,7 @@ def place(built: Path) -> Iterator[tuple[Path, str, Path]]:
 
 
 def write_services(bpffs: Path) -> None:
-    """One backend each; none; one of the other family; all three."""
+    """One backend each; none; one of the other family; all three, with affinity and without."""
     wanted: list[tuple[str, list[tuple[str, int]]]] = [
         (SERVICE4, [(BACKEND4, PORTS[0])]),
         (SERVICE6, [(BACKEND6, PORTS[0])]),
@@ -124,16 +130,36 @@ def write_services(bpffs: Path) -> None:
         (EMPTY6, []),
         (MIXED4, [(BACKEND6, PORTS[0])]),
         (SPREAD4, [(BACKEND4, port) for port in PORTS]),
+        (KEPT4, [(BACKEND4, port) for port in PORTS]),
+        (LEFT4, [(BACKEND4, port) for port in PORTS]),
+        (ELAPSED4, [(BACKEND4, port) for port in PORTS]),
+        (OUTSIDE4, [(BACKEND4, PORTS[0])]),
     ]
-    with open_pinned(bpffs, LB_SERVICES) as services, open_pinned(bpffs, LB_BACKENDS) as backends:
+    affinity_s = {KEPT4: 3600, LEFT4: 3600, ELAPSED4: 1}
+    with (
+        open_pinned(bpffs, LB_SERVICES) as services,
+        open_pinned(bpffs, LB_BACKENDS) as backends,
+        open_pinned(bpffs, LB_ALIVE) as alive,
+    ):
         for number, (address, ends) in enumerate(wanted, 1):
             for slot, (backend, port) in enumerate(ends):
                 backends.put(
                     LbBackendKey(service=number, slot=slot), LbBackend(address=address16(backend), port=port)
                 )
+                if address in affinity_s:
+                    alive.put(LbAliveKey(address=address16(backend), frontend=number, port=port), 1)
             for protocol in (TCP, UDP):
-                key = LbServiceKey(address=address16(address), port=80, protocol=protocol)
-                services.put(key, LbService(id=number, count=len(ends)))
+                scope = LbScope.EXTERNAL if address == OUTSIDE4 else LbScope.INTERNAL
+                key = LbServiceKey(address=address16(address), port=80, protocol=protocol, scope=scope)
+                services.put(
+                    key,
+                    LbService(
+                        id=number,
+                        frontend=number,
+                        count=len(ends),
+                        affinity_s=affinity_s.get(address, 0),
+                    ),
+                )
 
 
 def ask(place: tuple[Path, str, Path], jobs: list[tuple[str, int, str, int]]) -> list[dict[str, Any]]:
@@ -205,6 +231,51 @@ def test_every_backend_gets_its_share(place: tuple[Path, str, Path]) -> None:
     shares = [sum(a["answer"] == str(number) for a in answers) for number in range(3)]
     assert sum(shares) == 120
     assert min(shares) > 10
+
+
+def test_a_client_with_affinity_keeps_its_backend(place: tuple[Path, str, Path]) -> None:
+    """Over TCP and UDP, connected or not, and from one process to the next of a network namespace."""
+    jobs = [(how, 4, KEPT4, 80) for how in ("tcp", "udp", "sendto")] * 10
+    answers = {each["answer"] for each in (*ask(place, jobs), *ask(place, jobs))}
+    assert len(answers) == 1
+
+
+def test_affinity_ends_with_the_backend(place: tuple[Path, str, Path]) -> None:
+    """Not with the list: that it was written under another id is no reason to go elsewhere."""
+    (first,) = {each["answer"] for each in ask(place, [("tcp", 4, LEFT4, 80)] * 5)}
+    with open_pinned(place[0], LB_ALIVE) as alive:
+        number = next(k.frontend for k in alive.keys() if k.port == PORTS[int(first)] and k.frontend == 8)  # noqa: SIM118
+        alive.delete(LbAliveKey(address=address16(BACKEND4), frontend=number, port=PORTS[int(first)]))
+        with open_pinned(place[0], LB_SERVICES) as services, open_pinned(place[0], LB_BACKENDS) as backends:
+            others = [port for port in PORTS if port != PORTS[int(first)]]
+            for slot, port in enumerate(others):
+                backends.put(
+                    LbBackendKey(service=99, slot=slot), LbBackend(address=address16(BACKEND4), port=port)
+                )
+            key = LbServiceKey(address=address16(LEFT4), port=80, protocol=TCP)
+            services.put(key, LbService(id=99, frontend=number, count=2, affinity_s=3600))
+    after = {each["answer"] for each in ask(place, [("tcp", 4, LEFT4, 80)] * 20)}
+    assert len(after) == 1
+    assert after < {"0", "1", "2"} - {first}
+
+
+def test_affinity_ends_with_its_time(place: tuple[Path, str, Path]) -> None:
+    """The time counts from the last connection: what was used long ago is chosen anew (one of three)."""
+    asked = [("tcp", 4, ELAPSED4, 80)]
+    seen = {each["answer"] for each in ask(place, asked * 10)}
+    assert len(seen) == 1
+    with open_pinned(place[0], LB_AFFINITY) as affinity:
+        for _ in range(40):
+            for key, value in affinity.to_dict().items():
+                affinity.put(key, replace(value, used=1))
+            seen |= {each["answer"] for each in ask(place, asked)}
+            if len(seen) > 1:
+                break
+    assert len(seen) > 1
+
+
+def test_what_the_wire_may_name_sockets_may_not(place: tuple[Path, str, Path]) -> None:
+    assert ask(place, [("tcp", 4, OUTSIDE4, 80)]) == [{"errno": errno.ENETUNREACH}]
 
 
 def test_translation_is_remembered_by_socket(place: tuple[Path, str, Path]) -> None:

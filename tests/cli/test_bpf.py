@@ -203,10 +203,12 @@ def test_lb(cluster: Any) -> None:
         open_pinned(cluster.bpffs["node1"], LB_BACKENDS) as backends,
     ):
         services.put(
-            LbServiceKey(address=address16("10.96.0.7"), port=80, protocol=6), LbService(id=3, count=2)
+            LbServiceKey(address=address16("10.96.0.7"), port=80, protocol=6),
+            LbService(id=3, frontend=1, count=2),
         )
         services.put(
-            LbServiceKey(address=address16("fd00::7"), port=53, protocol=17), LbService(id=4, count=0)
+            LbServiceKey(address=address16("fd00::7"), port=53, protocol=17),
+            LbService(id=4, frontend=2, count=0),
         )
         backends.put(LbBackendKey(service=3, slot=0), LbBackend(address=address16(PEER), port=8080))
 

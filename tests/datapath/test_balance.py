@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from cirri.datapath.balance import Balancer
 from cirri.datapath.kernel import Kernel
-from cirri.layout import address_of
+from cirri.layout import LbBackend, LbServiceKey, address16, address_of
 from cirri.model import NodeStatus, Resource
 from cirri.testing.objects import service
 
@@ -46,8 +46,10 @@ class Node:
         """(address, port) -> backends, of TCP."""
         self.balancer.step()
         return {
-            (str(address_of(key.address)), key.port): [str(address_of(each.address)) for each in backends]
-            for key, backends in self.kernel.services.copy.items()
+            (str(address_of(key.address)), key.port): [
+                str(address_of(each.address)) for each in ways.backends
+            ]
+            for key, ways in self.kernel.services.copy.items()
             if key.protocol == 6
         }
 
@@ -106,3 +108,38 @@ def test_a_wrong_configuration_leaves_the_earlier_one_in_force() -> None:
         node.views.config.clear()
         node.balancer.note_node()
         assert not node.balancer.faults
+
+
+def test_that_a_backend_is_gone_is_told_once_it_may_keep_nothing() -> None:
+    """One that terminates keeps its sockets; a frontend that goes leaves none to anybody."""
+    front, part = service("10.96.0.1", ["10.52.0.4", "10.52.0.5"])
+    dns = LbServiceKey(address=address16("10.96.0.1"), port=81, protocol=17)
+    first, second = (LbBackend(address=address16(f"10.52.0.{n}"), port=8081) for n in (4, 5))
+
+    def endpoints(*states: dict[str, bool]) -> Resource:
+        listed = [{"addresses": [f"10.52.0.{n}"], "conditions": state} for n, state in enumerate(states, 4)]
+        return replace(part, manifest={**part.manifest, "endpoints": listed})
+
+    up: dict[str, bool] = {"ready": True}
+    leaving = {"ready": False, "serving": True, "terminating": True}
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        node.put(front, part)
+        node.served()
+        assert node.balancer.left.is_set(), "what went before the start is looked for once"
+        for states, told, kept in (
+            ((up, up), False, {first, second}),
+            ((up, leaving), False, {first, second}),
+            ((up,), True, {first}),
+            ((up, up), False, {first, second}),
+        ):
+            node.balancer.left.clear()
+            node.put(endpoints(*states))
+            node.served()
+            assert node.balancer.left.is_set() is told, states
+            assert node.balancer.kept() == {dns: kept}
+        node.views.services.clear()
+        node.balancer.note_services(["Service.default.web._"])
+        node.served()
+        assert node.balancer.left.is_set()
+        assert node.balancer.kept() == {}

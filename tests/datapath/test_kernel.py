@@ -1,7 +1,7 @@
 """The real maps: adopted after a restart, changed without a mixture, closed when they are full."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import permutations
 from pathlib import Path
@@ -15,8 +15,6 @@ from cirri.engine.entries import EGRESS, INGRESS, Entries, EntryKey, EntryValue
 from cirri.layout import (
     EndpointFlag,
     EndpointValue,
-    LbBackend,
-    LbServiceKey,
     PolicyKey,
     address16,
 )
@@ -31,7 +29,7 @@ INSIDE = EndpointFlag.ENFORCE_INGRESS
 def pinned(**sizes: int) -> Iterator[Path]:
     """Fresh maps; *sizes* by name without ``cirri_``."""
     bpffs = Path("/sys/fs/bpf") / f"cirri-test-{uuid4().hex[:8]}"
-    small = {"cirri_ct": 64, "cirri_fragments": 64, "cirri_lb_reverse": 64}
+    small = {"cirri_ct": 64, "cirri_fragments": 64, "cirri_lb_reverse": 64, "cirri_lb_affinity": 64}
     try:
         Objects.load(OBJECTS, bpffs, max_entries=small | {f"cirri_{k}": v for k, v in sizes.items()}).close()
         yield bpffs
@@ -183,36 +181,3 @@ def test_denies_that_do_not_fit_close_everything() -> None:
         kernel.policies.realize(WEB, EndpointFlag(0), deny(*range(800, 812)))
         assert in_force(kernel, "10.0.0.1")[0] == ALL
         assert len(kernel.faults()) == 1
-
-
-FRONT = LbServiceKey(address=address16("10.96.0.1"), port=80, protocol=6)
-OTHER = LbServiceKey(address=address16("10.96.0.2"), port=80, protocol=6)
-
-
-def backends(*addresses: str) -> tuple[LbBackend, ...]:
-    return tuple(LbBackend(address=address16(a), port=8080) for a in addresses)
-
-
-@pytest.mark.parametrize("again", [lambda k: k, None], ids=["same process", "restarted each time"])
-def test_services_follow_and_leave_no_slot_behind(again: Callable[[Kernel], Kernel] | None) -> None:
-    with pinned() as bpffs:
-        kernel = Kernel(bpffs)
-        for wanted in (
-            {FRONT: backends("10.0.0.1", "10.0.0.2"), OTHER: ()},
-            {FRONT: backends("10.0.0.2")},
-            {FRONT: (), OTHER: backends("10.0.0.3")},
-            {FRONT: None},
-        ):
-            kernel = again(kernel) if again else Kernel(bpffs)
-            kernel.services.apply(wanted)
-            heads, slots = kernel.services.services.to_dict(), kernel.services.backends.to_dict()
-            assert sum(head.count for head in heads.values()) == len(slots)
-            for front, expected in wanted.items():
-                if expected is None:
-                    assert front not in heads
-                else:
-                    head = heads[front]
-                    found = [
-                        b for k, b in sorted(slots.items(), key=lambda i: i[0].slot) if k.service == head.id
-                    ]
-                    assert tuple(found) == expected

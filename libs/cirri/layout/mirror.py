@@ -39,7 +39,7 @@ Mac = Annotated[bytes, CType("6s")]
 Address16 = Annotated[bytes, CType("16s")]
 """``union address``: see :func:`cirri.layout.address16`."""
 Pad3 = Annotated[bytes, CType("3s")]
-Pad5 = Annotated[bytes, CType("5s")]
+Pad4 = Annotated[bytes, CType("4s")]
 Pad6 = Annotated[bytes, CType("6s")]
 
 NO_ADDRESS = bytes(16)

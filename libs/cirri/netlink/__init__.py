@@ -8,6 +8,7 @@ pyroute2 knows the wire format; :mod:`wire` takes no more of it than that.
 * :mod:`namespace` network namespaces by path
 * :mod:`pod`       the messages that make up a pod's device, addresses and routes (pure)
 * :mod:`read`      what is there: links, routes, filters
+* :mod:`sockets`   connected UDP sockets, to be ended
 * :mod:`sysctl`    kernel switches of the namespace the caller is in
 """
 

@@ -30,6 +30,8 @@ SERVICE = Service(
         "cirri_fragments",
         "cirri_hops",
         "cirri_ipcache",
+        "cirri_lb_affinity",
+        "cirri_lb_alive",
         "cirri_lb_backends",
         "cirri_lb_reverse",
         "cirri_lb_services",

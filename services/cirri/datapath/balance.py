@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
-from cirri.datapath.frontends import Backends, Frontends, for_sockets
-from cirri.datapath.kernel import Services, difference
+from cirri.datapath.frontends import Frontends, Ways, for_sockets, keeping
+from cirri.datapath.services import Services, difference
 from cirri.datapath.views import Views
-from cirri.layout import LbServiceKey, address_of
+from cirri.layout import LbBackend, LbServiceKey, address_of
 from cirri.loadbalancer import Here, InvalidConfig, LoadBalancerConfig, frontends, service_of
 from cirri.model import resource_key
 from cirri.model.bucket import text_of, token
@@ -27,6 +28,7 @@ class Balancer:
         self.node, self.views, self.services = node, views, services
         self._dirty: set[Name] = set()
         self._realized: dict[Name, Frontends] = {}
+        self._kept: dict[Name, dict[LbServiceKey, frozenset[LbBackend]]] = {}
         self._slices: dict[Name, set[str]] = {}
         """Keys of the slices of each Service."""
         self._owner: dict[str, Name] = {}
@@ -36,6 +38,8 @@ class Balancer:
         """Others that ask for it as well."""
         self._swept = False
         self._here, self._config = Here(node), LoadBalancerConfig()
+        self.left = asyncio.Event()
+        """Set when a backend is gone to which UDP sockets may be connected: see :meth:`kept`."""
         self.faults: dict[Name, str] = {}
         """Services that cannot be understood or served whole, one sentence each."""
 
@@ -72,18 +76,15 @@ class Balancer:
         views = self.views
         if not (views.services.ready.is_set() and views.slices.ready.is_set()):
             return  # a Service without its slices would look as if nobody served it
-        changes: dict[LbServiceKey, Backends | None] = {}
+        changes: dict[LbServiceKey, Ways | None] = {}
         while self._dirty:
             name = self._dirty.pop()
             service = views.services.get(resource_key("Service", *name, node=""))
             slices = [s for key in self._slices.get(name, ()) if (s := views.slices.get(key)) is not None]
             self.faults.pop(name, None)
             try:
-                wanted = (
-                    for_sockets(frontends(service, slices, self._here, self._config))
-                    if service is not None
-                    else {}
-                )
+                found = frontends(service, slices, self._here, self._config) if service is not None else {}
+                wanted, kept = for_sockets(found), keeping(found)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.faults[name] = f"Service {'/'.join(name)} stays as it was: {error!r} in it or its slices"
                 continue
@@ -91,23 +92,36 @@ class Balancer:
             changes |= difference(self._realized.pop(name, {}), mine)
             if mine:
                 self._realized[name] = mine
+            self._keep(name, {key: backends for key, backends in kept.items() if key in mine})
         if not self._swept:
             self._swept = True
+            self.left.set()  # some may have gone before this process was there
             wanted_keys = {key for each in self._realized.values() for key in each}
             changes |= dict.fromkeys(self.services.copy.keys() - wanted_keys)
         if changes:
             self.services.apply(changes)
 
-    def _own(self, name: Name, wanted: Frontends) -> dict[LbServiceKey, Backends]:
+    def kept(self) -> dict[LbServiceKey, frozenset[LbBackend]]:
+        """Of every frontend over UDP: the backends that may keep the sockets that are connected to them."""
+        return {key: backends for each in self._kept.values() for key, backends in each.items()}
+
+    def _keep(self, name: Name, kept: dict[LbServiceKey, frozenset[LbBackend]]) -> None:
+        before = self._kept.pop(name, {})
+        if kept:
+            self._kept[name] = kept
+        if any(backends - kept.get(key, frozenset()) for key, backends in before.items()):
+            self.left.set()
+
+    def _own(self, name: Name, wanted: Frontends) -> dict[LbServiceKey, Ways]:
         """Those of *wanted* that no other Service has; whoever waits for what *name* gives up is next."""
         for key in self._realized.get(name, {}).keys() - wanted.keys():
             del self._serves[key]
             self._dirty |= self._waiting.pop(key, set())
         found = {}
-        for key, backends in wanted.items():
+        for key, ways in wanted.items():
             owner = self._serves.setdefault(key, name)
             if owner == name:
-                found[key] = backends
+                found[key] = ways
                 continue
             self._waiting.setdefault(key, set()).add(name)
             self.faults[name] = (

@@ -18,11 +18,13 @@ from cirri.datapath.kernel import Kernel
 from cirri.datapath.policies import Layer
 from cirri.datapath.provisional import Provisional
 from cirri.datapath.regenerate import Local, Regenerator
+from cirri.datapath.release import release
 from cirri.datapath.views import Views
 from cirri.kv import Table
 from cirri.layout import IpcacheKey
 from cirri.model.bucket import token
 from cirri.model.policy import REVISION_KEY, Compiled
+from cirri.netlink import NetlinkRefused
 from cirri.runtime.logs import Log
 
 RETRY_S = 1.0
@@ -144,6 +146,7 @@ class Sync:
         tasks.create_task(self._acknowledge_resources())
         tasks.create_task(self._retry())
         tasks.create_task(self._follow_places())
+        tasks.create_task(self._release_sockets())
 
     def step(self) -> None:
         """Bring the kernel to what the tables say, then say how far it is."""
@@ -263,6 +266,21 @@ class Sync:
                 await asyncio.to_thread(programs_ended)
                 self.passed(what)
                 self._wake.set()
+
+    async def _release_sockets(self) -> None:
+        while True:
+            await self.balancer.left.wait()
+            self.balancer.left.clear()
+            namespaces = [local.record.netns for local in self.regenerator.locals.values()]
+            try:
+                count = await asyncio.to_thread(
+                    release, self.kernel.reverse, self.balancer.kept(), namespaces
+                )
+            except NetlinkRefused as error:
+                self.log.warning("UDP sockets keep backends that are gone", error=str(error))
+                continue
+            if count:
+                self.log.info("UDP sockets whose backends are gone were told", sockets=count)
 
     async def _acknowledge_resources(self) -> None:
         """The three tables are three streams of one bucket: only when each has caught up with the

@@ -1,0 +1,142 @@
+"""Services that a node's clients talk to, with real packets."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from msgspec.structs import replace
+
+from cirri.model import Resource
+from cirri.testing.node import Node, Pod, node
+from cirri.testing.objects import service
+from cirri.testing.sockets import Echo
+from cirri.testing.wait import eventually
+
+CLIENT = """
+import json, os, socket, sys
+open(sys.argv[1] + "/cgroup.procs", "w").write(str(os.getpid()))
+held = []
+for line in sys.stdin:
+    what, *rest = json.loads(line)
+    try:
+        if what == "hold":
+            one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            one.settimeout(5)
+            one.connect(tuple(rest[0]))
+            held.append(one)
+            said = None
+        elif what == "ask":
+            held[rest[0]].send(b"ping")
+            said = held[rest[0]].recv(4).decode()
+        elif what == "wait":
+            said = held[rest[0]].recv(4).decode()
+        elif what == "stream":
+            with socket.create_connection(tuple(rest[0]), 2) as one:
+                one.sendall(b"ping")
+                said = one.recv(4).decode()
+    except OSError as error:
+        said = error.strerror or str(error)
+    print(json.dumps(said), flush=True)
+"""
+
+
+class Client:
+    """A process in a pod that does what it is told."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+
+    def say(self, *words: Any) -> Any:
+        """What came of one thing."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@contextmanager
+def client(here: Node, pod: Pod) -> Iterator[Client]:
+    words = ["nsenter", f"--net=/run/netns/{pod.netns}", sys.executable, "-I", "-S", "-c", CLIENT]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*words, str(here.cgroup)], stdin=pipe, stdout=pipe, text=True) as process:
+        yield Client(process)
+        assert process.stdin
+        process.stdin.close()
+
+
+async def served(here: Node, *resources: Resource) -> None:
+    """Return when the node serves them."""
+    revision = 0
+    for each in resources:
+        revision = await here.cluster.put(each)
+    await eventually(lambda: here.ack.resources_revision >= revision, what=str(here.status))
+
+
+def sticky(front: Resource) -> Resource:
+    spec = {**front.manifest["spec"], "sessionAffinity": "ClientIP"}
+    return replace(front, manifest={**front.manifest, "spec": spec})
+
+
+def test_a_connected_udp_socket_is_told_that_its_backend_is_gone() -> None:
+    """And only that one: who holds it connects again, and gets another backend."""
+
+    async def main() -> None:
+        async with node() as here:
+            pods = [await here.add(name, app="dns") for name in ("one", "two")]
+            asks = await here.add("asks", app="asks")
+            kept, gone = ("10.96.0.10", 81), ("10.96.0.11", 81)
+            await served(
+                here,
+                *service("10.96.0.10", [pods[0].ipv4], name="kept"),
+                *service("10.96.0.11", [pods[1].ipv4], name="gone"),
+            )
+            with (
+                Echo(pods[0].netns, 8081, socket.AF_INET6),
+                Echo(pods[1].netns, 8081, socket.AF_INET6),
+                client(here, asks) as one,
+            ):
+                for number, address in enumerate((kept, gone)):
+                    assert one.say("hold", address) is None
+                    assert one.say("ask", number) == "ping"
+                async with asyncio.TaskGroup() as tasks:
+                    waiting = tasks.create_task(asyncio.to_thread(one.say, "wait", 1))
+                    await served(here, *service("10.96.0.11", [pods[0].ipv4], name="gone"))
+                assert waiting.result() == "Software caused connection abort"
+                assert one.say("ask", 0) == "ping"
+                assert one.say("hold", gone) is None
+                assert one.say("ask", 2) == "ping"
+
+    asyncio.run(main())
+
+
+def test_a_pod_keeps_its_backend_while_that_is_there() -> None:
+    async def main() -> None:
+        async with node() as here:
+            pods = [await here.add(name, app="web") for name in ("one", "two", "three")]
+            asks = await here.add("asks", app="asks")
+            front, part = service("10.96.0.10", [pod.ipv4 for pod in pods])
+            await served(here, sticky(front), part)
+            with (
+                Echo(pods[0].netns, 8080) as a,
+                Echo(pods[1].netns, 8080) as b,
+                Echo(pods[2].netns, 8080) as c,
+                client(here, asks) as one,
+            ):
+                assert {one.say("stream", ("10.96.0.10", 80)) for _ in range(12)} == {"ping"}
+                counts = [echo.connections for echo in (a, b, c)]
+                assert sorted(counts) == [0, 0, 12]
+                was = counts.index(12)
+                left = [pod.ipv4 for number, pod in enumerate(pods) if number != was]
+                await served(here, *service("10.96.0.10", left)[1:])
+                assert {one.say("stream", ("10.96.0.10", 80)) for _ in range(6)} == {"ping"}
+                counts = [echo.connections for echo in (a, b, c)]
+                assert sorted(counts) == [0, 6, 12]
+                assert counts[was] == 12
+
+    asyncio.run(main())
