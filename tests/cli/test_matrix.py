@@ -45,6 +45,10 @@ def test_rows_of_the_demo() -> None:
     }
 
 
+def test_more_files_may_follow_the_first() -> None:
+    assert rows("-f", DEMO[1], DEMO[3], "--port", "80") == rows(*DEMO, "--port", "80")
+
+
 def test_each_side_by_itself(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(
         "- {name: here, labels: [reserved:host]}\n- {name: out, ip: 192.0.2.1}\n"

@@ -25,8 +25,9 @@ files_option = click.option(
     "files",
     multiple=True,
     required=True,
-    metavar="FILE",
-    help="A file, a folder (searched through for *.yaml, *.yml, *.json) or - for standard input; repeatable.",
+    metavar="FILE...",
+    help="A file, a folder (searched through for *.yaml, *.yml, *.json) or - for standard input; several, "
+    "as a shell writes out -f *.yaml, too; repeatable.",
 )
 
 
@@ -41,6 +42,7 @@ def _ports(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> list[
 
 @click.command()
 @files_option
+@click.argument("more_files", nargs=-1, metavar="")
 @click.option(
     "--port",
     "ports",
@@ -72,6 +74,7 @@ def _ports(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> list[
 @output
 def matrix(
     files: Sequence[str],
+    more_files: Sequence[str],
     ports: Sequence[Port],
     *,
     by_direction: bool,
@@ -112,7 +115,10 @@ def matrix(
     config |= {"enable-host-firewall": "true"} if host_firewall else {}
     listed = entries(endpoint_files)
     world, _, warnings = load(
-        files, config, lambda _, setting: [party(one, setting) for one in listed], isolated=True
+        (*files, *more_files),
+        config,
+        lambda _, setting: [party(one, setting) for one in listed],
+        isolated=True,
     )
     for warning in (*without_source(listed), *warnings):
         click.echo(f"Warning: {warning}", err=True)
