@@ -1,14 +1,17 @@
 """Keys, patterns and values are checked before anything is sent; other writers' bytes are read back."""
 
+import zlib
 from typing import NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # it has no types
+import msgspec
 import pytest
 
 from cirri.kv import KeyInvalid, ValueTooLarge
 from cirri.kv.wire import (
     MAX_KEY_BYTES,
     MAX_VALUE_BYTES,
+    UNPACKED_BYTES,
     Bad,
     Marker,
     check_key,
@@ -22,7 +25,19 @@ from cirri.kv.wire import (
     matches,
     shard_of,
 )
-from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES, Endpoint, Identity, Resource
+from cirri.model import (
+    ENDPOINTS,
+    IDENTITIES,
+    POLICIES,
+    RESOURCES,
+    Direction,
+    Endpoint,
+    Identity,
+    PolicyEntry,
+    Resource,
+    Rule,
+    SubjectPolicy,
+)
 
 BAD_KEYS = [
     ("", "A-Za-z0-9"),
@@ -90,6 +105,38 @@ def test_value_beyond_a_message_is_refused() -> None:
     with pytest.raises(ValueTooLarge) as caught:
         encode(RESOURCES, big)
     assert caught.value.size > caught.value.limit == MAX_VALUE_BYTES
+
+
+def policy_of(rules: int) -> PolicyEntry:
+    """A policy with *rules* rules, each with a selector and a cookie of its own, as compiled ones have."""
+    made = (
+        Rule(selector=f"{n * 0x9E3779B97F4A7C15 % (1 << 64):016x}", port=n, origins=(n,))
+        for n in range(rules)
+    )
+    return PolicyEntry(subject=SubjectPolicy(identity=300, ingress=Direction(rules=tuple(made))))
+
+
+@pytest.mark.parametrize("rules", [0, 1_000, 40_000])
+def test_a_policy_of_tens_of_thousands_of_rules_has_room(rules: int) -> None:
+    key, data = encode(POLICIES, policy_of(rules))
+    assert len(data) < MAX_VALUE_BYTES
+    assert decode(POLICIES, key, data) == policy_of(rules)
+
+
+def test_a_packed_value_that_would_fill_the_memory_is_refused_on_both_sides() -> None:
+    huge = policy_of(200_000)
+    with pytest.raises(ValueTooLarge) as caught:
+        encode(POLICIES, huge)
+    assert caught.value.limit == UNPACKED_BYTES
+    assert decode(POLICIES, "300", zlib.compress(msgspec.msgpack.encode(huge))) == Bad(
+        f"it is cut short, or takes more than {UNPACKED_BYTES} bytes when it is unpacked"
+    )
+
+
+def test_a_packed_value_that_is_broken_is_bad() -> None:
+    _, data = encode(POLICIES, policy_of(1_000))
+    for broken in (data[:1], data[:-9], data[:20] + b"\xff" * 20 + data[40:]):
+        assert isinstance(decode(POLICIES, "300", broken), Bad)
 
 
 def test_value_is_plain_messagepack() -> None:

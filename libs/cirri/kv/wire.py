@@ -5,6 +5,7 @@ Pure: nothing here talks to a server.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -23,6 +24,12 @@ MAX_MESSAGE_BYTES = 8 << 20
 MAX_VALUE_BYTES = (1 << 20) - 1024
 """A value and the headers of a compare-and-set fit into any server's messages, whose default is
 1 MiB; a value beyond that would make every reader of its bucket slow."""
+
+PACKED_BYTES = 64 << 10
+"""Values of packed buckets are compressed from this size on."""
+
+UNPACKED_BYTES = 16 << 20
+"""What a packed value may take when it is read."""
 
 MARKER = "_complete"
 """Last token of the reserved key that says: all of the owner's state is in."""
@@ -52,6 +59,9 @@ class Bad(NamedTuple):
 
     why: str
 
+
+_ZLIB = b"\x78"
+"""First byte of what zlib writes; MessagePack of a value begins with that of a map."""
 
 _encoder = msgspec.msgpack.Encoder()
 _marker = msgspec.msgpack.Decoder(Marker)
@@ -112,6 +122,10 @@ def encode(bucket: Bucket[T], value: T) -> tuple[str, bytes]:
     """
     key = check_key(bucket, bucket.key(value))
     data = _encoder.encode(value)
+    if bucket.packed and len(data) > PACKED_BYTES:
+        if len(data) > UNPACKED_BYTES:
+            raise ValueTooLarge(bucket.name, key, len(data), UNPACKED_BYTES)
+        data = zlib.compress(data, level=1)
     if len(data) > MAX_VALUE_BYTES:
         raise ValueTooLarge(bucket.name, key, len(data), MAX_VALUE_BYTES)
     return key, data
@@ -121,13 +135,24 @@ def decode(bucket: Bucket[T], key: str, data: bytes) -> T | Bad:
     """The value that *data* holds, if it is one and belongs under *key*."""
     try:
         kind: type[Any] = bucket.type
-        value: T = _decoder(kind).decode(data)
+        value: T = _decoder(kind).decode(_unpacked(data) if bucket.packed else data)
         proper = bucket.key(value)
-    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError, AttributeError) as error:
+    except (msgspec.MsgspecError, zlib.error, ValueError, TypeError, RecursionError, AttributeError) as error:
         return Bad(str(error) or type(error).__name__)
     if proper != key:
         return Bad(f"its key should be {proper}")
     return value
+
+
+def _unpacked(data: bytes) -> bytes:
+    """What :func:`encode` packed.  Raises: zlib.error, ValueError."""
+    if not data.startswith(_ZLIB):
+        return data
+    unpacker = zlib.decompressobj()
+    plain = unpacker.decompress(data, UNPACKED_BYTES)
+    if not unpacker.eof:
+        raise ValueError(f"it is cut short, or takes more than {UNPACKED_BYTES} bytes when it is unpacked")
+    return plain
 
 
 def encode_marker(*, complete: bool, era: int) -> bytes:

@@ -53,3 +53,5 @@ class Bucket(Generic[T]):
     shard: Literal["", "node", "service"] = ""
     history: int = 5
     """Revisions kept per key, so that past state can be rebuilt."""
+    packed: bool = False
+    """Whether large values are compressed; for values that services make, not users."""

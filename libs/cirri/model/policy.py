@@ -143,5 +143,5 @@ def policy_entry_key(entry: PolicyEntry) -> str:
     return str(entry.subject.identity) if entry.subject else REVISION_KEY
 
 
-POLICIES = Bucket("policies", PolicyEntry, policy_entry_key, writer="policy")
+POLICIES = Bucket("policies", PolicyEntry, policy_entry_key, writer="policy", packed=True)
 CONDITIONS = Bucket("conditions", PolicyCondition, lambda c: c.object, writer="policy")
