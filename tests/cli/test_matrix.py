@@ -215,3 +215,9 @@ spec: {endpointSelector: {matchLabels: {tier: data}}, ingress: [{fromNodes: [{}]
     taken, filtered = cirri("-f", str(tmp_path), "--port", "80").stderr.splitlines()
     assert "cirri-config is taken for the configuration" in taken
     assert '"tier" is no part of identities' in filtered, "and fromNodes is no fault"
+
+
+def test_policies_alone_answer_nothing_and_it_is_told() -> None:
+    result = cirri("-f", DEMO[3], "--port", "80", "-o", "json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+    assert result.stderr == "Warning: the manifests make no pods, so there is nobody to ask about\n"

@@ -124,6 +124,8 @@ def matrix(
         click.echo(f"Warning: {warning}", err=True)
     # Nodes that only the manifests name would be told apart by nobody.
     who = [one for one in world.parties.values() if one.remote is None or world.has_policy(one)]
+    if not who:
+        click.echo("Warning: the manifests make no pods, so there is nobody to ask about", err=True)
     if by_direction:
         sides = list(halves(world, who, ports))
         emit(sides, form) if form else click.echo(_sides(sides))
