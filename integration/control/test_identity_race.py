@@ -254,6 +254,26 @@ def test_a_set_that_comes_back_in_time_keeps_its_number(server: NatsServer) -> N
     asyncio.run(scenario())
 
 
+def test_a_number_found_at_the_start_may_be_that_of_a_node_that_has_not_spoken(server: NatsServer) -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        async with Instance.run(server, clock) as one:
+            one.want(["a", "b"])
+            await one.keeper.allocate()
+        async with Instance.run(server, clock) as one:
+            one.want(["b"])
+            await one.keeper.release(settled=True, whole=False)
+            one.want([])
+            await one.keeper.release(settled=True, whole=False)
+            clock.now += FOUND_S
+            await one.keeper.release(settled=True, whole=False)
+            assert await numbers(one.bus) == {("k8s:app=a",): [one.keeper.book.number(("k8s:app=a",))]}
+            await one.keeper.release(settled=True, whole=True)
+            assert await numbers(one.bus) == {}
+
+    asyncio.run(scenario())
+
+
 def test_numbers_in_force_survive_the_loss_of_the_bucket(server: NatsServer) -> None:
     async def scenario() -> None:
         async with Instance.run(server, Clock()) as one:

@@ -21,7 +21,7 @@ from integration.control.world import (
 
 from cirri.kv import Table
 from cirri.labels import Reserved
-from cirri.model import IDENTITIES, POD_CIDRS, POLICIES, NodeStatus
+from cirri.model import IDENTITIES, POD_CIDRS, POLICIES, NodeStatus, PolicyCondition
 from cirri.model.policy import REVISION_KEY
 from cirri.testing.policies import pod, policies
 
@@ -89,6 +89,36 @@ def test_a_wrong_object_changes_nothing() -> None:
             lambda: urlopen(f"http://{address}/metrics", timeout=5).read().decode()
         )
         assert "cirri_policy_objects_invalid 1.0" in page
+
+    run(scenario)
+
+
+def test_conditions_say_what_holds() -> None:
+    async def scenario(one: World) -> None:
+        key = "CiliumNetworkPolicy.shop.api._"
+        wrong = policies(ALLOW_WEB.replace("ingress:", "ingres:"))[0]
+
+        async def said(revision: int, message: str) -> PolicyCondition:
+            """The condition about *revision*, whose message ends like that."""
+            await one.until("said", lambda: one.conditions[key].revision == revision)
+            await one.until(message, lambda: one.conditions[key].message.endswith(message))
+            return one.conditions[key]
+
+        good = await one.resources.put(policies(ALLOW_WEB)[0])
+        assert (await said(good, "Policy validation succeeded")).valid
+        bad = await one.resources.put(wrong)
+        first = await said(bad, f"the earlier version (revision {good}) stays in force")
+        assert not first.valid
+        assert first.message.startswith("spec.ingres: unknown field")
+        one.kill("policy")
+        one.start("policy")
+        after = await said(bad, "nothing of it is in force")
+        assert (after.valid, after.since) == (False, first.since)
+        await one.until("nothing of it holds", lambda: not one.ingress(API).enforced)
+        good = await one.resources.put(policies(ALLOW_WEB)[0])
+        assert (await said(good, "Policy validation succeeded")).valid
+        await one.resources.delete(key)
+        await one.until("nothing is said", lambda: key not in one.conditions)
 
     run(scenario)
 
