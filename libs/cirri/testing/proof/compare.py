@@ -11,7 +11,7 @@ import yaml
 
 from cirri.errors import CirriError
 from cirri.testing.oracle import Answer, World
-from cirri.testing.proof.worlds import HEALTH_AND_INIT, HERE, Case
+from cirri.testing.proof.worlds import Case, asked
 
 
 class Asked(Protocol):
@@ -40,26 +40,16 @@ class Side(NamedTuple):
 Sides = tuple[Side, ...]
 
 
-def local(world: World, party: str) -> bool:
-    """Whether the policy of *party* is asked on this node."""
-    if party in world.pods:
-        return world.pods[party].node == HERE
-    return party == f"node:{HERE}" or party in HEALTH_AND_INIT
-
-
 def sides(reading: Asked, world: World, case: Case) -> Sides:
     """What both ends' policies say, as far as they are asked: first the source's, and if that
     allows it the target's."""
     found: list[Side] = []
-    protocol, port = case.protocol, case.port
-    for subject, direction, peer in (
-        (case.source, "egress", case.target),
-        (case.target, "ingress", case.source),
-    ):
-        if local(world, subject) and not (found and found[0].answer.verdict != "allow"):
-            answer = reading.ask(subject, direction, peer, protocol, port)
-            tried = reading.ask(subject, direction, peer, protocol, port, audit=True)
-            found.append(Side(direction, answer, tried))
+    for subject, direction, peer in asked(world, case):
+        answer = reading.ask(subject, direction, peer, case.protocol, case.port)
+        tried = reading.ask(subject, direction, peer, case.protocol, case.port, audit=True)
+        found.append(Side(direction, answer, tried))
+        if answer.verdict != "allow":
+            break
     return tuple(found)
 
 

@@ -3,13 +3,13 @@ compiler, its entries, its lookup."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
 from msgspec.structs import replace
 from pyroaring import BitMap
 
-from cirri.engine import EGRESS, INGRESS, Compiler, EngineConfig, Entries, entries, verdict
+from cirri.engine import EGRESS, INGRESS, Compiler, EngineConfig, Entries, Verdict, entries, verdict
 from cirri.labels import (
     LabelFilter,
     Reserved,
@@ -23,7 +23,7 @@ from cirri.labels import (
 from cirri.model import Resource, SubjectPolicy
 from cirri.testing.oracle import Answer, Pod, World
 from cirri.testing.oracle.world import Manifest
-from cirri.testing.proof.worlds import HERE
+from cirri.testing.proof.worlds import HERE, Case, asked
 
 SUBJECTS = (Reserved.HEALTH, Reserved.INIT)
 VERDICTS = {"deny-rule": "drop/X", "default-deny": "drop/D", "auth-required": "drop/A"}
@@ -149,26 +149,39 @@ class Engine:
         """Entries of *policy* in this node's kernel."""
         return entries(policy, self.sets)
 
+    def verdict(
+        self, subject: str, direction: str, peer: str, protocol: int, port: int, *, audit: bool, proxies: bool
+    ) -> Verdict:
+        """The lookup in the entries of *subject*; with *audit*, as if objects in audit mode were in force."""
+        if (subject, audit) not in self._known:
+            policy = tried(self.policy(subject)) if audit else self.policy(subject)
+            self._known[subject, audit] = policy, self.entries(policy)
+        policy, known = self._known[subject, audit]
+        side = policy.ingress if direction == "ingress" else policy.egress
+        where = INGRESS if direction == "ingress" else EGRESS
+        number = self.number(peer)
+        return verdict(known, number, where, protocol, port, enforced=side.enforced, proxies=proxies)
+
     def ask(
         self, subject: str, direction: str, peer: str, protocol: int, port: int, *, audit: bool = False
     ) -> Answer:
         """What the policy of *subject* says about a new connection; with *audit*, if objects in audit
         mode were in force."""
-        if (subject, audit) not in self._known:
-            policy = tried(self.policy(subject)) if audit else self.policy(subject)
-            self._known[subject, audit] = policy, self.entries(policy)
-        policy, known = self._known[subject, audit]
-        inward = direction == "ingress"
-        found = verdict(
-            known,
-            self.number(peer),
-            INGRESS if inward else EGRESS,
-            protocol,
-            port,
-            enforced=(policy.ingress if inward else policy.egress).enforced,
-            proxies=True,
-        )
+        found = self.verdict(subject, direction, peer, protocol, port, audit=audit, proxies=True)
         return Answer("allow", found.redirect) if found.allowed else Answer(VERDICTS[found.cause])
+
+    def told(self, case: Case) -> Iterator[tuple[str, int, int]]:
+        """(direction, rule, match class) of each verdict of which programs tell observers."""
+        for subject, direction, peer in asked(self.world, case):
+            first, trial = (
+                self.verdict(subject, direction, peer, case.protocol, case.port, audit=audit, proxies=False)
+                for audit in (False, True)
+            )
+            decides = trial if first.allowed and not trial.allowed else first
+            if not decides.allowed or decides.match:
+                yield direction, decides.rule, decides.match
+            if not first.allowed:
+                return
 
 
 def tried(policy: SubjectPolicy) -> SubjectPolicy:

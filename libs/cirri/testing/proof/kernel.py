@@ -30,7 +30,6 @@ from cirri.maps import Objects, RingBuffer, SkBuff, open_pinned, test_run
 from cirri.model import SubjectPolicy
 from cirri.testing.datapath import BUILD, TC_SHOT, devices
 from cirri.testing.oracle import World
-from cirri.testing.proof.compare import local
 from cirri.testing.proof.engine import Engine
 from cirri.testing.proof.worlds import (
     GRE,
@@ -43,6 +42,7 @@ from cirri.testing.proof.worlds import (
     SPECIAL,
     TCP,
     Case,
+    local,
 )
 
 UPLINK = 1
@@ -158,7 +158,7 @@ class Programs:
     def fates(self, engine: Engine, cases: list[Case]) -> list[str]:
         """What becomes of each of *cases*, "" where programs have no say, under what *engine* compiled."""
         self.realize(engine)
-        return [self.ask(case) if asked(engine.world, case) else "" for case in cases]
+        return [self.ask(case) if readable(engine.world, case) else "" for case in cases]
 
     def ask(self, case: Case) -> str:
         """What becomes of the packet: ``allow``, or where and why it is dropped; and what is audited."""
@@ -173,7 +173,10 @@ class Programs:
         drops = [each for each in told if each.type == EventType.DROP]
         assert bool(drops) == (run.action == TC_SHOT), (run.action, told)
         found = _where(drops[0]) if drops else "allow"
-        return found + "".join(f", audited {_where(each)}" for each in told if each.audited)
+        found += "".join(f", audited {_where(each)}" for each in told if each.audited)
+        seen = [_rule(each) for each in told if each.type == EventType.POLICY_VERDICT]
+        wanted = list(self.engine.told(case))
+        return found if seen == wanted else f"{found}, told {seen} for {wanted}"
 
     def _place(self, case: Case) -> tuple[str, int]:
         """The program that meets the packet first, and on which device."""
@@ -182,6 +185,10 @@ class Programs:
         if case.source != f"node:{HERE}":
             return FROM_NETWORK, UPLINK
         return (TO_POD, self._devices[case.target]) if case.target in self._devices else (TO_NETWORK, UPLINK)
+
+
+def _rule(event: EventRecord) -> tuple[str, int, int]:
+    return PolicyDirection(event.direction).name.lower(), event.rule, event.match
 
 
 def _where(event: EventRecord) -> str:
@@ -212,7 +219,7 @@ def _address(world: World, party: str, version: int) -> bytes:
     return next(each.packed for each in found if each.version == version)
 
 
-def asked(world: World, case: Case) -> bool:
+def readable(world: World, case: Case) -> bool:
     """Whether programs ask policy about this packet: a pod's they drop if they cannot read it."""
     return case.protocol != GRE or not any(
         local(world, party) and party != f"node:{HERE}" for party in case[:2]

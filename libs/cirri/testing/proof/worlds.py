@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import ip_address
 from random import Random
 from typing import Any, NamedTuple
@@ -140,6 +141,21 @@ def _pods(random: Random, count: int) -> list[Pod]:
             )
         )
     return found
+
+
+def local(world: World, party: str) -> bool:
+    """Whether the policy of *party* is asked on this node."""
+    if party in world.pods:
+        return world.pods[party].node == HERE
+    return party == f"node:{HERE}" or party in HEALTH_AND_INIT
+
+
+def asked(world: World, case: Case) -> Iterator[tuple[str, str, str]]:
+    """(subject, direction, peer) of the policies that are asked on this node: first the source's."""
+    if local(world, case.source):
+        yield case.source, "egress", case.target
+    if local(world, case.target):
+        yield case.target, "ingress", case.source
 
 
 def cases(random: Random, world: World, count: int) -> list[Case]:
