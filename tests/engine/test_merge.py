@@ -266,7 +266,7 @@ def localhost(direction: Direction) -> list[Rule]:
     ("said", "auth", "denied", "cookies"),
     [
         ("", "disabled", False, 1),
-        ("  ingress: [{fromEntities: [host]}]\n", "", False, 2),
+        ("  ingress: [{fromEntities: [host]}]\n", "disabled", False, 2),
         ("  ingress: [{fromEntities: [host], authentication: {mode: required}}]\n", "required", False, 2),
         ("  ingressDeny: [{fromEntities: [host]}]\n", "", True, 1),
     ],

@@ -114,9 +114,10 @@ def _with_localhost(ingress: Direction) -> Direction:
     """The node may reach its pods on every port unless a rule denies it."""
     key = _Key(LOCALHOST.key, 0, 0, 0)
     rules = {_Key(one.selector, one.protocol, one.port, one.end_port): one for one in ingress.rules}
-    said = rules.get(key) or Rule(**key._asdict(), auth="disabled")
+    said = rules.get(key) or Rule(**key._asdict())
     if not said.deny:
-        rules[key] = replace(said, origins=(*said.origins, ALLOW_LOCALHOST.cookie))
+        auth = said.auth or "disabled"  # or allowing the node would bind it to what others have to do
+        rules[key] = replace(said, auth=auth, origins=(*said.origins, ALLOW_LOCALHOST.cookie))
     return replace(ingress, rules=tuple(rule for _, rule in sorted(rules.items(), key=itemgetter(0))))
 
 
