@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from cirri.layout import ENDPOINTS, RUNTIME, EndpointFlag, RuntimeFlag
 from cirri.maps import open_pinned
-from cirri.model import NODES, NodeStatus, Resource
+from cirri.model import NODES, Endpoint, NodeStatus, Resource
 from cirri.model.resource import CONFIRM_BY
 from cirri.testing.node import NODE, Node, answering, node, run
 from cirri.testing.sockets import Echo, connects
@@ -45,10 +45,16 @@ LOGIN_ONLY = policy("host", ingress=[port(LOGIN)])
 
 
 async def edge(here: Node, **config: str) -> None:
-    """The node is known, and its firewall is on."""
+    """The node is known by its labels, and its firewall is on."""
     await here.cluster.configure(enable_host_firewall="true", **config)
-    await here.cluster.node(NODE, (here.address, here.address6), role="edge")
-    await eventually(lambda: on(here), what=f"the firewall is on: {here.status}")
+    await here.enforced(await here.cluster.node(NODE, (here.address, here.address6), role="edge"))
+    await eventually(lambda: on(here) and "k8s:role=edge" in itself(here).labels, what=f"{here.status}")
+
+
+def itself(here: Node) -> Endpoint:
+    """The node's own record; an empty one if there is none."""
+    none = Endpoint(node=NODE, id=0, namespace="", pod="", container_id="", interface="")
+    return next((e for e in here.endpoints.values() if not e.pod), none)
 
 
 def on(here: Node) -> bool:
@@ -76,16 +82,13 @@ def test_it_is_switched_on_judges_both_directions_and_is_switched_off() -> None:
                 assert here.status.features["host firewall"] == "Disabled"
 
                 await edge(here)
-                await here.enforced(await here.cluster.put(LOGIN_ONLY))
                 assert reached(here) == {LOGIN}
                 assert connects(x.netns, here.address, LOGIN)
                 assert not connects(x.netns, here.address, WEB, timeout_s=0.3), "pods are judged too"
                 assert connects(here.name, here.host, AWAY), "egress is open"
                 await eventually(lambda: here.status.features["host firewall"] == "Enabled [eth0]")
-                (said,) = [e for e in here.endpoints.values() if not e.pod]
-                assert "reserved:host" in said.labels
-                assert "k8s:role=edge" in said.labels
-                await eventually(lambda: here.endpoints[f"{NODE}.{said.id}"].ingress_enforced)
+                assert "reserved:host" in itself(here).labels
+                await eventually(lambda: itself(here).ingress_enforced)
 
                 closed = policy("host", ingress=[port(LOGIN)], egress=[{"toEndpoints": [{}]}])
                 await here.enforced(await here.cluster.put(closed))
@@ -106,7 +109,7 @@ def test_it_is_switched_on_judges_both_directions_and_is_switched_off() -> None:
                 assert reached(here) == {LOGIN, WEB}
                 assert connects(here.name, here.host, AWAY)
                 await eventually(lambda: not host_entries(here))
-                await eventually(lambda: all(e.pod for e in here.endpoints.values()))
+                await eventually(lambda: not itself(here).id)
 
     asyncio.run(main())
 

@@ -257,7 +257,7 @@ def test_damaged_members_are_as_if_they_had_not_arrived(running: World) -> None:
 
 def test_a_policy_is_acknowledged_when_it_is_in_force_and_not_before(running: World) -> None:
     sync = running.sync
-    seen = sync._selectors_seen
+    seen = sync._seen["selectors"]
     running.put("policies", "_revision", PolicyEntry(compiled=Compiled(resources=40, selectors=seen)))
     assert sync.policy_revision == 40
     running.put("policies", "_revision", PolicyEntry(compiled=Compiled(resources=50, selectors=seen + 1)))

@@ -174,6 +174,7 @@ class HostEndpoint:
             self._installed = policy, own
             if not self.restored:
                 self.provisional.in_force(policy, self.enforcer.sets)
+        before = _public(self.local)
         local = self._endpoint(used)
         touched |= self._lead(local)
         if not self._watched:
@@ -182,10 +183,9 @@ class HostEndpoint:
         if self._watched and not self.switches.host_firewall:
             self.firewall.remember()
             self.switches.host_firewall = touched = True
-        before = local.state, local.enforced, local.error, local.audited
         local.enforced, local.fault, local.conflict = self.enforcer.standing(Reserved.HOST)
         local.state = "ready"
-        if touched or before != (local.state, local.enforced, local.error, local.audited):
+        if before != _public(local):
             self._changed(local)
         return touched
 
@@ -258,6 +258,11 @@ class HostEndpoint:
     def _wait_for(self, what: str) -> None:
         if what != self._waits_for:
             self._waits_for, self._since = what, time.monotonic()
+
+
+def _public(local: Local | None) -> tuple[object, ...]:
+    """What others see of it, and the file."""
+    return () if local is None else (local.record, local.state, local.enforced, local.error, local.audited)
 
 
 def with_bus(policy: SubjectPolicy, bus: BusPlace, own: Iterable[str]) -> SubjectPolicy:

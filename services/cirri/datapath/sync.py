@@ -82,7 +82,8 @@ class Sync:
         self.routes_moved = asyncio.Event()
         """Set when other nodes or the configuration changed: routes may have to follow."""
         self._marker = Compiled(resources=0, selectors=0)
-        self._selectors_seen = self._identities_seen = 0
+        self._seen = {"selectors": 0, "identities": 0}
+        """Revisions up to which these tables' news has been noted."""
         self._removed, self._report = removed, report
         self._wake = asyncio.Event()
         self._resources = asyncio.Event()
@@ -151,7 +152,7 @@ class Sync:
     def step(self) -> None:
         """Bring the kernel to what the tables say, then say how far it is."""
         book, enforcer, marker = self.book, self.enforcer, self._marker
-        seen = marker.selectors <= self._selectors_seen
+        seen = marker.selectors <= self._seen["selectors"]
         if seen:
             book.covered = marker.identities
         enforcer.note_host(book.host())
@@ -171,7 +172,7 @@ class Sync:
         enforcer.tidy()
         if self.passing():
             self._passing.set()
-        known = marker.identities <= self._identities_seen and not book.pending
+        known = marker.identities <= self._seen["identities"] and not book.pending
         if seen and known and not (self.regenerator.behind or self.host.behind):
             self.policy_revision = marker.resources
         self._report()
@@ -231,23 +232,30 @@ class Sync:
     def _selectors(self, keys: frozenset[str]) -> None:
         self.enforcer.note_selectors(keys)
         self.regenerator.note_waiting()
-        self._selectors_seen = self.views.selectors.revision
+        self._seen["selectors"] = self.views.selectors.revision
 
     def _identities(self, keys: frozenset[str]) -> None:
         self.book.note_identities(keys)
         self.regenerator.note_identities(keys)
-        self._identities_seen = self.views.identities.revision
+        self._seen["identities"] = self.views.identities.revision
 
     async def _steps(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             self.step()
-            revision = self.views.identities.revision
-            if self._identities_seen < self._marker.identities <= revision:  # no news, or not noted yet
+            if revisions := self._unnoted():
                 await asyncio.sleep(NOTED_S)
-                self._identities_seen = max(revision, self._identities_seen)
+                for name, revision in revisions.items():
+                    self._seen[name] = max(revision, self._seen[name])
                 self._wake.set()
+
+    def _unnoted(self) -> dict[str, int]:
+        """Revisions of tables of which the marker speaks and that are not noted: they are about to be, or
+        were none of a value that changed."""
+        spoken_of = {"selectors": self._marker.selectors, "identities": self._marker.identities}
+        revisions = {name: getattr(self.views, name).revision for name in spoken_of}
+        return {name: r for name, r in revisions.items() if self._seen[name] < spoken_of[name] <= r}
 
     async def _retry(self) -> None:
         while True:
