@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from cirri.engine.labelselector import is_subdomain, requirements
@@ -22,6 +23,12 @@ def prefix_selector(
     return Selector.of(*(each for prefix in prefixes for each in _alternatives(prefix, without, nodes=nodes)))
 
 
+@lru_cache(maxsize=1 << 16)
+def _alone(prefix: Network, *, nodes: bool) -> Selector:
+    """All of *prefix*: objects are read several times, and lists of addresses are long and alike."""
+    return prefix_selector([prefix], nodes=nodes)
+
+
 def _alternatives(
     prefix: Network, holes: Sequence[tuple[Span, Requirement]], *, nodes: bool
 ) -> Iterator[list[Requirement]]:
@@ -39,7 +46,7 @@ def _alternatives(
 def read_cidrs(items: list[Any], path: str, out: Findings, *, nodes: bool) -> tuple[Selector, ...]:
     """Peers of a ``from/toCIDR`` list."""
     found = (_prefix(each, f"{path}[{index}]", out, bare=True) for index, each in enumerate(items))
-    return tuple(prefix_selector([prefix], nodes=nodes) for prefix in found if prefix is not None)
+    return tuple(_alone(prefix, nodes=nodes) for prefix in found if prefix is not None)
 
 
 def read_cidr_set(
@@ -71,6 +78,8 @@ def read_block(value: Any, path: str, out: Findings, *, nodes: bool) -> Selector
     for index, hole in holes:
         if hole == prefix or not span(hole).inside(span(prefix)):
             out.fault(f"{path}.except[{index}]", f"{hole} is not a part of cidr {prefix}")
+    if not holes:
+        return _alone(prefix, nodes=nodes)
     return prefix_selector([prefix], [hole for _, hole in holes], nodes=nodes)
 
 
@@ -95,7 +104,7 @@ def _entry(value: Any, path: str, out: Findings, *, nodes: bool) -> Selector | G
             for index, hole in holes:
                 if not span(hole).inside(span(prefix)):
                     out.fault(f"{path}.except[{index}]", f"{hole} is not inside cidr {prefix}")
-            return prefix_selector([prefix], left_out, nodes=nodes)
+            return prefix_selector([prefix], left_out, nodes=nodes) if holes else _alone(prefix, nodes=nodes)
         case "cidrGroupRef":
             name = value["cidrGroupRef"]
             if not isinstance(name, str) or not is_subdomain(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 CIDR = "cidr"
@@ -13,6 +14,7 @@ Network = IPv4Network | IPv6Network
 _LENGTH = re.compile(r"[0-9]{1,3}")
 
 
+@lru_cache(maxsize=1 << 16)
 def parse_prefix(text: str, *, bare: bool = True) -> Network | str:
     """The network that a user's *text* names, or what is wrong with it.
 
