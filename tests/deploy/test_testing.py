@@ -46,10 +46,11 @@ import subprocess, time, pytest
 from pathlib import Path
 @pytest.fixture
 def thing():
-    yield Path(__file__).with_name("started").touch()
+    yield
     Path(__file__).with_name("removed").touch()
 def test_it(thing):
     subprocess.run(["ip", "netns", "add", "cirri-test-left"], check=True)
+    Path(__file__).with_name("started").touch()
     time.sleep(60)
 """
 SWEPT = "removed: namespace cirri-test-left\n"
