@@ -11,8 +11,8 @@ import click
 from cirri.cli.bus import require_node, with_bus
 from cirri.cli.context import Target
 from cirri.cli.output import emit, output, table
-from cirri.labels import Reserved
-from cirri.model import ENDPOINTS, NODES, Endpoint, NodeStatus
+from cirri.labels import CIDR, WORLD_SPACE, Label, Reserved, in_space, prefix_of
+from cirri.model import ENDPOINTS, IDENTITIES, NODES, Endpoint, Identity, NodeStatus
 
 if TYPE_CHECKING:
     from cirri.kv import Bus
@@ -38,18 +38,19 @@ def ip() -> None:
 @output
 @click.pass_obj
 def list_(target: Target, *, node: str | None, form: str | None) -> None:
-    """List addresses of pods and nodes, and what everything else is.
+    """List addresses of pods and nodes, prefixes that policies name, and what everything else is.
 
     This is what the services say; `cirri bpf ipcache list` shows what a node's kernel has.
     """
 
-    async def read(bus: Bus) -> tuple[list[Endpoint], list[NodeStatus]]:
+    async def read(bus: Bus) -> tuple[list[Endpoint], list[NodeStatus], list[Identity]]:
         await require_node(bus, node)
         endpoints = [e.value for e in await bus.entries(ENDPOINTS)]
-        return endpoints, [e.value for e in await bus.entries(NODES)]
+        nodes = [e.value for e in await bus.entries(NODES)]
+        return endpoints, nodes, [e.value for e in await bus.entries(IDENTITIES)]
 
-    endpoints, nodes = with_bus(target, read)
-    found = sorted(owners(endpoints, nodes, node), key=_order)
+    endpoints, nodes, identities = with_bus(target, read)
+    found = sorted((*owners(endpoints, nodes, node), *prefixes(identities)), key=_order)
     if form:
         emit([owner._asdict() for owner in found], form)
         return
@@ -72,10 +73,19 @@ def owners(endpoints: Iterable[Endpoint], nodes: Iterable[NodeStatus], viewer: s
             yield Owner(_prefix(address), int(number), status.node, "host" if own else "node")
 
 
+def prefixes(identities: Iterable[Identity]) -> Iterator[Owner]:
+    """The prefixes that *identities* stand for: each has one, which says so in a label."""
+    for identity in identities:
+        if in_space(identity.id, WORLD_SPACE):
+            for label in map(Label.parse, identity.labels):
+                if label.source == CIDR:
+                    yield Owner(str(prefix_of(label.key)), identity.id, "", "prefix")
+
+
 def _prefix(address: str) -> str:
     return f"{address}/{ip_address(address).max_prefixlen}"
 
 
-def _order(owner: Owner) -> tuple[int, int]:
-    address = ip_address(owner.prefix.partition("/")[0])
-    return address.version, int(address)
+def _order(owner: Owner) -> tuple[int, int, int]:
+    address, _, length = owner.prefix.partition("/")
+    return ip_address(address).version, int(ip_address(address)), int(length)
