@@ -37,6 +37,25 @@ VOID = (
 PORTS = [{"ports": [{"port": "1"}]}]
 BACKWARDS = [{"ports": [{"port": "80", "endPort": 70}, {"port": "80", "endPort": 80}]}]
 CASES = [
+    (
+        "configuration",
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "cirri-config", "namespace": "kube-system"},
+            "data": {"enable-host-firewal": "true", "enable-policy": "always", "xyz": "1"},
+        },
+        [
+            "ConfigMap kube-system/cirri-config: data.enable-host-firewal: no such key "
+            '(did you mean "enable-host-firewall"?): nothing reads it',
+            "ConfigMap kube-system/cirri-config: data.xyz: no such key: nothing reads it",
+        ],
+    ),
+    (
+        "another ConfigMap",
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"xyz": "1"}},
+        [],
+    ),
     ("nothing wrong", policy(ingress=[{"fromEndpoints": [{}]}]), []),
     ("not in a namespace", peer((NAMESPACE, "NotIn", ["dev"])), [NEGATIVE]),
     ("not in, and in one", peer((NAMESPACE, "NotIn", ["dev"]), (NAMESPACE, "Exists", [])), []),

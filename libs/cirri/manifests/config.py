@@ -138,7 +138,7 @@ KEYS: Mapping[str, Key] = {
 
 def config_faults(resource: Resource) -> Iterator[tuple[Path, str]]:
     """What is wrong with *resource*, if it is the configuration."""
-    if (resource.kind, resource.namespace, resource.name) != ("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME):
+    if not _is_config(resource):
         return
     data = resource.manifest.get("data", {})
     complaints = {name: KEYS[name].complaint(value) for name, value in data.items() if name in KEYS}
@@ -147,6 +147,17 @@ def config_faults(resource: Resource) -> Iterator[tuple[Path, str]]:
             yield ("data", name), says
     if not any(complaints.values()):
         yield from pool_faults(data)
+
+
+def unknown_keys(resource: Resource) -> Iterator[tuple[Path, str]]:
+    """The keys that no service reads, if *resource* is the configuration."""
+    for name in resource.manifest.get("data", {}) if _is_config(resource) else ():
+        if name not in KEYS:
+            yield ("data", name), f"no such key{suggestion(name, KEYS)}: nothing reads it"
+
+
+def _is_config(resource: Resource) -> bool:
+    return (resource.kind, resource.namespace, resource.name) == ("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME)
 
 
 def pool_faults(data: Mapping[str, str], before: Pools | None = None) -> Iterator[tuple[Path, str]]:

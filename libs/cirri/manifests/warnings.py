@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cirri.labels import NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX, Label, LabelFilter
 from cirri.labels.label import split_key
+from cirri.manifests.config import unknown_keys
 from cirri.manifests.problems import Path, path_text
 from cirri.model import Resource
 
@@ -44,6 +45,8 @@ def _suspicions(resource: Resource, label_filter: LabelFilter) -> Found:
         return _policy(resource, label_filter)
     if resource.kind == "NetworkPolicy":
         return _kubernetes(resource, label_filter)
+    if resource.kind == "ConfigMap":
+        return unknown_keys(resource)
     return _group(resource) if resource.kind == "CiliumCIDRGroup" else _service(resource)
 
 
