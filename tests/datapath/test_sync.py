@@ -6,7 +6,7 @@ tested in ``integration/node``.
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import permutations
 from pathlib import Path
@@ -67,19 +67,6 @@ class Known(dict[str, Any]):
         return self.revisions[key]
 
 
-NOTES: dict[str, Callable[[Sync], Callable[[frozenset[str]], object]]] = {
-    "pods": lambda sync: sync.regenerator.note_pods,
-    "namespaces": lambda sync: sync.regenerator.note_namespaces,
-    "identities": lambda sync: sync._identities,
-    "policies": lambda sync: sync._policies,
-    "selectors": lambda sync: sync._selectors,
-    "endpoints": lambda sync: sync.book.note_endpoints,
-    "nodes": lambda sync: sync.book.note_nodes,
-    "services": lambda sync: sync.balancer.note_services,
-    "slices": lambda sync: sync.balancer.note_slices,
-}
-
-
 class World:
     """One node with one pod that exists but has been told nothing yet."""
 
@@ -96,6 +83,8 @@ class World:
         self.seen: list[tuple[str, int]] = []
         self.local = self.sync.regenerator.add(record)
         self.sync.regenerator.attach(1, 5)
+        for name in self.sync.notes():
+            self.note(name, frozenset())
 
     def start(self) -> None:
         """As the service does."""
@@ -117,7 +106,7 @@ class World:
     def resume(self) -> None:
         """Find the endpoint and the tables as they are."""
         self.local = self.sync.regenerator.add(self.local.record, self.local.ifindex)
-        for name in NOTES:
+        for name in self.sync.notes():
             self.note(name, frozenset(getattr(self.views, name)))
             self.sync.step()
 
@@ -135,7 +124,7 @@ class World:
         self.sync.step()
 
     def note(self, table: str, keys: frozenset[str]) -> None:
-        NOTES[table](self.sync)(keys)
+        self.sync.notes()[table](keys)
 
 
 @contextmanager

@@ -132,7 +132,7 @@ class HostEndpoint:
 
         *used*: numbers of other endpoints.
         """
-        if not (self.views.config.ready.is_set() and self.book.numbers.ready):
+        if not self.book.numbers.ready:
             return False
         if not self._config().engine.host_firewall:
             return self._off()

@@ -21,7 +21,8 @@ class NodeNumbers:
 
     def __init__(self, node: str, views: Views) -> None:
         self.node, self.views = node, views
-        self.config = Config()
+        self.config: Config | None = None
+        """None until it has been read."""
         self.addresses: tuple[str, ...] = ()
         """This node's own."""
         self._api_servers: dict[str, frozenset[str]] = {}
@@ -29,17 +30,19 @@ class NodeNumbers:
         self._of: dict[str, int] = {}
         """Numbers of the other nodes, by key of bucket ``nodes``; 0: not known."""
         self._host = 0
+        self._slices_noted = False
 
     @property
     def ready(self) -> bool:
-        """Whether all that labels follow from has been read."""
-        views = self.views
-        tables = (views.node_objects, views.slices, views.config, views.identities)
-        return all(table.ready.is_set() for table in tables)
+        """Whether all that labels follow from has been read, and noted where that is needed."""
+        tables = (self.views.node_objects, self.views.identities)
+        noted = self.config is not None and self._slices_noted
+        return noted and all(table.ready.is_set() for table in tables)
 
     def note_slices(self, keys: Iterable[str]) -> bool:
         """EndpointSlices changed; True if API servers moved."""
-        before = dict(self._api_servers)
+        before = dict(self._api_servers) if self._slices_noted else None
+        self._slices_noted = True
         for key in keys:
             self._api_servers.pop(key, None)
             found = self.views.slices.get(key)
@@ -82,11 +85,12 @@ class NodeNumbers:
 
     def _labels(self, key: str, addresses: Iterable[str]) -> NodeLabels:
         own = {str(ip_address(each)) for each in addresses}
-        engine = self.config.engine
+        config = self.config or Config()
+        engine = config.engine
         return node_labels(
             self.views.node_objects.get(f"Node._.{key}._"),
             sorted(own),
-            self.config.filter,
+            config.filter,
             by_cidr=engine.nodes_by_cidr,
             by_labels=engine.nodes_by_labels,
             api_server=any(each & own for each in self._api_servers.values()),

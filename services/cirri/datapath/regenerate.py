@@ -106,7 +106,11 @@ class Regenerator:
     @property
     def behind(self) -> bool:
         """Whether an endpoint is under a policy that is not the one the tables say."""
-        return any(o.fault or (o.waits_for and o.realized.is_set()) for o in self.locals.values())
+        known = self.enforcer.realized
+        return any(
+            o.fault or (o.realized.is_set() and (o.waits_for or o.record.identity not in known))
+            for o in self.locals.values()
+        )
 
     def faults(self) -> list[str]:
         """What is not as it should be, one sentence each."""
@@ -226,7 +230,8 @@ class Regenerator:
         """Bring one endpoint as far as the tables allow."""
         self._relabel(local)
         views, record = self.views, local.record
-        if not (views.config.ready.is_set() and self.book.numbers.ready and record.labels):
+        if not (self.book.numbers.ready and record.labels):
+            self._endpoints.add(record.id)  # looked at again with the next news, whatever it is
             return False
         before = _public(local)
         audit = self.config.engine.audit if record.audit is None else record.audit
@@ -262,7 +267,7 @@ class Regenerator:
         """Follow its Pod and Namespace; a deleted Pod leaves the labels as they were."""
         views, record = self.views, local.record
         pod = views.pods.get(self.pod_key(record))
-        if pod is None or not (views.namespaces.ready.is_set() and views.config.ready.is_set()):
+        if pod is None or not (views.namespaces.ready.is_set() and self.book.numbers.config is not None):
             return
         namespace = views.namespaces.get(_namespace_key(record))
         labels = tuple(sorted(pod_labels(pod, namespace, self.config.cluster)))

@@ -104,45 +104,41 @@ class Sync:
             self.kernel.runtime.next_epoch()
         self._removed(number)
 
-    async def run(self, tasks: asyncio.TaskGroup) -> None:
-        """Follow every table."""
-        views, regenerator = self.views, self.regenerator
+    def notes(self) -> dict[str, Callable[[frozenset[str]], None]]:
+        """What takes note of changed keys, by the name of the table."""
+        book, regenerator, balancer = self.book, self.regenerator, self.balancer
 
-        def everybody(keys: Iterable[str]) -> None:
+        def config(_: Iterable[str]) -> None:
             regenerator.note_config()
-            self.book.note_all_nodes()
-            self.balancer.note_node()
-            self.routes_moved.set()
+            self._nodes_moved()
 
         def nodes(keys: Iterable[str]) -> None:
-            self.book.note_nodes(keys)
-            self.balancer.note_node()
-            self.routes_moved.set()
-
-        def node_objects(keys: Iterable[str]) -> None:
-            self.book.note_all_nodes()
-            self.balancer.note_node()
+            book.note_nodes(keys)
+            balancer.note_node()
             self.routes_moved.set()
 
         def slices(keys: Iterable[str]) -> None:
-            self.balancer.note_slices(keys)
-            self.book.note_slices(keys)
+            balancer.note_slices(keys)
+            book.note_slices(keys)
 
-        follow: list[tuple[Table[object], Callable[[frozenset[str]], None]]] = [
-            (views.policies, self._policies),  # type: ignore[list-item]
-            (views.selectors, self._selectors),  # type: ignore[list-item]
-            (views.identities, self._identities),  # type: ignore[list-item]
-            (views.pods, regenerator.note_pods),  # type: ignore[list-item]
-            (views.namespaces, regenerator.note_namespaces),  # type: ignore[list-item]
-            (views.config, everybody),  # type: ignore[list-item]
-            (views.endpoints, self.book.note_endpoints),  # type: ignore[list-item]
-            (views.nodes, nodes),  # type: ignore[list-item]
-            (views.node_objects, node_objects),  # type: ignore[list-item]
-            (views.services, self.balancer.note_services),  # type: ignore[list-item]
-            (views.slices, slices),  # type: ignore[list-item]
-        ]
-        for table, note in follow:
-            tasks.create_task(self._follow(table, note))
+        return {
+            "policies": self._policies,
+            "selectors": self._selectors,
+            "identities": self._identities,
+            "pods": regenerator.note_pods,
+            "namespaces": regenerator.note_namespaces,
+            "config": config,
+            "endpoints": book.note_endpoints,
+            "nodes": nodes,
+            "node_objects": lambda _: self._nodes_moved(),
+            "services": balancer.note_services,
+            "slices": slices,
+        }
+
+    async def run(self, tasks: asyncio.TaskGroup) -> None:
+        """Follow every table."""
+        for name, note in self.notes().items():
+            tasks.create_task(self._follow(getattr(self.views, name), note))
         tasks.create_task(self._steps())
         tasks.create_task(self._acknowledge_resources())
         tasks.create_task(self._retry())
@@ -222,6 +218,12 @@ class Sync:
             if acknowledged:
                 self._resources.set()
             self._wake.set()
+
+    def _nodes_moved(self) -> None:
+        """What nodes are may have changed."""
+        self.book.note_all_nodes()
+        self.balancer.note_node()
+        self.routes_moved.set()
 
     def _policies(self, keys: frozenset[str]) -> None:
         self.regenerator.note_policies(keys)
