@@ -331,3 +331,57 @@ def test_services_without_their_slices_are_not_realized(world: World) -> None:
     assert world.kernel.services.services[key].count == 0
     world.put("services", "Service.default.web._", None)
     assert not world.kernel.services.services.count()
+
+
+def test_what_the_compiler_complains_of_is_shown_and_holds_nothing_back(running: World) -> None:
+    sync, why = running.sync, "C1: two rules contradict each other"
+    running.put("policies", str(NUMBER), PolicyEntry(subject=replace(POLICY, error=why)))
+    assert (running.local.error, running.local.fault, sync.faults()) == (why, "", [])
+    running.put("policies", "_revision", PolicyEntry(compiled=Compiled(resources=70, selectors=0)))
+    assert sync.policy_revision == 70
+    running.put("policies", str(NUMBER), PolicyEntry(subject=POLICY))
+    assert running.local.error == ""
+
+
+def test_a_policy_waits_for_identities_of_its_prefixes_and_says_so(
+    running: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = Rule(selector="pp")
+    running.put("selectors", "pp", SelectorSet(key="pp", text="p", prefixes=("192.0.2.0/24",)))
+    running.put(
+        "policies",
+        str(NUMBER),
+        PolicyEntry(subject=replace(POLICY, egress=Direction(enforced=True, rules=(rule,)))),
+    )
+    assert peers(running) == {PEER}, "the old one holds"
+    assert running.sync.faults() == []
+    monkeypatch.setattr("cirri.datapath.regenerate.LONG_S", -1)
+    assert running.sync.faults() == [
+        "endpoint 1 (default/web): its new policy waits for identities of the address prefixes 192.0.2.0/24"
+    ]
+    running.put("policies", "_revision", PolicyEntry(compiled=Compiled(resources=80, selectors=0)))
+    assert running.sync.policy_revision < 80
+
+
+def test_audit_mode_is_the_endpoints_own_word_or_the_configurations(running: World) -> None:
+    def audited() -> bool:
+        value = running.kernel.policies.endpoint_map[address16("10.0.0.1")]
+        return bool(value.flags & EndpointFlag.AUDIT)
+
+    def configured(audit: str) -> None:
+        data = {"data": {"policy-audit-mode": audit}}
+        resource = Resource(kind="ConfigMap", namespace="kube-system", name="cirri-config", manifest=data)
+        running.put("config", "ConfigMap.kube-system.cirri-config._", resource)
+
+    epoch = running.kernel.runtime.value.epoch
+    seen = []
+    for step in (True, "true", False, None, "false", True, "true", None):
+        if isinstance(step, str):
+            configured(step)
+        else:
+            assert running.sync.configure(1, step)
+        seen.append(audited())
+        assert running.local.audited is audited()
+    assert seen == [True, True, False, True, False, True, True, True]
+    assert running.kernel.runtime.value.epoch > epoch
+    assert not running.sync.configure(2, True)
