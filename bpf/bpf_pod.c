@@ -60,7 +60,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	if (error)
 		return error;
 	if (!destination || endpoint_is_host(destination))
-		return deliver_away(skb, packet, passage->epoch);
+		return deliver_away(skb, packet, passage->epoch, source);
 	return deliver_local(skb, packet->family, destination, device);
 }
 

@@ -4,6 +4,7 @@
 #include <linux/if_ether.h>
 #include "endpoint.h"
 #include "ipcache.h"
+#include "overlay.h"
 #include "packet.h"
 #include "runtime.h"
 
@@ -62,8 +63,30 @@ static __always_inline bool is_too_long(struct __sk_buff *skb, __u32 ifindex)
 	return skb->len > L3_OFFSET + MTU_LEAST && bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS) > 0;
 }
 
-/* To the node behind which ipcache knows the destination; to the stack if there is none. */
-static __always_inline int deliver_away(struct __sk_buff *skb, const struct packet *packet, __u32 epoch)
+/* To *node*, in the tunnel, from the pod *source*. */
+GLOBAL int deliver_overlay(struct __sk_buff *skb, const struct packet *packet, const union address *node,
+			   const struct endpoint *source)
+{
+	const struct runtime *runtime = runtime_get();
+	__u32 device;
+	int error;
+
+	if (!packet || !source || !runtime)
+		return DROP_INVALID;
+	device = runtime->tunnel_ifindex;
+	if (is_too_long(skb, device))
+		return TC_ACT_OK;
+	error = overlay_address(skb, node, source->identity);
+	if (error)
+		return error;
+	return hop_decrement(skb, packet->family) ? bpf_redirect(device, 0) : TC_ACT_OK;
+}
+
+/* To the node behind which ipcache knows the destination; to the stack if there is none.
+ * *source*: the pod that sends.
+ */
+static __always_inline int deliver_away(struct __sk_buff *skb, const struct packet *packet, __u32 epoch,
+					const struct endpoint *source)
 {
 	const union address *node = hop_lookup(&packet->destination, epoch);
 	const struct runtime *runtime;
@@ -74,6 +97,8 @@ static __always_inline int deliver_away(struct __sk_buff *skb, const struct pack
 	runtime = runtime_get();
 	if (!runtime || !runtime->uplink_ifindex)
 		return DROP_HOST_NOT_READY;
+	if (runtime->tunnel_ifindex)
+		return deliver_overlay(skb, packet, node, source);
 	if (packet->family == 4) {
 		next.nh_family = AF_INET;
 		next.ipv4_nh = node->words[3];

@@ -12,10 +12,13 @@
 	X(DROP_CT_INVALID_HEADER, 135, "CT: Truncated or invalid header") \
 	X(DROP_UNKNOWN_L3, 139, "Unsupported L3 protocol")		\
 	X(DROP_UNKNOWN_L4, 142, "Unknown L4 protocol")			\
+	X(DROP_NO_TUNNEL_KEY, 147, "Error retrieving tunnel key")	\
 	X(DROP_UNROUTABLE, 151, "Stale or unroutable IP")		\
 	X(DROP_CT_CREATE_FAILED, 155, "CT: Map insertion failed")	\
 	X(DROP_INVALID_EXTENSION_HEADER, 156, "Invalid IPv6 extension header") \
+	X(DROP_NO_TUNNEL_ENDPOINT, 160, "No tunnel/encapsulation endpoint") \
 	X(DROP_UNKNOWN_L2, 166, "Unsupported L2 protocol")		\
+	X(DROP_UNKNOWN_SENDER, 172, "Unknown sender")			\
 	X(DROP_FRAGMENT_NOT_FOUND, 175, "First logical datagram fragment not found") \
 	X(DROP_FORBIDDEN_ICMP6, 176, "Forbidden ICMPv6 message")	\
 	X(DROP_PROXY_UNKNOWN_PROTO, 180, "Proxy redirection not supported for protocol") \

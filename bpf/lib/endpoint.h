@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* endpoints: the pods of this node and the node itself, by address.  The node is under each address of
  * its own that is known, and under the zero address for all that it has besides.
- * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c.
+ * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c, bpf_overlay.c.
  * Mirror: libs/cirri/layout/endpoint.py
  */
 #pragma once

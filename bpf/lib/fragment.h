@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* fragments: the ports that a datagram's first fragment carried.
- * Written by bpf_pod.c, bpf_node.c.  Read by bpf_pod.c, bpf_node.c.
+ * Written by bpf_pod.c, bpf_node.c, bpf_overlay.c.  Read by bpf_pod.c, bpf_node.c, bpf_overlay.c.
  * Mirror: libs/cirri/layout/fragment.py
  */
 #pragma once

@@ -56,6 +56,7 @@ enum packet_flag {
 	PACKET_NEIGHBOUR = 64,		/* ICMPv6 that never leaves a link: ND, MLD */
 	PACKET_AGAIN = 128,		/* stands for a connection that was judged before */
 	PACKET_MASQUERADED = 256,	/* forwarded under an address of the node */
+	PACKET_FROM_OVERLAY = 512,	/* met in the tunnel */
 };
 
 /* ICMP has no ports: source_port is the identifier of an echo (0 for others), destination_port

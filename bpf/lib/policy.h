@@ -2,7 +2,8 @@
 /* policy: which peers a set of endpoints may talk to.
  * Endpoints of one identity share one policy_id.  A change of rules is written under
  * a fresh policy_id and switched by the endpoint's entry, so no packet meets a mixture.
- * Written by cirri.datapath (packets and bytes by bpf_pod.c, bpf_node.c).  Read by bpf_pod.c, bpf_node.c.
+ * Written by cirri.datapath (packets and bytes by bpf_pod.c, bpf_node.c, bpf_overlay.c).
+ * Read by bpf_pod.c, bpf_node.c, bpf_overlay.c.
  * Mirror: libs/cirri/layout/policy.py
  */
 #pragma once

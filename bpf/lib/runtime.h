@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* What the node's datapath service may change while programs run.
- * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c.
+ * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c, bpf_overlay.c.
  * Mirror: libs/cirri/layout/runtime.py
  */
 #pragma once
@@ -15,6 +15,7 @@ struct runtime {
 				 * conntrack and next hops found under another epoch are looked up again */
 	__u32 uplink_ifindex;	/* device that reaches the other nodes */
 	__u32 flags;		/* enum runtime_flag */
+	__u32 tunnel_ifindex;	/* device that packets to other nodes' pods take; 0: they take the uplink, as they are */
 };
 
 MAP(cirri_runtime, ARRAY, __u32, struct runtime, 1);

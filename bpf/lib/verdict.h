@@ -116,17 +116,21 @@ GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
 	return 0;
 }
 
-/* Judges the connection that *packet* opens between two ends; those of this node have an endpoint. */
+/* Judges the connection that *packet* opens between two ends; those of this node have an endpoint.
+ * Out of the tunnel the other end's identity came with the packet, in verdict->source_identity (0: it did not).
+ */
 GLOBAL int judge(struct __sk_buff *skb, const struct packet *packet, const struct endpoint *source,
 			    const struct endpoint *destination, struct verdict *verdict)
 {
+	__u32 named;
 	int error;
 
 	if (!packet || !verdict)
 		return DROP_INVALID;
+	named = packet->flags & PACKET_FROM_OVERLAY ? verdict->source_identity : 0;
 	verdict->source_identity = source ? source->identity : ipcache_identity(&packet->source);
 	verdict->destination_identity = destination ? destination->identity
-						    : ipcache_identity(&packet->destination);
+				      : named ? named : ipcache_identity(&packet->destination);
 	verdict->egress_rule = 0;
 	verdict->ingress_rule = 0;
 	verdict->audited = 0;
@@ -134,6 +138,8 @@ GLOBAL int judge(struct __sk_buff *skb, const struct packet *packet, const struc
 	if ((packet->flags & (PACKET_FROM_NETWORK | PACKET_AGAIN)) == PACKET_FROM_NETWORK &&
 	    (verdict->source_identity == IDENTITY_HOST || endpoint_lookup(&packet->source)))
 		return DROP_INVALID_SOURCE_IP;
+	if (named && !source)
+		verdict->source_identity = named;
 	/* An endpoint that reaches itself is exempt. */
 	if (source && destination && source->ifindex == destination->ifindex)
 		return 0;

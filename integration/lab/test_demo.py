@@ -4,17 +4,24 @@ import os
 import subprocess
 import time
 
+import pytest
+
 from cirri.testing.lab import CIRRI
 
 DEMO_S = 60.0
 
 
-def test_demo() -> None:
+@pytest.mark.parametrize("options", [(), ("--routing", "tunnel")], ids=["native", "tunnel"])
+def test_demo(options: tuple[str, ...]) -> None:
     name = f"test-{os.getpid()}-demo"
     began = time.monotonic()
 
     done = subprocess.run(
-        [CIRRI, "lab", "demo", "--name", name], capture_output=True, text=True, check=False, timeout=180
+        [CIRRI, "lab", "demo", "--name", name, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,6 +18,7 @@ from cirri.layout import (
     LB_SERVICES,
     METRICS,
     POLICY,
+    RUNTIME,
     CtFlag,
     CtKey,
     CtValue,
@@ -33,6 +34,7 @@ from cirri.layout import (
     PolicyDirection,
     PolicyKey,
     PolicyValue,
+    RuntimeConfig,
     address16,
     metrics_index,
 )
@@ -160,6 +162,25 @@ def test_ipcache(cluster: Any) -> None:
         ["fd00:10:52::5/128", "300", XWING[0], "-"],
         [XWING[1]],
     ]
+
+
+def test_tunnel(cluster: Any) -> None:
+    """Nodes and the ranges behind them; pods and nodes' own addresses are in the ipcache too."""
+    hop = address16("192.168.3.11")
+    with open_pinned(cluster.bpffs["node2"], IPCACHE) as ipcache:
+        ipcache.put_many(
+            (IpcacheKey.of(ip_network(prefix)), IpcacheValue(identity=identity, node=hop))
+            for prefix, identity in {"fd00:10:52::/120": 3, "10.52.1.0/24": 3, f"{PEER}/32": 300}.items()
+        )
+    with open_pinned(cluster.bpffs["node2"], RUNTIME) as runtime:
+        assert lines(cluster.run("bpf", "tunnel", "list", "--node", "node2"))[1:] == []
+        runtime.put(0, RuntimeConfig(tunnel_ifindex=7))
+
+    assert lines(cluster.run("bpf", "tunnel", "list", "--node", "node2")) == [
+        ["TUNNEL TO", "POD CIDRS"],
+        ["192.168.3.11", "10.52.1.0/24 fd00:10:52::/120"],
+    ]
+    assert cluster.json("bpf", "tunnel", "list", "--node", "node2")[0]["tunnelTo"] == "192.168.3.11"
 
 
 def test_endpoint(cluster: Any) -> None:

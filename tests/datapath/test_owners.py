@@ -11,6 +11,8 @@ from cirri.datapath.owners import (
     RANGE,
     Claims,
     Entries,
+    hops_of,
+    node_hop,
     of_addresses,
     of_endpoint,
     of_ranges,
@@ -38,6 +40,18 @@ def test_a_remote_endpoint_is_behind_the_address_of_its_family() -> None:
     }
 
 
+def test_in_a_tunnel_all_is_behind_ipv4_addresses_and_these_behind_themselves() -> None:
+    hop = address16("192.0.2.2")
+    both = Endpoint(**{**{f: getattr(POD, f) for f in POD.__struct_fields__}, "ipv6": "fd01::5"})
+    assert {value.node for value in of_remote(both, {"far": FAR}, tunnel=True).values()} == {hop}
+    assert {value.node for value in of_ranges(FAR, here=False, tunnel=True).values()} == {hop}
+    assert [node_hop(address, FAR, tunnel=True) for address in FAR.addresses] == [hop, hop]
+    assert [node_hop(address, FAR, tunnel=False) for address in FAR.addresses] == [bytes(16)] * 2
+    second = NodeStatus(node="far", addresses=("192.0.2.2", "192.0.2.3"))
+    assert node_hop("192.0.2.3", second, tunnel=True) == address16("192.0.2.3"), "tunnels may come from it"
+    assert hops_of(["2001:db8::2"], tunnel=True) == {}
+
+
 def test_an_endpoint_without_identity_owns_nothing_yet() -> None:
     assert of_endpoint("10.1.0.5", "", 0) == {}
 
@@ -56,10 +70,10 @@ def test_nodes_own_their_addresses_and_nobody_takes_their_ranges_for_the_world()
 
 NEWS: list[tuple[int, str, Entries]] = [
     (LOCAL, "1", of_endpoint("10.0.0.1", "", 300)),
-    (ENDPOINT, "far.7", of_endpoint("10.0.0.1", "", 301, ["192.0.2.2"])),
+    (ENDPOINT, "far.7", of_endpoint("10.0.0.1", "", 301, hops_of(["192.0.2.2"]))),
     (NODE, "far", of_addresses(FAR.addresses, Reserved.REMOTE_NODE)),
     (RANGE, "far", of_ranges(FAR, here=False)),
-    (ENDPOINT, "far.8", of_endpoint("10.1.0.9", "", 302, ["192.0.2.2"])),
+    (ENDPOINT, "far.8", of_endpoint("10.1.0.9", "", 302, hops_of(["192.0.2.2"]))),
     (ENDPOINT, "far.8", {}),
 ]
 

@@ -26,7 +26,7 @@ from cirri.datapath.store import Record
 from cirri.datapath.sync import Sync
 from cirri.datapath.views import Views
 from cirri.labels import LabelFilter, canonical, pod_labels, probes
-from cirri.layout import EndpointFlag, IpcacheKey, LbServiceKey, address16
+from cirri.layout import EndpointFlag, IpcacheKey, LbServiceKey, address16, address_of
 from cirri.model import (
     Compiled,
     Direction,
@@ -39,6 +39,7 @@ from cirri.model import (
     SelectorSet,
     SubjectPolicy,
 )
+from cirri.netlink import NetlinkRefused
 from cirri.testing.objects import service
 
 from .test_kernel import pinned
@@ -74,7 +75,7 @@ class World:
         self.views = Views(*(Known() for _ in Views.__slots__))  # type: ignore[arg-type]
         self.bpffs = bpffs
         self.state = Path(mkdtemp(prefix="cirri-test-"))
-        self.watched = False
+        self.watched = self.refuse = False
         self.start()
         record = Record(
             id=1, container="c", ifname="eth0", netns="/n", namespace="default", pod="web", interface="lxc0",
@@ -99,6 +100,7 @@ class World:
             report=lambda: None,
             connected=lambda: True,
             firewall=Firewall(Uplink(9, "eth0", "02:00:00:00:00:09"), self.watch, BusPlace(4222)),
+            tunnel=self.tunnel,
             state_dir=self.state,
             log=None,  # type: ignore[arg-type]
         )
@@ -109,6 +111,11 @@ class World:
         for name in self.sync.notes():
             self.note(name, frozenset(getattr(self.views, name)))
             self.sync.step()
+
+    def tunnel(self, port: int) -> int:
+        if self.refuse:
+            raise NetlinkRefused("do it", 1)
+        return 7 if port else 0
 
     def watch(self, on: bool) -> str:
         self.watched = on
@@ -385,3 +392,46 @@ def test_audit_mode_is_the_endpoints_own_word_or_the_configurations(running: Wor
     assert seen == [True, True, False, True, False, True, True, True]
     assert running.kernel.runtime.value.epoch > epoch
     assert not running.sync.configure(2, True)
+
+
+def configured(world: World, **data: str) -> None:
+    """The cluster's configuration says *data*."""
+    manifest = {"data": {key.replace("_", "-"): value for key, value in data.items()}}
+    found = Resource(kind="ConfigMap", namespace="kube-system", name="cirri-config", manifest=manifest)
+    world.put("config", "ConfigMap.kube-system.cirri-config._", found)
+
+
+def test_the_routing_mode_follows_the_configuration(world: World) -> None:
+    node = replace(FAR, addresses=("192.0.2.2", "2001:db8::2"))
+    world.put("nodes", "far", node)
+    world.put("endpoints", "far.3", replace(AWAY, ipv6="fd00::9:3"))
+
+    def hops() -> list[str]:
+        found = world.kernel.ipcache.map.to_dict()
+        keys = ("10.9.0.3", "fd00::9:3", "192.0.2.2", "2001:db8::2")
+        return [
+            str(address_of(found[IpcacheKey(prefix_len=128, address=address16(key))].node)) for key in keys
+        ]
+
+    native = ["192.0.2.2", "2001:db8::2", "::", "::"]
+    assert hops() == native
+    epoch = world.kernel.runtime.value.epoch
+    configured(world, routing_mode="tunnel")
+    assert world.kernel.runtime.value.tunnel_ifindex == 7
+    assert world.kernel.runtime.value.epoch > epoch
+    assert hops() == ["192.0.2.2"] * 4
+    assert world.sync.overlay.feature == "Tunnel [vxlan, port 8472, cirri_vxlan]"
+
+    world.start()
+    assert world.sync.book.tunnel, "a new process goes on with what the kernel has"
+    world.resume()
+    world.refuse = True
+    configured(world, routing_mode="native")
+    assert any("routing mode native" in fault for fault in world.sync.faults())
+    world.refuse = False
+    world.sync.step()
+    assert not world.sync.faults()
+    assert world.kernel.runtime.value.tunnel_ifindex == 0
+    assert hops() == native
+    configured(world, routing_mode="nonsense")
+    assert (world.sync.overlay.feature, hops()) == ("Native", native)

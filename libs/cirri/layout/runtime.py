@@ -28,6 +28,8 @@ class RuntimeConfig(Mirror, frozen=True, kw_only=True):
     uplink_ifindex: U32 = 0
     flags: U32 = 0
     """:class:`RuntimeFlag`."""
+    tunnel_ifindex: U32 = 0
+    """The device that packets to other nodes' pods take; 0: they take the uplink, as they are."""
 
 
 RUNTIME = MapSpec("cirri_runtime", HEADER, MapType.ARRAY, U32_NUMBER, RuntimeConfig, 1)

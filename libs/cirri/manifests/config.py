@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
+from cirri.addresses import routing
 from cirri.addresses.config import (
     DEFAULTS,
     SERVICE_RANGES,
@@ -114,6 +115,15 @@ KEYS: Mapping[str, Key] = {
     SERVICE_RANGES: Key(DEFAULTS[SERVICE_RANGES], "ranges of Service addresses", _ranges),
     NODE_PORT_RANGE: Key(
         "30000,32767", "first and last port of Services on nodes", complaint(NODE_PORT_RANGE)
+    ),
+    routing.ROUTING_MODE: Key(
+        "native", "how packets reach pods of other nodes", routing.complaint(routing.ROUTING_MODE)
+    ),
+    routing.TUNNEL_PROTOCOL: Key(
+        "vxlan", "what tunnels between nodes speak", routing.complaint(routing.TUNNEL_PROTOCOL)
+    ),
+    routing.TUNNEL_PORT: Key(
+        str(routing.VXLAN_PORT), "UDP port of tunnels", routing.complaint(routing.TUNNEL_PORT)
     ),
     "allow-localhost": Key(
         "auto", "whether a node may always reach its pods", _one_of("auto", "always", "policy")

@@ -29,7 +29,7 @@ RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
 
-IFF_UP = 1
+IFF_UP, IFF_NOARP = 1, 0x80
 IFA_F_NODAD = 0x02
 NUD_PERMANENT = 0x80
 RT_TABLE_MAIN = 254
@@ -82,10 +82,30 @@ def veth(name: str, *, peer: str, peer_namespace: int, mac: str, peer_mac: str, 
     return _request(RTM_NEWLINK, CREATE | EXCL, {}, attrs, f"create the pair {name}/{peer}")
 
 
-def link_up(index: int, *, name: str) -> Request:
-    """Bring a device up."""
-    fields = {"index": index, "flags": IFF_UP, "change": IFF_UP}
+def vxlan(name: str, *, port: int, mtu: int) -> Request:
+    """Create a tunnel's device whose packets say themselves where they go, and by whom they were sent."""
+    data = {
+        "attrs": [
+            ("IFLA_VXLAN_COLLECT_METADATA", 1),
+            ("IFLA_VXLAN_LEARNING", 0),
+            ("IFLA_VXLAN_PORT", port),
+        ]
+    }
+    info = {"attrs": [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", data)]}
+    attrs = [("IFLA_IFNAME", name), ("IFLA_MTU", mtu), ("IFLA_LINKINFO", info)]
+    return _request(RTM_NEWLINK, CREATE | EXCL, {}, attrs, f"create the device {name} on UDP port {port}")
+
+
+def link_up(index: int, *, name: str, arp: bool = True) -> Request:
+    """Bring a device up; without *arp* nobody is asked for hardware addresses on it."""
+    flags = IFF_UP if arp else IFF_UP | IFF_NOARP
+    fields = {"index": index, "flags": flags, "change": flags}
     return _request(RTM_NEWLINK, 0, fields, [], f"bring {name} up")
+
+
+def link_mtu(index: int, mtu: int, *, name: str) -> Request:
+    """Have a device take packets of that many bytes."""
+    return _request(RTM_SETLINK, 0, {"index": index}, [("IFLA_MTU", mtu)], f"set the MTU of {name} to {mtu}")
 
 
 def no_link_local(index: int, *, name: str) -> Request:

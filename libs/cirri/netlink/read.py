@@ -64,6 +64,16 @@ def links(channel: Channel) -> dict[str, Link]:
     return found
 
 
+def tunnel_port(channel: Channel, index: int) -> int:
+    """UDP port of a tunnel's device; 0 if it is none whose packets say themselves where they go."""
+    (message,) = _decoded(channel, m.link_get(index), ifinfmsg)
+    info = dict(_attrs(dict(_attrs(message)).get("IFLA_LINKINFO") or {"attrs": []}))
+    if info.get("IFLA_INFO_KIND") != "vxlan":
+        return 0
+    data = dict(_attrs(info["IFLA_INFO_DATA"]))
+    return int(data["IFLA_VXLAN_PORT"]) if data.get("IFLA_VXLAN_COLLECT_METADATA") else 0
+
+
 def sends(channel: Channel, index: int) -> bool:
     """Whether a device sends: it is up, so is the other end, and the kernel has taken note of that."""
     (message,) = _decoded(channel, m.link_get(index), ifinfmsg)

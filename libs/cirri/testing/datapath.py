@@ -157,7 +157,7 @@ class World:
         self.programs = Objects.load(
             BUILD,
             self.bpffs,
-            names=["bpf_pod", "bpf_node"],
+            names=["bpf_pod", "bpf_node", "bpf_overlay"],
             max_entries=SIZES,
             rodata=self.rodata,
         )

@@ -29,8 +29,9 @@ class Lab:
     Names begin with ``test-``, so that ``cirri.testing.leftovers`` finds what a killed test left.
     """
 
-    def __init__(self, nodes: int = 2, name: str = "") -> None:
-        self.nodes = nodes
+    def __init__(self, nodes: int = 2, name: str = "", *options: str) -> None:
+        """*options*: more of ``cirri lab up``."""
+        self.nodes, self.options = nodes, options
         self.name = name or f"test-{os.getpid()}"
 
     def __enter__(self) -> Self:
@@ -47,7 +48,7 @@ class Lab:
     def up(self) -> None:
         """Build it; :meth:`down` is needed also when this fails."""
         try:
-            self.cirri("lab", "up", "--nodes", str(self.nodes))
+            self.cirri("lab", "up", "--nodes", str(self.nodes), *self.options)
         except BaseException:
             sys.stderr.write(self.words())
             self.down()

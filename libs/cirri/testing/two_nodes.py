@@ -12,9 +12,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 from uuid import uuid4
+
+from msgspec.structs import replace
 
 from cirri.layout import EndpointValue, IpcacheKey, IpcacheValue, RuntimeConfig, address16
 from cirri.maps import pin_program
@@ -36,6 +39,8 @@ from cirri.testing.datapath import (
 
 FROM_POD, TO_POD = "tc/from_pod", "tc/to_pod"
 FROM_NETWORK, TO_NETWORK = "tc/from_network", "tc/to_network"
+FROM_OVERLAY, TO_OVERLAY = "tc/from_overlay", "tc/to_overlay"
+TUNNEL = "cirri_vxlan"
 R = Pod("R", R4, R6, R_IDENTITY, 13, 2003, "0a:00:00:00:00:0c", "0e:00:00:00:00:0c")
 PING = """
 import os, socket, struct, sys
@@ -174,6 +179,11 @@ class TwoNodes:
         world.runtime.put(0, config)
         hooks = [("uplink", "ingress", FROM_NETWORK), ("uplink", "egress", TO_NETWORK)]
         hooks += [(d, *hook) for d in devices for hook in (("ingress", FROM_POD), ("egress", TO_POD))]
+        self.attach(number, hooks)
+
+    def attach(self, number: int, hooks: Iterable[tuple[str, str, str]]) -> None:
+        """Put programs of a node, by section, at (device, hook)."""
+        node, pins, world = f"n{number}", self.pins[number - 1], self.worlds[number - 1]
         for device, hook, section in hooks:
             pinned = pins / f"program_{section.replace('/', '_')}"
             pin_program(world.programs[section], pinned)
@@ -191,6 +201,28 @@ class TwoNodes:
                 "pinned",
                 str(pinned),
             )
+
+    def tunnel(self) -> None:
+        """Have what goes from node to node take a tunnel."""
+        for number, own, there, others in (
+            (1, (HOST4, HOST6), (NEXT_HOP4, NEXT_HOP6), (R,)),
+            (2, (NEXT_HOP4, NEXT_HOP6), (HOST4, HOST6), (A, B)),
+        ):
+            node, world = f"n{number}", self.worlds[number - 1]
+            self.ip(node, f"link add {TUNNEL} mtu 1450 type vxlan external nolearning dstport 8472")
+            self.ip(node, f"link set {TUNNEL} arp off up")
+            self.attach(number, [(TUNNEL, "ingress", FROM_OVERLAY), (TUNNEL, "egress", TO_OVERLAY)])
+            for address in there:
+                value = IpcacheValue(identity=6, node=address16(there[0]))
+                world.ipcache.put(IpcacheKey.of(ip_network(address)), value)
+            for pod in others:
+                for address, source in zip((pod.address4, pod.address6), own, strict=True):
+                    value = IpcacheValue(identity=pod.identity, node=address16(there[0]))
+                    world.ipcache.put(IpcacheKey.of(ip_network(address)), value)
+                    self.ip(node, f"route replace {address} dev {TUNNEL} src {source}")
+            config = replace(world.runtime[0], tunnel_ifindex=self.ifindex(node, TUNNEL))
+            world.runtime.put(0, config)
+            world.raise_epoch()
 
     def stop(self) -> None:
         """Leave nothing."""

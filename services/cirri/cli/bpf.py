@@ -14,7 +14,17 @@ from cirri.cli.endpoint import NoEndpoint
 from cirri.cli.output import Cell, emit, output, table
 from cirri.cli.pins import Node, from_each, nodes
 from cirri.cli.records import Record
-from cirri.layout import CT, ENDPOINTS, EVENT_COUNTER, IPCACHE, LB_BACKENDS, LB_SERVICES, METRICS, POLICY
+from cirri.layout import (
+    CT,
+    ENDPOINTS,
+    EVENT_COUNTER,
+    IPCACHE,
+    LB_BACKENDS,
+    LB_SERVICES,
+    METRICS,
+    POLICY,
+    RUNTIME,
+)
 from cirri.maps import open_per_cpu, open_pinned
 
 Row = Callable[[Record], Sequence[Cell]]
@@ -126,6 +136,18 @@ def ipcache(target: Target, *, node: str | None, form: str | None, numeric: bool
 
     header = [str(cell) for cell in row(r.IPCACHE_HEADER)]
     _show(target, node, form, read, _tabled(header, lambda record: row(r.ipcache_row(record))))
+
+
+@_listing("tunnel", "Where tunnels to other nodes lead.")
+def tunnel(target: Target, *, node: str | None, form: str | None) -> None:
+    """List the nodes that tunnels lead to and the pod ranges behind them; none in native mode."""
+
+    def read(on: Node) -> list[Record]:
+        with open_pinned(on.bpffs, RUNTIME) as runtime, open_pinned(on.bpffs, IPCACHE) as entries:
+            running = runtime.get(0)
+            return r.tunnel_records(entries.to_dict().items()) if running and running.tunnel_ifindex else []
+
+    _show(target, node, form, read, _tabled(r.TUNNEL_HEADER, r.tunnel_row))
 
 
 @_listing("endpoint", "The node's own endpoints, by address.")

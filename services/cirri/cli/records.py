@@ -12,6 +12,7 @@ from typing import Any
 
 from cirri.cli.output import Cell, for_people
 from cirri.cli.pins import Names, rule_text
+from cirri.labels import Reserved
 from cirri.layout import (
     POLICY_PREFIX_PEER,
     CtFlag,
@@ -210,6 +211,28 @@ def ipcache_row(record: Record) -> list[Cell]:
     """One prefix."""
     labels = for_people(record["labels"]) or "-"
     return [record["prefix"], str(record["identity"]), labels, record["nextHop"] or "-"]
+
+
+# tunnel ----------------------------------------------------------------------
+
+TUNNEL_HEADER = ("TUNNEL TO", "POD CIDRS")
+
+
+def tunnel_records(entries: Iterable[tuple[IpcacheKey, IpcacheValue]]) -> list[Record]:
+    """The other nodes that tunnels lead to, and the pod ranges behind each."""
+    behind: dict[bytes, list[IPv4Network | IPv6Network]] = {}
+    for key, value in entries:
+        if value.node != NO_ADDRESS and value.identity == Reserved.UNMANAGED:
+            behind.setdefault(value.node, []).append(key.network)
+    return [
+        {"tunnelTo": str(address_of(node)), "podCIDRs": [str(n) for n in sorted(behind[node], key=_place)]}
+        for node in sorted(behind)
+    ]
+
+
+def tunnel_row(record: Record) -> list[Cell]:
+    """One node."""
+    return [record["tunnelTo"], " ".join(record["podCIDRs"])]
 
 
 def _place(network: IPv4Network | IPv6Network) -> tuple[int, ...]:

@@ -34,7 +34,9 @@ ENTRIES: dict[str, Entry] = {
     "monitor": Entry(
         "cirri.cli.monitor", "monitor", "Follow the kernel's events: drops, verdicts, connections."
     ),
-    "policy": Entry("cirri.cli.policy", "policy", "Ask what policies say, in force or in manifests, and why."),
+    "policy": Entry(
+        "cirri.cli.policy", "policy", "Ask what policies say, in force or in manifests, and why."
+    ),
     "rollback": Entry("cirri.cli.confirm", "rollback", "Undo provisional policies now."),
     "status": Entry("cirri.cli.status", "status", "Show whether everything works, and on which nodes."),
     "version": Entry("cirri.cli.version", "version", "Show versions."),

@@ -236,6 +236,8 @@ def text(report: Report) -> str:
     ]
     header = ("NODE", "POLICIES", "SERVICES", "ENDPOINTS", "POD IPS (v4+v6)", "POD CIDRS")
     lines += [table(header, rows) if rows else "No nodes.", ""]
+    if ways := sorted({way for n in report.nodes if (way := n.features.get("routing"))}):
+        lines.append(f"Routing:       {', '.join(ways)}")
     lines.append(f"Cluster Pods:  {report.managed}/{report.pods} managed by Cirri")
     lines.append(f"Identities:    {report.identities} in use")
     lines.append(f"Objects:       newest change is revision {report.revision}")

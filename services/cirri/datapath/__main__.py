@@ -13,6 +13,7 @@ from cirri.datapath.established import remember
 from cirri.datapath.host import Firewall, Uplink
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.lifecycle import Endpoints
+from cirri.datapath.overlay import realize
 from cirri.datapath.regenerate import Local
 from cirri.datapath.report import Reporter
 from cirri.datapath.store import Store
@@ -55,6 +56,7 @@ async def serve(rt: Runtime) -> None:
     kernel = Kernel(settings.bpffs)
     kernel.runtime.uplink(node.uplink)
     connections = open_pinned(settings.bpffs, CT)
+    node.tunnel = kernel.runtime.value.tunnel_ifindex
 
     def status() -> NodeStatus:
         return NodeStatus(
@@ -64,7 +66,7 @@ async def serve(rt: Runtime) -> None:
             addresses_used=endpoints.pool.used(),
             addresses_total=endpoints.pool.total(),
             errors=(*node.faults, *endpoints.faults, *route_faults, *sync.faults()),
-            features=node.features | {"host firewall": sync.host.feature},
+            features=node.features | {"host firewall": sync.host.feature, "routing": sync.overlay.feature},
         )
 
     def look() -> None:
@@ -100,13 +102,16 @@ async def serve(rt: Runtime) -> None:
             sync.routes_moved.clear()
             wanted = routes.Wanted(
                 node.uplink,
-                attach.ways(sync.book.remote().values()),
-                frozenset((*endpoints.pool.cidrs, *sync.regenerator.config.services)),
+                tunnel=sync.overlay.index,
+                sources=node.addresses,
+                ways=attach.ways(sync.book.remote().values(), tunnel=bool(sync.overlay.index)),
+                refused=frozenset((*endpoints.pool.cidrs, *sync.regenerator.config.services)),
                 certain=sync.book.certain,
             )
             if wanted != before or time.monotonic() > looked + ROUTES_S:
                 route_faults[:] = await asyncio.to_thread(routes.realize, wanted, before)
                 before, looked = wanted, time.monotonic()
+            await endpoints.resize()
 
     async def configure(payload: bytes) -> bytes:
         request = msgspec.msgpack.decode(payload, type=EndpointConfigRequest)
@@ -134,6 +139,7 @@ async def serve(rt: Runtime) -> None:
             await asyncio.to_thread(bus_place, settings.nats_url),
             lambda: remember(connections, node.addresses, kernel.runtime.value.epoch),
         ),
+        tunnel=lambda port: realize(node, port),
         state_dir=settings.state_dir,
         log=log,
     )

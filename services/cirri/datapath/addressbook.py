@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import ip_network
 from typing import TypeVar
 
+from msgspec.structs import replace
 from pyroaring import BitMap
 
 from cirri.datapath.ipcache import Changes, Ipcache
@@ -27,6 +28,7 @@ from cirri.datapath.owners import (
     Claims,
     Entries,
     host_key,
+    node_hop,
     of_addresses,
     of_endpoint,
     of_ranges,
@@ -52,6 +54,8 @@ class AddressBook:
         """Prefixes that policies in force tell apart: they stay."""
         self.claims = Claims()
         self.numbers = NodeNumbers(node, views)
+        self.tunnel = False
+        """Whether packets to other nodes' pods take a tunnel; see :meth:`route`."""
         self.covered = 0
         """Revision of table ``identities`` up to which the selectors in the tables know every identity."""
         self.faults: dict[str, str] = {}
@@ -102,6 +106,12 @@ class AddressBook:
         self._nodes.update(self.views.nodes)
         self._nodes.update(key.split(".")[2] for key in self.views.node_objects)
 
+    def route(self, *, tunnel: bool) -> None:
+        """Lead to other nodes by tunnels, or as the network does."""
+        self.tunnel = tunnel
+        self.note_all_nodes()
+        self.note_endpoints(self.views.endpoints)
+
     def note_slices(self, keys: Iterable[str]) -> None:
         """EndpointSlices changed: they say where API servers are."""
         if self.numbers.note_slices(keys):
@@ -150,7 +160,7 @@ class AddressBook:
             if changed := self.claims.claim(NODE, key, self._sensible(key, self._node, about)):
                 endpoints.update(e for e in self.views.endpoints if e.startswith(key + "."))
                 self._due |= changed
-            self._claim_ranges(key, self._sensible(f"{key}, ranges", _ranges, status))
+            self._claim_ranges(key, self._sensible(f"{key}, ranges", self._ranges_of, status))
         for key in endpoints:
             known = self.status(key.partition(".")[0]) is not None
             endpoint = self.views.endpoints.get(key) if known else None
@@ -254,15 +264,21 @@ class AddressBook:
 
     def _node(self, status: NodeStatus) -> Entries:
         number = self.numbers.remote(token(status.node), status)
-        keys = [host_key(address) for address in status.addresses]
-        return {key: IpcacheValue(identity=number or self._node_until_known(key)) for key in keys}
+        entries: dict[IpcacheKey, IpcacheValue] = {}
+        for address in status.addresses:
+            key, hop = host_key(address), node_hop(address, status, tunnel=self.tunnel)
+            entries[key] = IpcacheValue(identity=number or self._node_until_known(key), node=hop)
+        return entries
+
+    def _ranges_of(self, status: NodeStatus) -> Entries:
+        return of_ranges(status, here=False, tunnel=self.tunnel)
 
     def _node_until_known(self, key: IpcacheKey) -> int:
         found = self.ipcache.copy.get(key)
         return found.identity if found is not None and is_node(found.identity) else Reserved.REMOTE_NODE
 
     def _remote(self, endpoint: Endpoint) -> Entries:
-        return of_remote(endpoint, self.views.nodes)
+        return of_remote(endpoint, self.views.nodes, tunnel=self.tunnel)
 
     def _sensible(self, key: str, entries: Callable[[T], Entries], said: T | None) -> Entries:
         """The *entries* of what *key* said, none if that was nothing or speaks of addresses that are none."""
@@ -321,7 +337,7 @@ class AddressBook:
                     continue
             elif value and is_located(value.identity) and value.identity not in self.ipcache.located:
                 if is_node(value.identity) and (old is None or not is_node(old.identity)):
-                    now[key] = IpcacheValue(identity=Reserved.REMOTE_NODE)
+                    now[key] = replace(value, identity=Reserved.REMOTE_NODE)
                 continue
             now[key] = value
         return now
@@ -359,7 +375,3 @@ class AddressBook:
             known = {k: None for k in known if orphans[k].node != NO_ADDRESS}
         self._swept = all_said and len(known) == len(orphans)
         return self._apply(known)
-
-
-def _ranges(status: NodeStatus) -> Entries:
-    return of_ranges(status, here=False)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from cirri.datapath.errors import Broken, UnknownContainer
 from cirri.datapath.hooks import Hooks
+from cirri.datapath.owners import hops_of
 from cirri.datapath.store import Record
+from cirri.layout import address_of
 from cirri.maps import BpfError, Objects, Programs, attach_cgroup
 from cirri.model import NodeStatus
 from cirri.netlink import Channel, NamespaceGone, NetlinkRefused, Request, channel_in, namespace, sysctl
@@ -24,6 +26,8 @@ FROM_POD, TO_POD = "tc/from_pod", "tc/to_pod"
 FROM_NETWORK, TO_NETWORK = "tc/from_network", "tc/to_network"
 CARRIER_S = 2.0
 """How long the kernel may take to note that a pod's device has a carrier; it does so within a second."""
+TUNNEL_BYTES = 50
+"""What a tunnel adds to each packet: Ethernet 14, IPv4 20, UDP 8, VXLAN 8."""
 UPLINK = "uplink"
 """Of :class:`Hooks`: the device may have another name after a restart."""
 
@@ -38,9 +42,22 @@ class Node:
     mac: str = ""
     """Of the uplink."""
     mtu: int = 1500
+    """Of the uplink."""
+    tunnel: int = 0
+    """Index of the tunnel's device; 0: there is none."""
     addresses: tuple[str, ...] = ()
     features: dict[str, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def tunnel_mtu(self) -> int:
+        """What fits into a packet of a tunnel."""
+        return self.mtu - TUNNEL_BYTES
+
+    @property
+    def pod_mtu(self) -> int:
+        """Of the pods' devices."""
+        return self.tunnel_mtu if self.tunnel else self.mtu
 
 
 def prepare(settings: Settings) -> Node:
@@ -208,6 +225,21 @@ def strays(known: Iterable[str], prefix: str) -> list[str]:
         return [name for name in read.links(node) if name.startswith(prefix) and name not in keep]
 
 
+def resize(record: Record, mtu: int) -> None:
+    """Have both ends of a pod's device take packets of *mtu* bytes; a pod that is gone is fine."""
+    from cirri.netlink import messages
+
+    with (
+        suppress(NamespaceGone),
+        namespace(record.netns) as inside,
+        Channel() as node,
+        channel_in(inside) as inner,
+    ):
+        for channel, name in ((node, record.interface), (inner, record.ifname)):
+            if index := channel.index(name):
+                channel.apply([messages.link_mtu(index, mtu, name=name)])
+
+
 def inspect(record: Record) -> str:
     """What of a pod's device is not as ADD left it, as a sentence; "" if all is well."""
     from cirri.netlink import read
@@ -230,15 +262,15 @@ def inspect(record: Record) -> str:
     return ""
 
 
-def ways(others: Iterable[NodeStatus]) -> Ways:
-    """The next hop to each pod range of other nodes."""
+def ways(others: Iterable[NodeStatus], *, tunnel: bool = False) -> Ways:
+    """The next hop to each pod range of other nodes: by *tunnel* always an IPv4 address."""
     found: dict[Network, Address] = {}
     for status in others:
         with suppress(ValueError):  # the address book tells about it
-            hops = {hop.version: hop for hop in map(ip_address, reversed(status.addresses))}
+            hops = hops_of(status.addresses, tunnel=tunnel)
             for cidr in map(ip_network, status.pod_cidrs):
                 if cidr.version in hops:
-                    found[cidr] = hops[cidr.version]
+                    found[cidr] = ip_address(address_of(hops[cidr.version]))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -23,14 +23,16 @@ from cirri.labels import Reserved
 from cirri.layout import EndpointFlag, address16
 from cirri.layout.mirror import NO_ADDRESS
 from cirri.maps import MapFull
-from cirri.model import Direction, Rule, SubjectPolicy
+from cirri.model import Direction, Origin, Rule, SubjectPolicy
 from cirri.model.policy import ANY_PEER
 
 ALLOW_BUS = built_in("allow-bus")
 """The node's own connection to the bus, and the other nodes' where the bus runs here."""
 NODES = "nodes"
 """Key of the built-in selector of all other nodes."""
-TCP = 6
+ALLOW_OVERLAY = built_in("allow-overlay")
+"""The tunnels between nodes."""
+TCP, UDP = 6, 17
 LAST_NUMBER = 65535
 """Pods get theirs from 1 upwards, the node from the other end."""
 
@@ -82,7 +84,9 @@ class HostEndpoint:
         self._fault = ""
         self._waits_for, self._since = "", 0.0
         self._watched = False
-        self._installed: tuple[SubjectPolicy, tuple[str, ...]] | None = None
+        self.tunnel_port = 0
+        """UDP port of the tunnels between nodes; 0: there are none."""
+        self._installed: tuple[SubjectPolicy, tuple[str, ...], int] | None = None
         enforcer.kept = provisional.keys
         enforcer.built_in[NODES] = self._nodes
 
@@ -169,9 +173,11 @@ class HostEndpoint:
 
     def _on(self, policy: SubjectPolicy, used: Iterable[int]) -> bool:
         touched, own = False, self.book.numbers.addresses
-        if (policy, own) != self._installed or Reserved.HOST not in self.enforcer.realized:
-            touched = self.enforcer.install(Reserved.HOST, with_bus(policy, self.firewall.bus, own))
-            self._installed = policy, own
+        given = policy, own, self.tunnel_port
+        if given != self._installed or Reserved.HOST not in self.enforcer.realized:
+            whole = with_overlay(with_bus(policy, self.firewall.bus, own), self.tunnel_port)
+            touched = self.enforcer.install(Reserved.HOST, whole)
+            self._installed = given
             if not self.restored:
                 self.provisional.in_force(policy, self.enforcer.sets)
         before = _public(self.local)
@@ -269,17 +275,27 @@ def with_bus(policy: SubjectPolicy, bus: BusPlace, own: Iterable[str]) -> Subjec
     """*policy*, but the node reaches the bus, and the other nodes do where the bus is one of its *own*
     addresses.  Rules that deny it hold on."""
     origins = (ALLOW_BUS.cookie,)
-    out = Rule(selector=ANY_PEER, protocol=TCP, port=bus.port, origins=origins)
-    into = Rule(selector=NODES, protocol=TCP, port=bus.port, origins=origins)
-    runs_here = bus.among(own)
+    rules = {"egress": Rule(selector=ANY_PEER, protocol=TCP, port=bus.port, origins=origins)}
+    if bus.among(own):
+        rules["ingress"] = Rule(selector=NODES, protocol=TCP, port=bus.port, origins=origins)
+    return _besides(policy, rules, ALLOW_BUS)
 
-    def besides(side: Direction, rule: Rule) -> Direction:
-        return replace(side, rules=(*side.rules, rule)) if side.enforced else side
 
+def with_overlay(policy: SubjectPolicy, port: int) -> SubjectPolicy:
+    """*policy*, but tunnels on UDP *port* (0: there are none) pass between nodes.  Rules that deny it hold
+    on."""
+    if not port:
+        return policy
+    rule = Rule(selector=NODES, protocol=UDP, port=port, origins=(ALLOW_OVERLAY.cookie,))
+    return _besides(policy, {"ingress": rule, "egress": rule}, ALLOW_OVERLAY)
+
+
+def _besides(policy: SubjectPolicy, rules: Mapping[str, Rule], origin: Origin) -> SubjectPolicy:
+    """*policy* with one more rule in the directions that are enforced."""
     sides = {}
-    for name, rule in (("ingress", into), ("egress", out)):
+    for name, rule in rules.items():
         for field in (name, f"audit_{name}"):
-            side = getattr(policy, field)
-            if side is not None and (runs_here or rule is out):
-                sides[field] = besides(side, rule)
-    return replace(policy, **sides, origins=(*policy.origins, ALLOW_BUS))
+            side: Direction | None = getattr(policy, field)
+            if side is not None and side.enforced:
+                sides[field] = replace(side, rules=(*side.rules, rule))
+    return replace(policy, **sides, origins=(*policy.origins, origin))

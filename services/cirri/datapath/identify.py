@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 from pyroaring import BitMap
 
-from cirri.addresses import InvalidPools, service_networks
+from cirri.addresses import InvalidPools, InvalidRouting, Routing, service_networks
 from cirri.addresses.pools import Network
 from cirri.datapath.located import number_of
 from cirri.engine.config import EngineConfig, InvalidConfig
@@ -28,6 +28,8 @@ class Config:
     """The ranges of Service addresses."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     """The host firewall, audit mode, and what nodes are known by."""
+    routing: Routing = field(default_factory=Routing)
+    """How packets get to the other nodes' pods."""
     errors: tuple[str, ...] = ()
     """What in it is wrong, one sentence each; in place of the wrong parts the last good ones hold."""
 
@@ -38,7 +40,8 @@ def configuration(data: Mapping[str, str], cluster: str, before: Config | None =
     *cluster* is the setting that a missing ``cluster-name`` leaves.
     """
     before = before or Config()
-    label_filter, services, engine, errors = before.filter, before.services, before.engine, []
+    label_filter, services, engine = before.filter, before.services, before.engine
+    routing, errors = before.routing, []
     try:
         label_filter = LabelFilter.parse(data.get("labels", "").split())
     except InvalidLabelFilter as error:
@@ -51,7 +54,11 @@ def configuration(data: Mapping[str, str], cluster: str, before: Config | None =
         engine = EngineConfig.of(data, cluster=cluster)
     except InvalidConfig as error:
         errors.append(str(error))
-    return Config(label_filter, data.get("cluster-name") or cluster, services, engine, tuple(errors))
+    try:
+        routing = Routing.of(data)
+    except InvalidRouting as error:
+        errors.append(str(error))
+    return Config(label_filter, data.get("cluster-name") or cluster, services, engine, routing, tuple(errors))
 
 
 def identity_of(labels: Iterable[str], config: Config, identities: Mapping[str, Identity]) -> int:

@@ -44,6 +44,10 @@ class Switches:
         """Name the device that leads to the other nodes."""
         self._set(uplink_ifindex=index)
 
+    def tunnel(self, index: int) -> None:
+        """Name the device that packets to other nodes' pods take; 0: the uplink, as they are."""
+        self._set(tunnel_ifindex=index)
+
     @property
     def host_firewall(self) -> bool:
         """Whether the node's own traffic is judged."""

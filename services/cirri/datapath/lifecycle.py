@@ -159,7 +159,7 @@ class Endpoints:
             node_mac=hardware_address(about, "outside"),
             ipv4=next((a for a in taken if ":" not in a), ""),
             ipv6=next((a for a in taken if ":" in a), ""),
-            mtu=self.node.mtu,
+            mtu=self.node.pod_mtu,
         )
 
     async def _bring_up(self, local: Local) -> None:
@@ -331,6 +331,15 @@ class Endpoints:
                 if self.sync.regenerator.locals.get(number) is not local:
                     self.node.hooks.drop([local.record.interface])
                 await asyncio.sleep(PAUSE_S)
+
+    async def resize(self) -> None:
+        """Give every pod's device the MTU of the routing mode in force."""
+        for local in list(self.sync.regenerator.locals.values()):
+            mtu = self.node.pod_mtu
+            if local.record.complete and local.record.mtu != mtu:
+                await asyncio.to_thread(attach.resize, local.record, mtu)
+                local.record = replace(local.record, mtu=mtu)
+                self.sync.changed(local)
 
     async def sweep_connections(self, period_s: float) -> None:
         """Remove expired connections every *period_s* seconds."""

@@ -11,6 +11,9 @@ from cirri.layout.mirror import NO_ADDRESS
 from cirri.model import Endpoint, NodeStatus
 
 Entries = Mapping[IpcacheKey, IpcacheValue]
+Hops = Mapping[int, bytes]
+"""By version of a packet: the address of the node that it is sent to."""
+NO_HOPS: Hops = {}
 LOCAL, NODE, ENDPOINT, RANGE, API_SERVER, PREFIX, WORLD = range(7)
 """Rank of a claim: where two claim the same prefix, the smaller rank holds."""
 
@@ -22,19 +25,29 @@ EVERYWHERE: Entries = {
 belong to an IPv6 prefix as short as ``::/8``."""
 
 
-def of_endpoint(ipv4: str, ipv6: str, identity: int, hops: Iterable[str] = ()) -> Entries:
-    """A pod's addresses; *hops*: addresses of the node that it is behind, none if it is here."""
+def hops_of(addresses: Iterable[str], *, tunnel: bool = False) -> Hops:
+    """How another node with *addresses* is reached: by its address of the packet's family, in a tunnel
+    always by its IPv4 address."""
+    found: dict[int, bytes] = {}
+    for hop in map(ip_address, addresses):
+        found.setdefault(hop.version, address16(str(hop)))
+    if not tunnel:
+        return found
+    return {4: found[4], 6: found[4]} if 4 in found else NO_HOPS
+
+
+def of_endpoint(ipv4: str, ipv6: str, identity: int, hops: Hops = NO_HOPS) -> Entries:
+    """A pod's addresses; *hops*: of the node that it is behind, none if it is here."""
     if not identity:
         return {}
     return {host_key(a): IpcacheValue(identity=identity, node=_hop(a, hops)) for a in (ipv4, ipv6) if a}
 
 
-def of_remote(endpoint: Endpoint, nodes: Mapping[str, NodeStatus]) -> Entries:
+def of_remote(endpoint: Endpoint, nodes: Mapping[str, NodeStatus], *, tunnel: bool = False) -> Entries:
     """The addresses of another node's endpoint."""
     node = nodes.get(endpoint.node)
-    return of_endpoint(
-        endpoint.ipv4, endpoint.ipv6, endpoint.identity, hops=node.addresses if node is not None else ()
-    )
+    hops = hops_of(node.addresses, tunnel=tunnel) if node is not None else NO_HOPS
+    return of_endpoint(endpoint.ipv4, endpoint.ipv6, endpoint.identity, hops)
 
 
 def of_addresses(addresses: Iterable[str], identity: int) -> Entries:
@@ -42,9 +55,22 @@ def of_addresses(addresses: Iterable[str], identity: int) -> Entries:
     return {host_key(a): IpcacheValue(identity=identity) for a in addresses}
 
 
-def of_ranges(status: NodeStatus, *, here: bool) -> Entries:
+def node_hop(address: str, status: NodeStatus, *, tunnel: bool) -> bytes:
+    """How pods reach an *address* of another node itself: the node's stack knows the way.
+
+    In tunnel mode by the tunnel, as its answers come.  That an IPv4 address is behind itself tells programs
+    that tunnels from there are to be trusted.
+    """
+    if not tunnel:
+        return NO_ADDRESS
+    if ip_address(address).version == 4:
+        return address16(address)
+    return _hop(address, hops_of(status.addresses, tunnel=True))
+
+
+def of_ranges(status: NodeStatus, *, here: bool, tunnel: bool = False) -> Entries:
     """A node's pod ranges: an address there that no endpoint is known for is not the world's."""
-    hops = () if here else status.addresses
+    hops = NO_HOPS if here or not status.pod_cidrs else hops_of(status.addresses, tunnel=tunnel)
     return {
         IpcacheKey.of(ip_network(cidr)): IpcacheValue(
             identity=Reserved.UNMANAGED, node=_hop(cidr.partition("/")[0], hops)
@@ -108,6 +134,5 @@ def host_key(address: str) -> IpcacheKey:
     return IpcacheKey(prefix_len=128, address=address16(address))
 
 
-def _hop(address: str, hops: Iterable[str]) -> bytes:
-    version = ip_address(address).version
-    return next((address16(h) for h in hops if ip_address(h).version == version), NO_ADDRESS)
+def _hop(address: str, hops: Hops) -> bytes:
+    return hops.get(ip_address(address).version, NO_ADDRESS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from cirri.datapath.host import ALLOW_BUS
+from cirri.datapath.host import ALLOW_BUS, ALLOW_OVERLAY
 from cirri.datapath.regenerate import Local
 from cirri.datapath.store import Store
 from cirri.datapath.views import Views
@@ -195,7 +195,7 @@ class Reporter:
             await self._files.wait()
             await asyncio.sleep(FILES_S)
             self._files.clear()
-            rules: dict[str, object] = {str(ALLOW_BUS.cookie): ALLOW_BUS}
+            rules: dict[str, object] = {str(each.cookie): each for each in (ALLOW_BUS, ALLOW_OVERLAY)}
             for number in {local.record.identity for local in locals_()}:
                 entry = self.views.policies.get(str(number))
                 for origin in entry.subject.origins if entry and entry.subject else ():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 
 from cirri.datapath.attach import Network, Ways
 from cirri.netlink import Channel, NetlinkRefused, Request
@@ -23,6 +23,10 @@ class Wanted:
 
     uplink: int = 0
     """Index of the device to other nodes; 0: there is none, and no way leads to them."""
+    tunnel: int = 0
+    """Index of the device of tunnels; 0: packets take the uplink as they are."""
+    sources: tuple[str, ...] = ()
+    """This node's addresses: what it sends by the tunnel bears the first of the family."""
     ways: Ways = field(default_factory=dict)
     """The next hop to each pod range of other nodes."""
     refused: frozenset[Network] = frozenset()
@@ -67,12 +71,16 @@ def _requests(node: Channel, wanted: Wanted, before: Wanted) -> Iterator[Request
     led = {
         route.destination: route
         for route in read.routes(node)
-        if route.protocol == m.RTPROT_CIRRI and route.gateway is not None
+        if route.protocol == m.RTPROT_CIRRI
+        and (route.gateway is not None or (wanted.tunnel and route.index == wanted.tunnel))
     }
+    sources = {a.version: a for a in map(ip_address, reversed(wanted.sources))}
     for cidr, route in led.items():
         if cidr not in wanted.ways and (wanted.certain or cidr in before.ways):
             yield m.route_delete(cidr, index=route.index, gateway=route.gateway)
     for cidr, hop in wanted.ways.items():
         found = led.get(cidr)
-        if found is None or (found.index, found.gateway) != (wanted.uplink, hop):
-            yield m.route(cidr, index=wanted.uplink, gateway=hop)
+        way = (wanted.tunnel, None) if wanted.tunnel else (wanted.uplink, hop)
+        if found is None or (found.index, found.gateway) != way:
+            source = sources.get(cidr.version) if wanted.tunnel else None
+            yield m.route(cidr, index=way[0], gateway=way[1], source=source)

@@ -15,6 +15,7 @@ from cirri.datapath.enforce import Enforcer
 from cirri.datapath.grace import programs_ended
 from cirri.datapath.host import Firewall, HostEndpoint
 from cirri.datapath.kernel import Kernel
+from cirri.datapath.overlay import Overlay
 from cirri.datapath.policies import Layer
 from cirri.datapath.provisional import Provisional
 from cirri.datapath.regenerate import Local, Regenerator
@@ -57,6 +58,7 @@ class Sync:
         report: Callable[[], None],
         connected: Callable[[], bool],
         firewall: Firewall,
+        tunnel: Callable[[int], int],
         state_dir: Path,
         log: Log,
     ) -> None:
@@ -76,6 +78,8 @@ class Sync:
             changed=changed,
             removed=removed,
         )
+        self.overlay = Overlay(kernel.runtime, tunnel)
+        self.book.tunnel = bool(self.overlay.index)
         self.policy_revision = 0
         """Revision of ``resources`` up to which every policy is in force."""
         self.resources_revision = 0
@@ -153,7 +157,8 @@ class Sync:
             book.covered = marker.identities
         enforcer.note_host(book.host())
         enforcer.note_built_in()
-        touched = book.step()
+        touched = self._route()
+        touched |= book.step()
         touched |= enforcer.reselect()
         places, heirs = book.coming()
         touched |= enforcer.inherit(heirs)
@@ -172,6 +177,16 @@ class Sync:
         if seen and known and not (self.regenerator.behind or self.host.behind):
             self.policy_revision = marker.resources
         self._report()
+
+    def _route(self) -> bool:
+        """Put the configured routing mode in force; True if that changed where packets go."""
+        config = self.book.numbers.config
+        if config is None or not self.overlay.step(config.routing):
+            return False
+        self.host.tunnel_port = self.overlay.port
+        self.book.route(tunnel=bool(self.overlay.index))
+        self.routes_moved.set()
+        return True
 
     def passing(self) -> Passing | None:
         """What packets on their way may have found, or not found yet."""
@@ -193,6 +208,7 @@ class Sync:
         """What is wrong, one sentence each."""
         found = [*self.kernel.faults(), *self.balancer.faults.values(), *self.book.faults.values()]
         found += [*self.host.faults(), *self.regenerator.faults()]
+        found += filter(None, (self.overlay.fault,))
         return [*found, *self.regenerator.config.errors]
 
     def configure(self, number: int, audit: bool | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -24,6 +25,13 @@ name_option = click.option(
 )
 
 
+routing_option = click.option(
+    "--routing",
+    type=click.Choice(["native", "tunnel"]),
+    help="How packets reach pods of other nodes.  [default: native]",
+)
+
+
 class Failed(click.ClickException):
     """A :class:`CirriError`, as one line on stderr and exit code 1."""
 
@@ -38,14 +46,23 @@ def lab() -> None:
 
 @lab.command()
 @click.option("--nodes", default=2, show_default=True, type=click.IntRange(1, 64), help="Number of nodes.")
+@routing_option
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="YAML file with keys and values of ConfigMap cirri-config, which hold from the beginning.",
+)
 @name_option
-def up(nodes: int, name: str) -> None:
+def up(nodes: int, routing: str | None, file: Path | None, name: str) -> None:
     """Build the lab and wait until it is ready."""
+    from cirri.lab.config import read
     from cirri.lab.lifecycle import up as bring_up
 
     began = time.monotonic()
     try:
-        bring_up(name, nodes, _step(began))
+        config = (read(file) if file else {}) | ({"routing-mode": routing} if routing else {})
+        bring_up(name, nodes, _step(began), config)
     except CirriError as error:
         raise Failed(error) from error
     flag = "" if name == click.get_current_context().find_root().params.get("name") else f" --name {name}"
@@ -123,12 +140,13 @@ def execute(name: str, namespace: str, host: bool, target: str, command: tuple[s
 @lab.command()
 @click.option("--keep", is_flag=True, help="Leave the demo's lab running.")
 @click.option("--name", default="demo", show_default=True, help="Name of the lab it makes.")
-def demo(keep: bool, name: str) -> None:
+@routing_option
+def demo(keep: bool, name: str, routing: str | None) -> None:
     """The Star Wars demo: every command, what it should print, and what it prints."""
     from cirri.lab.demo import run
 
     try:
-        sys.exit(run(name, keep=keep))
+        sys.exit(run(name, keep=keep, routing=routing))
     except CirriError as error:
         raise Failed(error) from error
 

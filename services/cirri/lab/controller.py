@@ -18,10 +18,12 @@ import msgspec
 from cirri.errors import CirriError
 from cirri.lab import dns
 from cirri.lab.cluster import Cluster, Step, nameservers, next_step, pod_routes, progress, sort
+from cirri.lab.config import manifest
 from cirri.lab.contract import LAB
 from cirri.lab.deployments import ALPHABET
 from cirri.lab.enter import cgroup2, ip_batch
 from cirri.lab.files import write
+from cirri.lab.known import plan_of
 from cirri.lab.kubelet import Kubelet
 from cirri.lab.objects import Manifest, Ref
 from cirri.lab.services import PLUGIN
@@ -37,6 +39,7 @@ from cirri.manifests.api import (
     DeleteRequest,
     ObjectRef,
 )
+from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE
 from cirri.model import NODES, POD_CIDRS, RESOURCES
 from cirri.runtime import Runtime, run
 
@@ -135,7 +138,10 @@ class Controller:
                 return
 
     async def _first_objects(self) -> None:
-        """Nodes and cluster DNS: what is there before anybody applies anything."""
+        """Configuration, nodes and cluster DNS: what is there before anybody applies anything."""
+        data = plan_of(self._topology.name).config
+        if data and Ref("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME) not in self._cluster().objects:
+            self._seen = max(self._seen, await self._api.apply([manifest(data)], "lab"))
         nodes = [node_manifest(self._topology.host(name)) for name in self._topology.node_names]
         self._seen = max(self._seen, await self._api.apply(nodes, "lab"))
         for document in load([str(MANIFESTS / "coredns.yaml")]):

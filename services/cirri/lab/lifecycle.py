@@ -42,7 +42,7 @@ LOOK_S = 0.02
 PROGRAMS = ("nats-server", "ip", "nsenter", "unshare", "mount")
 SYSTEM_PATH = ("/usr/sbin", "/sbin")
 """Where they are for users whose PATH leaves it out."""
-BPF_OBJECTS = [REPOSITORY / "bpf" / "build" / f"bpf_{hook}.o" for hook in ("node", "pod", "sock")]
+BPF_OBJECTS = [REPOSITORY / "bpf" / "build" / f"bpf_{hook}.o" for hook in ("node", "overlay", "pod", "sock")]
 Say = Callable[[str], None]
 
 
@@ -68,8 +68,8 @@ class NotSetUp(CirriError):
 class AlreadyUp(CirriError):
     """A lab of that name runs, but it is another one than asked for."""
 
-    def __init__(self, name: str, has: int, asked: int) -> None:
-        super().__init__(f"lab {name!r} is up with {has} nodes, not {asked}")
+    def __init__(self, name: str, has: str, asked: str) -> None:
+        super().__init__(f"lab {name!r} is up with {has}, not {asked}")
         self.hint = f"Take it down first: cirri lab down --name {name}"
 
 
@@ -118,13 +118,18 @@ def require_setup() -> None:
         raise NotSetUp(missing)
 
 
-def up(name: str, nodes: int, say: Say) -> None:
-    """Make the lab, or find it up already.  *say* gets a short line for every step."""
+def up(name: str, nodes: int, say: Say, config: dict[str, str] | None = None) -> None:
+    """Make the lab, or find it up already.  *say* gets a short line for every step.
+
+    *config*: what ConfigMap ``cirri-config`` says before anything runs.
+    """
     topology, where = Topology(name, nodes), where_is(name)
     with alone(name):
         if supervisor_of(where) is not None:
-            if (has := plan_of(name).nodes) != nodes:
-                raise AlreadyUp(name, has, nodes)
+            if (has := plan_of(name)).nodes != nodes:
+                raise AlreadyUp(name, f"{has.nodes} nodes", str(nodes))
+            if config and has.config != config:
+                raise AlreadyUp(name, f"the configuration {has.config}", str(config))
             say(f"lab {name} is up already")
         else:
             require_setup()
@@ -134,7 +139,7 @@ def up(name: str, nodes: int, say: Say) -> None:
             try:
                 build(topology, where)
                 say(f"built {nodes} nodes, router, client and internet around a fabric")
-                prepare(topology, where)
+                prepare(topology, where, config or {})
                 supervise(name, where)
                 say("started nats-server and the services")
             except BaseException:
@@ -143,7 +148,7 @@ def up(name: str, nodes: int, say: Say) -> None:
         wait_ready(topology, where, say)
 
 
-def prepare(topology: Topology, where: Paths) -> None:
+def prepare(topology: Topology, where: Paths, config: dict[str, str]) -> None:
     """Credentials, the bus's configuration, and the plan that the supervisor follows."""
     from cirri.lab.contract import contracts
     from cirri.runtime.permissions import nats_config
@@ -151,18 +156,19 @@ def prepare(topology: Topology, where: Paths) -> None:
     services = contracts()
     speakers = [(s, user(s, host), host) for s, host in accounts(topology, services)]
     passwords = {name: secrets.token_urlsafe(18) for name in (*(u for _, u, _ in speakers), CLI_USER)}
-    config = nats_config(
+    bus = nats_config(
         [(s, name, passwords[name], host if s.scope == "node" else None) for s, name, host in speakers],
         host=topology.fabric.ipv4,
         port=NATS_PORT,
         store_dir=where.state / "nats",
         people={CLI_USER: passwords[CLI_USER]},
     )
-    write(nats_config_file(where), config.encode(), mode=0o600)
+    write(nats_config_file(where), bus.encode(), mode=0o600)
     plan = Plan(
         lab=topology.name,
         nodes=topology.nodes,
         processes=processes(topology, where, services, passwords),
+        config=config,
     )
     write(where.plan, msgspec.json.encode(plan), mode=0o600)
     write(where.context, json.dumps(context(topology, where, passwords), indent=2).encode(), mode=0o600)

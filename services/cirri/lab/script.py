@@ -120,8 +120,9 @@ def _landing(ship: str, expected: str) -> Step:
     return Step(f"cirri lab exec {ship} -- {curl}", expected, see_landing)
 
 
-def acts(nodes: int) -> tuple[Act, ...]:
+def acts(nodes: int, routing: str | None = None) -> tuple[Act, ...]:
     """The demo, in order."""
+    up = f"cirri lab up --nodes {nodes}" + (f" --routing {routing}" if routing else "")
     open_, closed = (
         f"deathstar {state}, others Disabled/Disabled; 5 of 5 endpoints ready"
         for state in ("Disabled/Disabled", "Enabled/Disabled")
@@ -129,7 +130,7 @@ def acts(nodes: int) -> tuple[Act, ...]:
     return (
         Act(
             f"A cluster of {nodes} nodes on this machine",
-            (Step(f"cirri lab up --nodes {nodes}", "the lab is ready", see_up),),
+            (Step(up, "the lab is ready", see_up),),
         ),
         Act(
             "The Death Star (two replicas behind a Service) and two ships",

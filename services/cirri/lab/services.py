@@ -40,6 +40,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     lab: str
     nodes: int
     processes: tuple[Process, ...]
+    config: dict[str, str] = {}
+    """What the ConfigMap ``cirri-config`` says at the beginning."""
 
 
 def user(service: Service, host: str) -> str:

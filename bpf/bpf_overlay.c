@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The tunnel's device, in tunnel mode: what comes out of it is judged and delivered, with the identity that
+ * the sender's node wrote beside it; what the node's stack sends by it is addressed.
+ */
+#include <linux/if_packet.h>
+#include "lib/deliver.h"
+#include "lib/host.h"
+#include "lib/verdict.h"
+
+/* What a node sent, to the node's own stack. */
+static __always_inline int deliver_stack(struct __sk_buff *skb)
+{
+	/* The sender's node wrote some MAC addresses; which ones does not matter. */
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return TC_ACT_OK;
+}
+
+static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct passage *passage)
+{
+	struct packet *packet = &passage->packet;
+	const struct endpoint *destination;
+	union address node;
+	const union address *hop;
+	int error, action;
+	__u32 device;
+	bool host;
+
+	passage->verdict.direction = POLICY_INGRESS;
+	packet->flags = PACKET_FROM_NETWORK | PACKET_FROM_OVERLAY;
+	verdict_begin(passage);
+	if (!overlay_sender(skb, &node, &passage->verdict.source_identity))
+		return DROP_NO_TUNNEL_KEY;
+	packet_pull(skb);
+	error = packet_parse(skb, packet, packet_ethertype(skb));
+	if (!packet->family)
+		return TC_ACT_SHOT;	/* no node sends what is no IP */
+	/* In tunnel mode a node, and nothing else, is behind its own address. */
+	hop = hop_lookup(&node, passage->epoch);
+	if (!hop || !address_equal(hop, &node))
+		return DROP_UNKNOWN_SENDER;
+	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
+	host = !destination || endpoint_is_host(destination);
+	if (host) {
+		if (!passage->host_firewall)
+			return deliver_stack(skb);
+		destination = host_receiver(skb, packet, destination);
+		if (!destination || host_cannot_do_without(packet, false))
+			return deliver_stack(skb);
+		error = host_forgive(packet, error);
+	}
+	device = endpoint_device(destination);
+	passage->verdict.endpoint = destination->id;
+	if (error)
+		return error;
+
+	error = verdict_take(skb, passage, NULL, destination);
+	if (error)
+		return error;
+	action = host ? deliver_stack(skb) : deliver_local(skb, packet->family, destination, device);
+	if (action >= 0)
+		metrics_count(0, POLICY_INGRESS, skb->len);
+	return action;
+}
+
+SEC("tc/from_overlay")
+int from_overlay(struct __sk_buff *skb)
+{
+	struct passage passage;
+	int action;
+
+	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
+	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
+	action = handle_from_overlay(skb, &passage);
+	return action < 0 ? drop(skb, &passage.packet, &passage.verdict, action) : action;
+}
+
+static __always_inline int handle_to_overlay(struct __sk_buff *skb, struct passage *passage)
+{
+	struct packet *packet = &passage->packet;
+	const struct endpoint *source;
+	const union address *hop;
+	int error;
+
+	if (overlay_is_addressed(skb))
+		return TC_ACT_OK;	/* by from_pod */
+	passage->verdict.direction = POLICY_EGRESS;
+	verdict_begin(passage);
+	packet_pull(skb);
+	error = packet_parse(skb, packet, packet_ethertype(skb));
+	if (!packet->family)
+		return TC_ACT_SHOT;
+	hop = hop_lookup(&packet->destination, passage->epoch);
+	if (!hop || address_is_zero(hop)) {
+		/* The stack greets every device with multicast: no news. */
+		return address_is_multicast(&packet->destination) ? TC_ACT_SHOT : DROP_NO_TUNNEL_ENDPOINT;
+	}
+	source = endpoint_recall(&packet->source, passage->epoch, END_SENDER);
+	if (passage->host_firewall && !skb->ingress_ifindex) {
+		source = host_sender(packet, passage->epoch);
+		if (source && !host_cannot_do_without(packet, true)) {
+			passage->verdict.endpoint = source->id;
+			passage->verdict.source_identity = source->identity;
+			error = host_forgive(packet, error);
+			if (!error)
+				error = verdict_take(skb, passage, source, NULL);
+			if (error)
+				return error;
+			metrics_count(0, POLICY_EGRESS, skb->len);
+		}
+	}
+	return overlay_address(skb, hop, source ? source->identity : 0);
+}
+
+SEC("tc/to_overlay")
+int to_overlay(struct __sk_buff *skb)
+{
+	struct passage passage;
+	int action;
+
+	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
+	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
+	action = handle_to_overlay(skb, &passage);
+	return action < 0 ? drop(skb, &passage.packet, &passage.verdict, action) : action;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
