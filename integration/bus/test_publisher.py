@@ -8,6 +8,8 @@ import pytest
 
 from cirri.kv import Bus, BusTimeout, KeyTaken, NotOwner, Publisher, stream, verbs
 from cirri.kv import writer as writer_module
+from cirri.kv.link import Link
+from cirri.kv.wire import Raw
 from cirri.model import ENDPOINTS, IDENTITIES, NODES, Endpoint, Identity, NodeStatus
 from cirri.testing.buses import endpoint, identity, with_two
 from cirri.testing.natsserver import NatsServer
@@ -234,6 +236,30 @@ def test_shard_whose_key_is_the_shard_alone(nats: NatsServer) -> None:
         nats.restart(keep=False)
         await eventually(lambda: one.rebuilds and two.rebuilds and not one.pending and not two.pending)
         assert await bus.keys(NODES) == ["n1", "n10"]
+
+    with_two(nats, test)
+
+
+def test_a_look_at_the_store_does_not_disturb_writing(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(bus: Bus, other: Bus) -> None:
+        publisher = bus.publisher(IDENTITIES)
+        await publisher.replace([])
+        last = stream.last
+
+        async def overtaken(link: Link, bucket: str, pattern: str) -> Raw | None:
+            """The last message; when the answer arrives there is a newer one."""
+            found = await last(link, bucket, pattern)
+            await publisher.put(identity(1, f"revision={found.revision if found else 0}"))
+            return found
+
+        monkeypatch.setattr(stream, "last", overtaken)
+        assert await publisher._writer._intact()
+        monkeypatch.setattr(stream, "last", last)
+        assert await publisher._writer._intact()
+        await verbs.write(bus.link, IDENTITIES, "9", b"\x80")
+        assert not await publisher._writer._intact()
 
     with_two(nats, test)
 

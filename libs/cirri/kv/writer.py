@@ -29,8 +29,15 @@ RESEND_S = 2.0
 CHECK_S = 10.0
 """How often an idle publisher looks whether the store still holds what it wrote."""
 
-TOMBSTONES, SWEEP = 1000, 100
-"""Deleted keys whose last message is kept in the store, and how many are removed at a time."""
+TOMBSTONES, MANY_TOMBSTONES, SWEEP = 1000, 50_000, 100
+"""Deleted keys whose last message is kept in the store, also while there is much to write, and how many
+are removed at a time."""
+
+QUIET_S = 1.0
+"""How long nothing is written before old deletions are removed: that costs the server more than writing."""
+
+ACK_S = 0.2
+"""How long the acknowledgement of a write that is in the store may take."""
 
 NO_STREAM = 503
 """Code of the answer that there is no stream for a subject (any more)."""
@@ -65,6 +72,7 @@ class Writer:
         self._marker_waits: list[asyncio.Future[int]] = []
         self._created = ""
         self._era = 0
+        self._wrote = 0.0  # when the store acknowledged something last (seconds of the loop's clock)
         self._live = False  # what the ledger says of the store can be relied on
         self._verify_due = False
         self._wake = asyncio.Event()
@@ -195,6 +203,7 @@ class Writer:
             return
         self._sent.pop(key, None)
         self.writes += 1
+        self._wrote = asyncio.get_running_loop().time()
         if self.ledger.arrived(key, ack.seq):
             self._settle(key, ack.seq)
         if self.ledger.dirty or self.marker_due:
@@ -244,7 +253,8 @@ class Writer:
                     await self._send(key)
             if self.marker_due and not self.ledger.owed and self._live:
                 await self._write_marker(complete=True)
-            if not self.ledger.dirty and not self.shard and len(self.ledger.tombstones) > TOMBSTONES:
+            limit = TOMBSTONES if loop.time() - self._wrote > QUIET_S else MANY_TOMBSTONES
+            if not self.ledger.dirty and not self.shard and len(self.ledger.tombstones) > limit:
                 await self._sweep()
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
@@ -260,15 +270,18 @@ class Writer:
                     return
 
     async def _intact(self) -> bool:
-        """Whether the store still ends with what this writer wrote last."""
+        """Whether the store still ends with what this writer wrote last, which may go on meanwhile."""
+        high = self.ledger.high
         about = await stream.info(self._link, self.bucket.name)
-        if about.created != self._created or about.state.last_seq < self.ledger.high:
+        if about.created != self._created or about.state.last_seq < high:
             return False
         newest = 0
         for pattern in self._patterns():
             found = await stream.last(self._link, self.bucket.name, pattern)
             newest = max(newest, found.revision if found else 0)
-        return newest == self.ledger.high
+        if newest > self.ledger.high:
+            await asyncio.sleep(ACK_S)
+        return high <= newest <= self.ledger.high
 
     def _patterns(self) -> tuple[str, ...]:
         return (self.shard, f"{self.shard}.>") if self.shard else (">",)
