@@ -77,12 +77,14 @@ class Publication:
         for condition in filter(None, conditions.values()):
             await self._post(self._conditions, condition)
         await asyncio.gather(
-            _stored(self._selectors),
-            _stored(self._policies),
+            self._selectors.settled(),
+            self._policies.settled(),
             *(self._policies.delete(str(identity)) for identity in delta.removed_policies),
             *(self._conditions.delete(key) for key, said in conditions.items() if said is None),
             *beside,
         )
+        if behind := self._selectors.behind + self._policies.behind:
+            raise BusRefused("the policies", 0, f"{behind} values are not stored")
         await asyncio.gather(*map(self._selectors.delete, delta.removed_selectors))
         for gone in (
             *(_name(self._policies, str(identity)) for identity in delta.removed_policies),
@@ -117,13 +119,6 @@ class Publication:
             else:
                 found.append(value)
         return found
-
-
-async def _stored(publisher: Publisher[T]) -> None:
-    """Return when everything that was sent is in the store.  Raises: BusRefused."""
-    await publisher.settled()
-    if publisher.behind:
-        raise BusRefused(publisher.bucket.name, 0, f"{publisher.behind} values are not stored")
 
 
 def _name(publisher: Publisher[T], key: str) -> str:
