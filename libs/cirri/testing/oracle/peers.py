@@ -49,7 +49,8 @@ def peers(
         return []
     if not given:
         return [EVERYBODY] if rule.get("toPorts") or rule.get("icmps") else []
-    return [found for read, entries in given for each in entries for found in read(each)]
+    found = [peers for read, entries in given for each in entries for peers in read(each)]
+    return [EVERYBODY] if EVERYBODY in found else found
 
 
 def kubernetes_peers(

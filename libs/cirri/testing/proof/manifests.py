@@ -173,7 +173,7 @@ class Pen:
         members: dict[str, tuple[float, Callable[[], Any]]] = {
             "": (6 if self.features.l7 and not deny else 2.5, lambda: None),
             "Endpoints": (4, lambda: self.selector(OWN, DERIVED, empty=0.2, exotic=0.4)),
-            "Entities": (2.5, lambda: random.choice(ENTITIES)),
+            "Entities": (5 if self.features.auth else 2.5, lambda: random.choice(ENTITIES)),
             "CIDR": (1.2, lambda: random.choice(BARE)),
             "CIDRSet": (1.5, self.prefixes),
             "Services": (1.2 * (side == "to"), self.service),
@@ -184,7 +184,8 @@ class Pen:
             rule[side + member] = self.some(members[member][1], 0 if self.chance(0.05) else 1, 2)
         if self.chance(0.06) and member:
             rule[f"{side}Requires"] = self.some(lambda: self.selector(OWN, DERIVED, exotic=0.3), 0, 1)
-        (l4,) = random.choices(["", "ports", "icmps", "void"], [4.5 if member else 0.2, 7, 1.2, 0.2])
+        plain = 0.2 if not member else 9 if self.features.auth else 4.5
+        (l4,) = random.choices(["", "ports", "icmps", "void"], [plain, 7, 1.2, 0.2])
         if l4 == "ports":
             rule["toPorts"] = self.some(lambda: self.port_rule(side, plain=deny or node), 1, 2)
         elif l4 == "icmps":

@@ -163,7 +163,14 @@ def cases(random: Random, world: World, count: int) -> list[Case]:
     here = [name for name, pod in world.pods.items() if pod.node == HERE]
     here += HEALTH_AND_INIT
     host = world.config.get("enable-host-firewall") == "true"
-    others = [*world.pods, *world.pods, *(f"node:{name}" for name in world.nodes), *SPECIAL, *OUTSIDE]
+    others = [
+        *world.pods,
+        *world.pods,
+        *[f"node:{HERE}"] * 3,
+        *(f"node:{name}" for name in world.nodes),
+        *SPECIAL,
+        *OUTSIDE,
+    ]
     named = _named(world.manifests) or [(TCP, 80)]
     found: list[Case] = []
     while len(found) < count:
