@@ -4,6 +4,7 @@
  */
 #include "lib/deliver.h"
 #include "lib/host.h"
+#include "lib/service.h"
 #include "lib/verdict.h"
 
 static __always_inline int handle_from_network(struct __sk_buff *skb, struct passage *passage)
@@ -24,6 +25,21 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	error = packet_parse(skb, packet, packet_ethertype(skb));
 	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
 	host = !destination || endpoint_is_host(destination);
+	if (host && !error && !tagged) {
+		action = service_from_wire(skb, passage);
+		if (action < 0)
+			return action;
+		if (action == TC_ACT_REDIRECT) {
+			metrics_count(0, POLICY_INGRESS, skb->len);
+			return action;
+		}
+		if (action == SERVED) {
+			destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
+			host = false;
+			if (!destination || endpoint_is_host(destination))
+				return DROP_NO_BACKEND;
+		}
+	}
 	if (host) {
 		/* What is no IP packet, ARP above all, is not judged. */
 		if (!passage->host_firewall || !packet->family)

@@ -5,6 +5,7 @@
 #include "lib/arp.h"
 #include "lib/deliver.h"
 #include "lib/nd.h"
+#include "lib/service.h"
 #include "lib/verdict.h"
 
 /* Is the frame the pod's own, and sent to one receiver? */
@@ -59,6 +60,10 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	error = verdict_take(skb, passage, source, destination);
 	if (error)
 		return error;
+	if (passage->frontend && (passage->reply || packet->flags & PACKET_ICMP_ERROR) && !destination) {
+		error = service_answer(skb, passage);
+		return error ? error : service_deliver(skb, packet);
+	}
 	if (!destination || endpoint_is_host(destination))
 		return deliver_away(skb, packet, passage->epoch, source);
 	return deliver_local(skb, packet->family, destination, device);

@@ -48,7 +48,7 @@ struct ct_value {
 	__u32 egress_rule;	/* provenance of the verdicts; 0: not enforced or not asked here */
 	__u32 ingress_rule;
 	__u16 flags;		/* enum ct_flag */
-	__u16 pad;
+	__u16 frontend;		/* struct lb_service.frontend under which the end that opened it knows the other; 0: none */
 };
 
 MAP(cirri_ct, LRU_HASH, struct ct_key, struct ct_value, 131072);
@@ -162,7 +162,7 @@ static __always_inline bool ct_update(struct ct_value *value, const struct packe
 	bool closed = false;
 
 	if (learned) {
-		/* flags and pad as one word: there are no 16-bit atomics */
+		/* flags and frontend as one word: there are no 16-bit atomics */
 		_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "flags is the lower half");
 		flags = __sync_fetch_and_or((__u32 *)&value->flags, learned);
 		closed = !CT_CLOSED(flags);

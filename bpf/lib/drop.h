@@ -16,11 +16,13 @@
 	X(DROP_UNROUTABLE, 151, "Stale or unroutable IP")		\
 	X(DROP_CT_CREATE_FAILED, 155, "CT: Map insertion failed")	\
 	X(DROP_INVALID_EXTENSION_HEADER, 156, "Invalid IPv6 extension header") \
+	X(DROP_NO_BACKEND, 158, "Service backend not found")		\
 	X(DROP_NO_TUNNEL_ENDPOINT, 160, "No tunnel/encapsulation endpoint") \
 	X(DROP_UNKNOWN_L2, 166, "Unsupported L2 protocol")		\
 	X(DROP_UNKNOWN_SENDER, 172, "Unknown sender")			\
 	X(DROP_FRAGMENT_NOT_FOUND, 175, "First logical datagram fragment not found") \
 	X(DROP_FORBIDDEN_ICMP6, 176, "Forbidden ICMPv6 message")	\
+	X(DROP_SOURCE_RANGE, 177, "Denied by LB src range check")	\
 	X(DROP_PROXY_UNKNOWN_PROTO, 180, "Proxy redirection not supported for protocol") \
 	X(DROP_POLICY_DENY, 181, "Policy denied by denylist")		\
 	X(DROP_VLAN_FILTERED, 182, "VLAN traffic disallowed by VLAN filter") \

@@ -2,7 +2,8 @@
 /* lb: Services and their backends.
  * A change writes the backends under a fresh service id and switches the frontend's entry.  The frontend's
  * number stays, and with it what clients with affinity were given.
- * Written by cirri.datapath (cirri_lb_reverse, cirri_lb_affinity by bpf_sock.c).  Read by bpf_sock.c.
+ * Written by cirri.datapath (cirri_lb_reverse, cirri_lb_affinity, cirri_lb_flows by programs).
+ * Read by bpf_sock.c, bpf_node.c, bpf_pod.c.
  * Mirror: libs/cirri/layout/lb.py
  */
 #pragma once
@@ -23,11 +24,18 @@ struct lb_service_key {
 	__u8   pad[4];
 };
 
+enum lb_flag {
+	LB_RANGES_ALLOW = 1,	/* only sources in cirri_lb_ranges are let in */
+	LB_RANGES_DENY = 2,	/* sources in cirri_lb_ranges are not let in */
+	LB_DROP_EMPTY = 4,	/* without a backend: no answer */
+};
+
 struct lb_service {
 	__u32 id;
-	__u32 frontend;		/* number of the entry, from 1; the same as long as it is there */
 	__u32 count;		/* backends in slots 0..count-1 */
 	__u32 affinity_s;	/* a client keeps its backend so long after its last connection; 0: it does not */
+	__u16 frontend;		/* number of the entry, from 1; the same as long as it is there */
+	__u16 flags;		/* enum lb_flag */
 };
 
 struct lb_backend_key {
@@ -41,12 +49,48 @@ struct lb_backend {
 	__u16  pad[3];
 };
 
-/* The backends of frontends with affinity, by themselves. */
+enum lb_state {
+	LB_TAKING = 1,		/* takes new connections */
+	LB_KEEPING = 2,		/* keeps those that it has */
+};
+
+/* The backends of frontends of the outside or with affinity, by themselves: enum lb_state. */
 struct lb_alive_key {
 	union address address;
 	__u32 frontend;		/* struct lb_service.frontend */
 	__be16 port;
 	__u16  pad;
+};
+
+/* A connection that came from the wire, as its client sees it. */
+struct lb_flow_key {
+	union address client;
+	union address address;	/* of the frontend */
+	__be16 client_port;
+	__be16 port;
+	__u8   protocol;
+	__u8   pad[3];
+};
+
+struct lb_flow {
+	union address address;	/* of its backend */
+	__u64 expires;		/* ns, CLOCK_MONOTONIC */
+	__u32 epoch;		/* struct runtime.lb_epoch under which the backend was there */
+	__be16 port;
+	__u16  pad;
+};
+
+/* What the client of a connection talks to. */
+struct lb_frontend {
+	union address address;
+	__be16 port;
+	__u16  pad[3];
+};
+
+struct lb_range_key {
+	__u32 prefix_len;	/* of frontend and address, in bits */
+	__u32 frontend;
+	union address address;
 };
 
 struct lb_affinity_key {
@@ -78,6 +122,9 @@ struct lb_reverse {
 MAP_FLAGS(cirri_lb_services, HASH, struct lb_service_key, struct lb_service, 65536, BPF_F_NO_PREALLOC);
 MAP_FLAGS(cirri_lb_backends, HASH, struct lb_backend_key, struct lb_backend, 262144, BPF_F_NO_PREALLOC);
 MAP_FLAGS(cirri_lb_alive, HASH, struct lb_alive_key, __u32, 262144, BPF_F_NO_PREALLOC);
+MAP_FLAGS(cirri_lb_frontends, HASH, __u32, struct lb_frontend, 65536, BPF_F_NO_PREALLOC);
+MAP_FLAGS(cirri_lb_ranges, LPM_TRIE, struct lb_range_key, __u32, 65536, BPF_F_NO_PREALLOC);
+MAP(cirri_lb_flows, LRU_HASH, struct lb_flow_key, struct lb_flow, 131072);
 MAP(cirri_lb_affinity, LRU_HASH, struct lb_affinity_key, struct lb_affinity, 65536);
 MAP(cirri_lb_reverse, LRU_HASH, struct lb_reverse_key, struct lb_reverse, 65536);
 
@@ -112,16 +159,18 @@ static __always_inline bool lb_choose_random(const struct lb_service *service, s
 	return true;
 }
 
-/* Is what a client was given before still to be had from *frontend*? */
-static __always_inline bool lb_takes(__u32 frontend, const struct lb_backend *chosen)
+/* The enum lb_state of a backend that *frontend* gave before; 0: it is gone. */
+static __always_inline __u32 lb_state(__u32 frontend, const struct lb_backend *chosen)
 {
 	struct lb_alive_key key;
+	const __u32 *state;
 
 	key.address = chosen->address;
 	key.frontend = frontend;
 	key.port = chosen->port;
 	key.pad = 0;
-	return bpf_map_lookup_elem(&cirri_lb_alive, &key);
+	state = bpf_map_lookup_elem(&cirri_lb_alive, &key);
+	return state ? *state : 0;
 }
 
 /* A backend for a connection of *client*: with affinity the one it had, while that takes connections.
@@ -144,7 +193,7 @@ static __always_inline bool lb_choose(const struct lb_service *service, const un
 	if (known && known->used + (__u64)service->affinity_s * 1000000000 >= now) {
 		chosen->address = known->address;
 		chosen->port = known->port;
-		if (lb_takes(service->frontend, chosen)) {
+		if (lb_state(service->frontend, chosen) == LB_TAKING) {
 			known->used = now;
 			return true;
 		}

@@ -16,6 +16,7 @@ struct runtime {
 	__u32 uplink_ifindex;	/* device that reaches the other nodes */
 	__u32 flags;		/* enum runtime_flag */
 	__u32 tunnel_ifindex;	/* device that packets to other nodes' pods take; 0: they take the uplink, as they are */
+	__u32 lb_epoch;		/* raised after a backend left a frontend or takes no more connections */
 };
 
 MAP(cirri_runtime, ARRAY, __u32, struct runtime, 1);
@@ -25,6 +26,13 @@ static __always_inline const struct runtime *runtime_get(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&cirri_runtime, &zero);
+}
+
+static __always_inline __u32 runtime_lb_epoch(void)
+{
+	const struct runtime *runtime = runtime_get();
+
+	return runtime ? *(const volatile __u32 *)&runtime->lb_epoch : 0;
 }
 
 static __always_inline bool runtime_host_firewall(void)

@@ -173,7 +173,8 @@ struct passage {
 	__u32 latest;		/* read after: what was stored under another one is judged again */
 	__u16 high;		/* the source is the end stored as `high` in key */
 	__u16 reply;		/* it travels against the packet that opened its connection */
-	__u32 host_firewall;	/* the node is an endpoint */
+	__u16 host_firewall;	/* the node is an endpoint */
+	__u16 frontend;		/* of the connection: struct ct_value.frontend */
 };
 
 /* Judges a known connection again: something changed since it was allowed. */
@@ -254,7 +255,7 @@ static __always_inline bool icmp_inner(struct __sk_buff *skb, const struct packe
  * One that was judged under another epoch proves nothing until a packet of its own was judged again.
  * *source*: who sent the error, if it is an endpoint of this node.
  */
-GLOBAL int icmp_is_related(struct __sk_buff *skb, const struct passage *passage, const struct endpoint *source)
+GLOBAL int icmp_is_related(struct __sk_buff *skb, struct passage *passage, const struct endpoint *source)
 {
 	struct packet inner = {};
 	struct ct_value *value;
@@ -269,7 +270,10 @@ GLOBAL int icmp_is_related(struct __sk_buff *skb, const struct passage *passage,
 		return 0;
 	ct_key_set(&key, &inner);
 	value = bpf_map_lookup_elem(&cirri_ct, &key);
-	return value && value->expires >= passage->now && value->epoch == passage->latest;
+	if (!value || value->expires < passage->now || value->epoch != passage->latest)
+		return 0;
+	passage->frontend = value->frontend;
+	return 1;
 }
 
 /* The first packet of what conntrack does not know: ask policy, and remember the answer. */
@@ -302,7 +306,7 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 	value.ingress_rule = verdict->ingress_rule;
 	value.flags = (passage->high ? CT_FROM_HIGH : 0) | ct_learn(0, packet, false) |
 		      CT_AUDITED(verdict->audited) | (packet->flags & PACKET_MASQUERADED ? CT_MASQUERADED : 0);
-	value.pad = 0;
+	value.frontend = passage->frontend;
 	if (bpf_map_update_elem(&cirri_ct, &passage->key, &value, BPF_ANY))
 		return DROP_CT_CREATE_FAILED;
 	if (!(packet->flags & PACKET_MASQUERADED))
@@ -336,6 +340,7 @@ static __always_inline void verdict_begin(struct passage *passage)
 
 	passage->epoch = runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
 	passage->host_firewall = runtime ? runtime->flags & RUNTIME_HOST_FIREWALL : 0;
+	passage->frontend = 0;
 }
 
 /* May the packet pass?  0, or a drop reason.
@@ -380,6 +385,10 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 			}
 			if (ct_update(value, packet, passage->reply, passage->now, skb->len))
 				report_closed(skb, passage, value);
+			/* Of two that a client reaches one pod by, with one port, it waits for the last. */
+			if (passage->frontend)
+				value->frontend = passage->frontend;
+			passage->frontend = value->frontend;
 			return 0;
 		}
 	}

@@ -12,8 +12,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from cirri.model import Resource
-from cirri.testing.node import Node, Pod, node
-from cirri.testing.objects import service
+from cirri.testing.node import Node, Pod, node, run
+from cirri.testing.objects import allow, service
 from cirri.testing.sockets import Echo
 from cirri.testing.wait import eventually
 
@@ -138,5 +138,67 @@ def test_a_pod_keeps_its_backend_while_that_is_there() -> None:
                 counts = [echo.connections for echo in (a, b, c)]
                 assert sorted(counts) == [0, 6, 12]
                 assert counts[was] == 12
+
+    asyncio.run(main())
+
+
+def outside(external: str, front: Resource, part: Resource) -> list[Resource]:
+    """The Service with node ports 30080 and 30081 and an external address; its pods run on this node."""
+    ports = [{**port, "nodePort": 30000 + port["port"]} for port in front.manifest["spec"]["ports"]]
+    spec = {**front.manifest["spec"], "type": "NodePort", "ports": ports, "externalIPs": [external]}
+    endpoints = [{**each, "nodeName": "node1"} for each in part.manifest["endpoints"]]
+    return [
+        replace(front, manifest={**front.manifest, "spec": spec}),
+        replace(part, manifest={**part.manifest, "endpoints": endpoints}),
+    ]
+
+
+def asks(address: str, port: int, kind: socket.SocketKind) -> str:
+    """What a client outside hears from a server that echoes."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, kind) as one:
+        one.settimeout(2)  # the kernel heeds an ICMP error only once connect() sleeps: with the second SYN
+        try:
+            one.connect((address, port))
+            one.sendall(b"ping")
+            return one.recv(4).decode()
+        except OSError as error:
+            return error.strerror or str(error)
+
+
+def test_clients_outside_reach_pods_by_node_ports_and_external_addresses() -> None:
+    """TCP and UDP, both families; under policy by their own address; refused when nobody is left."""
+
+    async def main() -> None:
+        async with node() as here:
+            web = await here.add("web", app="web")
+            fronts = {4: ("10.96.0.10", "203.0.113.7", here.address, web.ipv4),
+                      6: ("fd00:10:96::10", "2001:db8:7::7", here.address6, web.ipv6)}  # fmt: skip
+            doors = []
+            for version, (cluster, external, own, pod) in fronts.items():
+                await served(here, *outside(external, *service(cluster, [pod], name=f"web{version}")))
+                run("ip", "route", "add", external, "via", own)
+                doors += [(external, 80, 81), (own, 30080, 30081)]
+            every = [
+                (address, port, kind)
+                for address, tcp, udp in doors
+                for port, kind in ((tcp, socket.SOCK_STREAM), (udp, socket.SOCK_DGRAM))
+            ]
+
+            async def all_hear(what: str) -> None:
+                heard = {one: await asyncio.to_thread(asks, *one) for one in every}
+                assert heard == dict.fromkeys(every, what)
+
+            with Echo(web.netns, 8080, socket.AF_INET6), Echo(web.netns, 8081, socket.AF_INET6):
+                await all_hear("ping")
+                closed = allow("web", to="web", peer="nobody", port=8080)
+                await here.enforced(await here.cluster.put(closed))
+                await all_hear("timed out")
+                await here.enforced(await here.cluster.delete(closed))
+                await all_hear("ping")
+            await all_hear("Connection refused")
+            for version, (cluster, external, _, _) in fronts.items():
+                await served(here, *outside(external, *service(cluster, [], name=f"web{version}")))
+            await all_hear("Connection refused")
 
     asyncio.run(main())

@@ -1,8 +1,11 @@
 """Frontends of the inside become what socket programs read."""
 
-from cirri.datapath.frontends import Ways, for_sockets, keeping
-from cirri.layout import LbBackend, LbServiceKey, address16
-from cirri.loadbalancer import Backend, Frontend, Scope, Serving
+from ipaddress import ip_network
+from typing import Any
+
+from cirri.datapath.frontends import Ways, for_sockets, for_wire, keeping
+from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16
+from cirri.loadbalancer import Backend, Frontend, Here, NoBackend, Scope, Serving
 
 
 def test_for_sockets() -> None:
@@ -29,3 +32,35 @@ def test_for_sockets() -> None:
         LbServiceKey(address=address16("10.96.0.2"), port=80, protocol=132): Ways(),
     }
     assert keeping(found) == {dns: {gone, up}}
+
+
+def test_for_wire() -> None:
+    """Pods of this node alone: not the node's own processes, not other nodes', and nobody where nobody is."""
+    here = Here("n1", addresses=("192.168.3.11",))
+    mine, theirs = Backend("10.52.0.4", 8080, "n1"), Backend("10.52.1.4", 8080, "n2")
+    leaving = Backend("10.52.0.5", 8080, "n1", state="terminating")
+    process = Backend("192.168.3.11", 8080, "n1")
+    network = ip_network("192.0.2.0/24")
+    number = iter(range(1, 100))
+
+    def served(*backends: Backend, protocol: str = "TCP", scope: Scope = Scope.EXTERNAL, **more: Any) -> Any:
+        front = Frontend("192.0.2.80", next(number), protocol, scope)
+        found = for_wire({front: Serving("LoadBalancer", "d", "web", backends, **more)}, here, no_backend)
+        return found.get(
+            LbServiceKey(address=address16("192.0.2.80"), port=front.port, protocol=6, scope=scope)
+        )
+
+    a, b = (LbBackend(address=address16(address), port=8080) for address in ("10.52.0.4", "10.52.0.5"))
+    no_backend: NoBackend = "reject"
+    assert served(mine, theirs, leaving, process) == Ways((a,), leaving=frozenset((b,)))
+    assert served(leaving) == Ways((b,))
+    assert served(theirs, process) is None
+    assert served(mine, scope=Scope.INTERNAL) is None
+    assert served(mine, protocol="SCTP") is None
+    assert served() == Ways()
+    assert served(mine, affinity_s=9).affinity_s == 9
+    allowed = Ways((a,), ranges=frozenset((network,)), flags=LbFlag.RANGES_ALLOW)
+    assert served(mine, ranges=(network,), guarded=True) == allowed
+    assert served(mine, guarded=True, ranges_deny=True).flags == LbFlag.RANGES_DENY
+    no_backend = "drop"
+    assert served().flags == LbFlag.DROP_EMPTY

@@ -1,6 +1,7 @@
 """The real maps of Services: changed without a mixture, adopted after a restart, nothing left behind."""
 
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from itertools import permutations
 from pathlib import Path
 
@@ -8,7 +9,16 @@ import pytest
 
 from cirri.datapath.frontends import Ways
 from cirri.datapath.services import Services
-from cirri.layout import LbBackend, LbServiceKey, address16
+from cirri.layout import (
+    LbBackend,
+    LbFlag,
+    LbFrontend,
+    LbScope,
+    LbServiceKey,
+    LbState,
+    address16,
+    network_of,
+)
 
 from .test_kernel import pinned
 
@@ -17,15 +27,37 @@ FRONT, OTHER = (
 )
 
 
+OUTSIDE = LbServiceKey(address=address16("192.0.2.80"), port=80, protocol=6, scope=LbScope.EXTERNAL)
+
+
 def ways(*addresses: str, affinity_s: int = 0) -> Ways:
-    return Ways(tuple(LbBackend(address=address16(a), port=8080) for a in addresses), affinity_s)
+    return Ways(tuple(map(backend, addresses)), affinity_s)
+
+
+def backend(address: str) -> LbBackend:
+    return LbBackend(address=address16(address), port=8080)
+
+
+def open_services(bpffs: Path) -> Services:
+    return Services(bpffs, lambda: None)
+
+
+RANGED = Ways(
+    (backend("10.0.0.1"),),
+    leaving=frozenset((backend("10.0.0.2"),)),
+    ranges=frozenset((ip_network("192.0.2.0/24"), ip_network("198.51.100.0/25"))),
+    flags=LbFlag.RANGES_DENY,
+)
 
 
 STATES: list[dict[LbServiceKey, Ways | None]] = [
     {FRONT: ways("10.0.0.1", "10.0.0.2"), OTHER: ways()},
-    {FRONT: ways("10.0.0.2", "10.0.0.3", affinity_s=30)},
+    {FRONT: ways("10.0.0.2", "10.0.0.3", affinity_s=30), OUTSIDE: RANGED},
     {FRONT: ways(affinity_s=30), OTHER: ways("10.0.0.3", affinity_s=60)},
-    {FRONT: None},
+    {
+        FRONT: None,
+        OUTSIDE: Ways((backend("10.0.0.2"),), ranges=frozenset((ip_network("192.0.2.0/24"),)), flags=1),
+    },
 ]
 
 
@@ -33,25 +65,41 @@ def found(services: Services) -> dict[LbServiceKey, Ways]:
     """What programs meet, and nothing besides."""
     heads, slots = services.services.to_dict(), services.backends.to_dict()
     assert sum(head.count for head in heads.values()) == len(slots)
-    alive = {(k.frontend, k.address, k.port) for k in services.alive.to_dict()}
+    states, sources = services.alive.to_dict(), services.ranges.to_dict()
     met = {}
     for key, head in heads.items():
         mine = sorted((k.slot, b) for k, b in slots.items() if k.service == head.id)
-        met[key] = Ways(tuple(b for _, b in mine), head.affinity_s)
-    assert alive == {
-        (heads[key].frontend, b.address, b.port)
-        for key, one in met.items()
-        if one.affinity_s
-        for b in one.backends
+        told = {LbBackend(address=k.address, port=k.port): s for k, s in states.items()
+                if k.frontend == head.frontend}  # fmt: skip
+        backends = tuple(b for _, b in mine)
+        if told:
+            assert {b for b, state in told.items() if state == LbState.TAKING} == set(backends)
+        met[key] = Ways(
+            backends,
+            head.affinity_s,
+            frozenset(b for b, state in told.items() if state == LbState.KEEPING),
+            frozenset(
+                network_of(k.prefix_len - 32, k.address) for k in sources if k.frontend == head.frontend
+            ),
+            head.flags,
+        )
+        if head.affinity_s or key.scope == LbScope.EXTERNAL:
+            assert len(told) == len(backends) + len(met[key].leaving)
+    numbers = {head.frontend for head in heads.values()}
+    assert {k.frontend for k in states} | {k.frontend for k in sources} <= numbers
+    assert services.frontends.to_dict() == {
+        heads[key].frontend: LbFrontend(address=key.address, port=key.port)
+        for key in heads
+        if key.scope == LbScope.EXTERNAL
     }
     return met
 
 
-@pytest.mark.parametrize("again", [lambda path, old: old, lambda path, old: Services(path)],
+@pytest.mark.parametrize("again", [lambda path, old: old, lambda path, old: open_services(path)],
                          ids=["same process", "restarted each time"])  # fmt: skip
 def test_every_state_follows_every_other(again: Callable[[Path, Services], Services]) -> None:
     with pinned() as bpffs:
-        services = Services(bpffs)
+        services = open_services(bpffs)
         expected: dict[LbServiceKey, Ways] = {}
         numbers: dict[LbServiceKey, int] = {}
         for path in permutations(STATES, 3):
@@ -76,12 +124,12 @@ def _follow(state: dict[LbServiceKey, Ways], wanted: Mapping[LbServiceKey, Ways 
 
 def test_what_was_cut_short_is_cleared_away_and_written_anew() -> None:
     with pinned() as bpffs:
-        services = Services(bpffs)
+        services = open_services(bpffs)
         services.apply({FRONT: ways("10.0.0.1", affinity_s=30), OTHER: ways("10.0.0.1", "10.0.0.2")})
         (lost,) = services.alive.keys()
         services.alive.delete(lost)
         services.backends.delete(next(k for k in services.backends.keys() if k.slot == 1))  # noqa: SIM118
-        again = Services(bpffs)
+        again = open_services(bpffs)
         assert again.copy == {}, "neither is whole"
         again.apply({FRONT: ways("10.0.0.1", affinity_s=30), OTHER: None})
         assert found(again) == {FRONT: ways("10.0.0.1", affinity_s=30)}
@@ -89,11 +137,28 @@ def test_what_was_cut_short_is_cleared_away_and_written_anew() -> None:
 
 def test_a_full_map_is_a_fault_until_there_is_room() -> None:
     with pinned(lb_backends=4) as bpffs:
-        services = Services(bpffs)
+        services = open_services(bpffs)
         services.apply({FRONT: ways("10.0.0.1", "10.0.0.2")})
         services.apply({OTHER: ways(*(f"10.0.1.{n}" for n in range(6)))})
         assert "cirri_lb_backends is full" in services.fault
         assert services.copy == {FRONT: ways("10.0.0.1", "10.0.0.2")}
-        again = Services(bpffs)
+        again = open_services(bpffs)
         again.apply({OTHER: ways("10.0.1.1")})
         assert (again.fault, set(found(again))) == ("", {FRONT, OTHER})
+
+
+def test_flows_look_again_only_when_a_backend_takes_less() -> None:
+    asked: list[None] = []
+    with pinned() as bpffs:
+        services = Services(bpffs, lambda: asked.append(None))
+        one, two = backend("10.0.0.1"), backend("10.0.0.2")
+        for ways_out, expected in (
+            (Ways((one,)), 0),
+            (Ways((one, two)), 0),
+            (Ways((one,), leaving=frozenset((two,))), 1),
+            (Ways((one,)), 2),
+            (Ways((one, two)), 2),
+            (None, 3),
+        ):
+            services.apply({OUTSIDE: ways_out})
+            assert len(asked) == expected, ways_out

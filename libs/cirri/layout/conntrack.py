@@ -93,7 +93,8 @@ class CtValue(Mirror, frozen=True, kw_only=True):
     ingress_rule: U32 = 0
     flags: U16 = 0
     """:class:`CtFlag`."""
-    pad: U16 = 0
+    frontend: U16 = 0
+    """:attr:`LbService.frontend` under which the end that opened it knows the other; 0: none."""
 
 
 CT = MapSpec("cirri_ct", HEADER, MapType.LRU_HASH, CtKey, CtValue, 131072)

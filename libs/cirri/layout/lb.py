@@ -1,9 +1,11 @@
 """Mirror of ``bpf/lib/lb.h``: Services and their backends."""
 
-from enum import IntEnum
-from typing import ClassVar
+from enum import IntEnum, IntFlag
+from ipaddress import IPv4Network, IPv6Network
+from typing import ClassVar, Self
 
-from cirri.layout.mirror import U8, U16, U32, U64, Address16, Be16, Mirror, Pad4, Pad6
+from cirri.layout.address import prefix16
+from cirri.layout.mirror import U8, U16, U32, U64, Address16, Be16, Mirror, Pad3, Pad4, Pad6
 from cirri.layout.scalar import U32_NUMBER
 from cirri.layout.spec import NO_PREALLOC, MapSpec, MapType
 
@@ -17,6 +19,26 @@ class LbScope(IntEnum):
     """Sockets and pods of this node."""
     EXTERNAL = 1
     """What comes from the wire."""
+
+
+class LbFlag(IntFlag):
+    """``enum lb_flag``."""
+
+    RANGES_ALLOW = 1
+    """Only sources in ``cirri_lb_ranges`` are let in."""
+    RANGES_DENY = 2
+    """Sources in ``cirri_lb_ranges`` are not let in."""
+    DROP_EMPTY = 4
+    """Without a backend: no answer."""
+
+
+class LbState(IntEnum):
+    """``enum lb_state``: what a backend of a frontend takes."""
+
+    TAKING = 1
+    """New connections."""
+    KEEPING = 2
+    """Packets of those that it has."""
 
 
 class LbServiceKey(Mirror, frozen=True, kw_only=True):
@@ -40,11 +62,13 @@ class LbService(Mirror, frozen=True, kw_only=True):
     header: ClassVar[str] = HEADER
 
     id: U32
-    frontend: U32
-    """From 1; stays the same as long as the frontend is there."""
     count: U32
     affinity_s: U32 = 0
     """A client keeps its backend so long after its last connection; 0: it does not."""
+    frontend: U16
+    """From 1; stays the same as long as the frontend is there."""
+    flags: U16 = 0
+    """:class:`LbFlag`."""
 
 
 class LbBackendKey(Mirror, frozen=True, kw_only=True):
@@ -70,7 +94,7 @@ class LbBackend(Mirror, frozen=True, kw_only=True):
 
 
 class LbAliveKey(Mirror, frozen=True, kw_only=True):
-    """A backend of a frontend with affinity."""
+    """A backend of a frontend of the outside or with affinity."""
 
     c_name: ClassVar[str] = "lb_alive_key"
     header: ClassVar[str] = HEADER
@@ -80,6 +104,63 @@ class LbAliveKey(Mirror, frozen=True, kw_only=True):
     """:attr:`LbService.frontend`."""
     port: Be16
     pad: U16 = 0
+
+
+class LbFlowKey(Mirror, frozen=True, kw_only=True):
+    """A connection that came from the wire, as its client sees it."""
+
+    c_name: ClassVar[str] = "lb_flow_key"
+    header: ClassVar[str] = HEADER
+
+    client: Address16
+    address: Address16
+    client_port: Be16
+    port: Be16
+    protocol: U8
+    pad: Pad3 = bytes(3)
+
+
+class LbFlow(Mirror, frozen=True, kw_only=True):
+    """Its backend."""
+
+    c_name: ClassVar[str] = "lb_flow"
+    header: ClassVar[str] = HEADER
+
+    address: Address16
+    expires: U64
+    """ns of CLOCK_MONOTONIC."""
+    epoch: U32
+    port: Be16
+    pad: U16 = 0
+
+
+class LbFrontend(Mirror, frozen=True, kw_only=True):
+    """What the client of a connection talks to."""
+
+    c_name: ClassVar[str] = "lb_frontend"
+    header: ClassVar[str] = HEADER
+
+    address: Address16
+    port: Be16
+    pad: Pad6 = bytes(6)
+
+
+class LbRangeKey(Mirror, frozen=True, kw_only=True):
+    """Sources that a frontend tells apart."""
+
+    c_name: ClassVar[str] = "lb_range_key"
+    header: ClassVar[str] = HEADER
+
+    prefix_len: U32
+    """Of frontend and address, in bits."""
+    frontend: U32
+    address: Address16
+
+    @classmethod
+    def of(cls, frontend: int, network: IPv4Network | IPv6Network) -> Self:
+        """The key of *network*."""
+        length, address = prefix16(network)
+        return cls(prefix_len=32 + length, frontend=frontend, address=address)
 
 
 class LbAffinityKey(Mirror, frozen=True, kw_only=True):
@@ -136,6 +217,14 @@ LB_BACKENDS = MapSpec(
     "cirri_lb_backends", HEADER, MapType.HASH, LbBackendKey, LbBackend, 262144, flags=NO_PREALLOC
 )
 LB_ALIVE = MapSpec("cirri_lb_alive", HEADER, MapType.HASH, LbAliveKey, U32_NUMBER, 262144, flags=NO_PREALLOC)
+"""Values are :class:`LbState`."""
+LB_FRONTENDS = MapSpec(
+    "cirri_lb_frontends", HEADER, MapType.HASH, U32_NUMBER, LbFrontend, 65536, flags=NO_PREALLOC
+)
+LB_RANGES = MapSpec(
+    "cirri_lb_ranges", HEADER, MapType.LPM_TRIE, LbRangeKey, U32_NUMBER, 65536, flags=NO_PREALLOC
+)
 """Every value is 1."""
+LB_FLOWS = MapSpec("cirri_lb_flows", HEADER, MapType.LRU_HASH, LbFlowKey, LbFlow, 131072)
 LB_AFFINITY = MapSpec("cirri_lb_affinity", HEADER, MapType.LRU_HASH, LbAffinityKey, LbAffinity, 65536)
 LB_REVERSE = MapSpec("cirri_lb_reverse", HEADER, MapType.LRU_HASH, LbReverseKey, LbReverse, 65536)

@@ -30,6 +30,8 @@ class RuntimeConfig(Mirror, frozen=True, kw_only=True):
     """:class:`RuntimeFlag`."""
     tunnel_ifindex: U32 = 0
     """The device that packets to other nodes' pods take; 0: they take the uplink, as they are."""
+    lb_epoch: U32 = 0
+    """Raised after a backend left a frontend or takes no more connections."""
 
 
 RUNTIME = MapSpec("cirri_runtime", HEADER, MapType.ARRAY, U32_NUMBER, RuntimeConfig, 1)

@@ -4,7 +4,7 @@
 cluster's switches.
 """
 
-from cirri.loadbalancer.config import InvalidConfig, LoadBalancerConfig, complaint
+from cirri.loadbalancer.config import InvalidConfig, LoadBalancerConfig, NoBackend, complaint
 from cirri.loadbalancer.endpoints import Backend, backends, choosable, service_of
 from cirri.loadbalancer.frontends import Frontend, Here, Scope, Serving, frontends, host_ports, weights
 
@@ -14,6 +14,7 @@ __all__ = [
     "Here",
     "InvalidConfig",
     "LoadBalancerConfig",
+    "NoBackend",
     "Scope",
     "Serving",
     "backends",

@@ -36,6 +36,7 @@ from cirri.layout import (
     FRAGMENTS,
     HOPS,
     IPCACHE,
+    MAPS,
     METRICS,
     POLICY,
     POLICY_MEMOS,
@@ -65,7 +66,8 @@ BUILD = ROOT / "bpf" / "build"
 TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
 EPOCH = 5
 UPLINK = 77
-SIZES = {"cirri_ct": 512, "cirri_fragments": 64, "cirri_policy": 1024, "cirri_ipcache": 1024}
+SIZES = dict.fromkeys(("cirri_fragments", "cirri_lb_affinity", "cirri_lb_flows", "cirri_lb_reverse"), 64)
+SIZES |= {"cirri_ct": 512, "cirri_policy": 1024, "cirri_ipcache": 1024}
 """Small maps: the kernel allocates them whole, and every test has its own."""
 
 
@@ -167,6 +169,12 @@ class World:
         self.ipcache = open_pinned(self.bpffs, IPCACHE, max_entries=SIZES["cirri_ipcache"])
         self.policy = open_pinned(self.bpffs, POLICY, max_entries=SIZES["cirri_policy"])
         self.runtime = open_pinned(self.bpffs, RUNTIME)
+        self.lb: dict[str, Any] = {
+            name: open_pinned(self.bpffs, spec, max_entries=SIZES.get(name, 0))
+            for name, spec in MAPS.items()
+            if name.startswith("cirri_lb_")
+        }
+        """The maps of Services, by name."""
         self._metrics: Any = open_pinned(self.bpffs, METRICS)
         self._counters: Any = open_pinned(self.bpffs, EVENT_COUNTER)
         memos = (ENDPOINT_MEMOS, HOPS, POLICY_MEMOS)
@@ -178,7 +186,8 @@ class World:
     def close(self) -> None:
         """Give everything back but the pins."""
         self.ring.close()
-        for each in (self.ct, self.endpoints, self.fragments, self.ipcache, self.policy, self.runtime):
+        maps = (self.ct, self.endpoints, self.fragments, self.ipcache, self.policy, self.runtime)
+        for each in (*maps, *self.lb.values()):
             each.close()
         self._metrics.close()
         self._counters.close()
@@ -195,7 +204,7 @@ class World:
 
     def reset(self) -> None:
         """Nothing is known of any connection, no policy is in force, A, B, R and the host are there."""
-        for each in (self.ct, self.fragments, self.policy, self.endpoints, self.ipcache):
+        for each in (self.ct, self.fragments, self.policy, self.endpoints, self.ipcache, *self.lb.values()):
             each.clear()
         for each in self._remembered:  # the epoch is what it was
             nothing = bytes(len(each.get_raw(bytes(4))))

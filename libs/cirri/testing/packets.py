@@ -258,7 +258,8 @@ def expect(world: World, step: Send) -> Result:
             action, packet = TC_OK, sent  # it is on its way already
     assert [told(e) for e in result.events] == events
     assert result.action == action
-    assert result.packet == packet
+    if action != TC_SHOT:  # what nobody gets may have been on its way to somebody
+        assert result.packet == packet
     assert result.metrics == counted
     return result
 

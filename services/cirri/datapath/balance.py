@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from cirri.datapath.frontends import Frontends, Ways, for_sockets, keeping
+from cirri.datapath.frontends import Frontends, Ways, for_sockets, for_wire, keeping
 from cirri.datapath.services import Services, difference
 from cirri.datapath.views import Views
 from cirri.layout import LbBackend, LbServiceKey, address_of
@@ -22,7 +22,7 @@ CONFIGURATION: Name = ("", "cirri-config")
 
 
 class Balancer:
-    """Services of the cluster, as this node's socket programs need them."""
+    """Services of the cluster, as this node's programs need them."""
 
     def __init__(self, node: str, views: Views, services: Services) -> None:
         self.node, self.views, self.services = node, views, services
@@ -59,17 +59,19 @@ class Balancer:
                 self._slices.setdefault(owner, set()).add(key)
                 self._dirty.add(owner)
 
-    def note_node(self) -> None:
-        """Nodes or the configuration changed: every Service may mean something else here."""
+    def note_node(self) -> bool:
+        """Nodes or the configuration changed; whether every Service may mean something else here."""
         here, config = _here(self.node, self.views), self._config
         self.faults.pop(CONFIGURATION, None)
         try:
             config = LoadBalancerConfig.of(config_data(self.views.config))
         except InvalidConfig as error:
             self.faults[CONFIGURATION] = str(error)
-        if (here, config) != (self._here, self._config):
-            self._here, self._config = here, config
-            self._dirty.update(map(_name_in, self.views.services))
+        if (here, config) == (self._here, self._config):
+            return False
+        self._here, self._config = here, config
+        self._dirty.update(map(_name_in, self.views.services))
+        return True
 
     def step(self) -> None:
         """Write what follows from the news."""
@@ -84,7 +86,8 @@ class Balancer:
             self.faults.pop(name, None)
             try:
                 found = frontends(service, slices, self._here, self._config) if service is not None else {}
-                wanted, kept = for_sockets(found), keeping(found)
+                wanted = for_sockets(found) | for_wire(found, self._here, self._config.no_backend)
+                kept = keeping(found)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.faults[name] = f"Service {'/'.join(name)} stays as it was: {error!r} in it or its slices"
                 continue

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
-from cirri.layout import LbBackend, LbServiceKey, address16
-from cirri.loadbalancer import Backend, Frontend, Scope, Serving, choosable
+from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16
+from cirri.loadbalancer import Backend, Frontend, Here, NoBackend, Scope, Serving, choosable
 
+Network = IPv4Network | IPv6Network
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 
 
@@ -19,6 +21,12 @@ class Ways:
     """For new ones.  Without any they fail at once instead of leaving the node."""
     affinity_s: int = 0
     """A client keeps its backend so long after its last connection; 0: it does not."""
+    leaving: frozenset[LbBackend] = frozenset()
+    """Backends that keep the connections that came from the wire, and take no new ones."""
+    ranges: frozenset[Network] = frozenset()
+    """Sources that *flags* speak of."""
+    flags: int = 0
+    """:class:`LbFlag`."""
 
 
 Frontends = Mapping[LbServiceKey, Ways]
@@ -31,6 +39,39 @@ def for_sockets(found: Mapping[Frontend, Serving]) -> dict[LbServiceKey, Ways]:
         for frontend, serving in found.items()
         if frontend.scope is Scope.INTERNAL
     }
+
+
+def for_wire(
+    found: Mapping[Frontend, Serving], here: Here, no_backend: NoBackend
+) -> dict[LbServiceKey, Ways]:
+    """The frontends of *found* that are served to clients outside: with a pod of *here*, or with nobody.
+
+    What only other nodes could serve is not among them, nor SCTP, whose checksum programs cannot put right.
+    """
+    served = {}
+    for frontend, serving in found.items():
+        if frontend.scope is not Scope.EXTERNAL or frontend.protocol == "SCTP":
+            continue
+        mine = tuple(
+            each for each in serving.backends if each.node == here.node and each.address not in here.addresses
+        )
+        if mine or not serving.backends:
+            served[_key(frontend)] = _way_in(serving, mine, no_backend)
+    return served
+
+
+def _way_in(serving: Serving, mine: tuple[Backend, ...], no_backend: NoBackend) -> Ways:
+    taking = choosable(mine)
+    flags = LbFlag.DROP_EMPTY if no_backend == "drop" else LbFlag(0)
+    if serving.guarded:
+        flags |= LbFlag.RANGES_DENY if serving.ranges_deny else LbFlag.RANGES_ALLOW
+    return Ways(
+        tuple(map(_backend, taking)),
+        serving.affinity_s,
+        frozenset(map(_backend, set(mine) - set(taking))),
+        frozenset(serving.ranges),
+        flags,
+    )
 
 
 def keeping(found: Mapping[Frontend, Serving]) -> dict[LbServiceKey, frozenset[LbBackend]]:

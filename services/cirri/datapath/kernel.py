@@ -40,6 +40,10 @@ class Switches:
         """Have every connection's verdict taken again with its next packet."""
         self._set(epoch=(self.value.epoch + 1) & 0xFFFF_FFFF)
 
+    def backends_left(self) -> None:
+        """Have every connection through a Service look whether its backend is still there."""
+        self._set(lb_epoch=(self.value.lb_epoch + 1) & 0xFFFF_FFFF)
+
     def uplink(self, index: int) -> None:
         """Name the device that leads to the other nodes."""
         self._set(uplink_ifindex=index)
@@ -71,7 +75,7 @@ class Kernel:
     def __init__(self, bpffs: Path) -> None:
         self.runtime = Switches(open_pinned(bpffs, RUNTIME))
         self.ipcache = Ipcache(open_pinned(bpffs, IPCACHE))
-        self.services = Services(bpffs)
+        self.services = Services(bpffs, self.runtime.backends_left)
         self.reverse = open_pinned(bpffs, LB_REVERSE)
         self.policies = Policies(open_pinned(bpffs, POLICY), open_pinned(bpffs, ENDPOINTS))
         self.runtime.next_epoch()  # what programs remember may be from before a crash

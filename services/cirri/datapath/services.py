@@ -1,21 +1,41 @@
-"""The maps of Services: ``cirri_lb_services``, ``cirri_lb_backends`` and ``cirri_lb_alive``."""
+"""The maps of Services: what programs find under ``cirri_lb_*``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from cirri.datapath.frontends import Frontends, Ways
 from cirri.layout import (
     LB_ALIVE,
     LB_BACKENDS,
+    LB_FRONTENDS,
+    LB_RANGES,
     LB_SERVICES,
     LbAliveKey,
+    LbBackend,
     LbBackendKey,
+    LbFrontend,
+    LbRangeKey,
+    LbScope,
     LbService,
     LbServiceKey,
+    LbState,
+    network_of,
 )
 from cirri.maps import MapFull, open_pinned
+
+NUMBERS = 0xFFFF
+"""Frontends at once."""
+
+
+class Parts(NamedTuple):
+    """What belongs to a frontend beside its entry and its backends' slots."""
+
+    alive: dict[LbAliveKey, int]
+    ranges: dict[LbRangeKey, int]
+    frontends: dict[int, LbFrontend]
 
 
 class Services:
@@ -25,10 +45,14 @@ class Services:
     client meets the old list or the new one.  The frontend's number stays as long as it is there.
     """
 
-    def __init__(self, bpffs: Path) -> None:
+    def __init__(self, bpffs: Path, backends_left: Callable[[], None]) -> None:
         self.services = open_pinned(bpffs, LB_SERVICES)
         self.backends = open_pinned(bpffs, LB_BACKENDS)
         self.alive = open_pinned(bpffs, LB_ALIVE)
+        self.ranges = open_pinned(bpffs, LB_RANGES)
+        self.frontends = open_pinned(bpffs, LB_FRONTENDS)
+        self.backends_left = backends_left
+        """To be called when a backend takes no more connections, or is gone."""
         self._heads = self.services.to_dict()
         self.copy: dict[LbServiceKey, Ways] = {}
         self.fault = ""
@@ -41,53 +65,96 @@ class Services:
         """Set frontends, or (where the value is None) remove them."""
         drop = [key for key, value in changes.items() if value is None and key in self._heads]
         put = {k: v for k, v in changes.items() if v is not None and self.copy.get(k) != v}
-        before = [(head, self.copy.get(key)) for key in (*drop, *put) if (head := self._heads.get(key))]
+        old = [
+            (head, _parts(k, head, self.copy.get(k))) for k in (*drop, *put) if (head := self._heads.get(k))
+        ]
         self.services.delete_many(drop)
         for key in drop:
             del self._heads[key]
             self.copy.pop(key, None)
-        ids = _free(self._last_id, {head.id for head in self._heads.values()})
-        frontends = _free(self._last_frontend, {head.frontend for head in self._heads.values()})
         try:
-            for key, ways in put.items():
-                self._last_id = next(ids)
-                if (old := self._heads.get(key)) is None:
-                    self._last_frontend = next(frontends)
-                self._put(key, ways, self._last_id, self._last_frontend if old is None else old.frontend)
+            self._put_all(put)
             self.fault = ""
         except MapFull as error:
             self.fault = str(error)
-        live = {head.id for head in self._heads.values()}
-        self.backends.delete_many(slot for head, _ in before if head.id not in live for slot in _slots(head))
-        now = {h.frontend: _alive(h, self.copy.get(k)) for k in put if (h := self._heads.get(k))}
-        self.alive.delete_many(
-            one for head, ways in before for one in _alive(head, ways) - now.get(head.frontend, frozenset())
-        )
+        self._clear_away(old, put)
+
+    def _put_all(self, put: Mapping[LbServiceKey, Ways]) -> None:
+        ids = _free(self._last_id, {head.id for head in self._heads.values()}, 0xFFFF_FFFF)
+        numbers = _free(self._last_frontend, {head.frontend for head in self._heads.values()}, NUMBERS)
+        for key, ways in put.items():
+            self._last_id = next(ids)
+            if (old := self._heads.get(key)) is not None:
+                number = old.frontend
+            elif (number := next(numbers, 0)) == 0:
+                raise MapFull(LB_FRONTENDS.name, NUMBERS)
+            else:
+                self._last_frontend = number
+            self._put(key, ways, self._last_id, number)
 
     def _put(self, key: LbServiceKey, ways: Ways, id_: int, frontend: int) -> None:
-        head = LbService(id=id_, frontend=frontend, count=len(ways.backends), affinity_s=ways.affinity_s)
+        head = LbService(
+            id=id_, frontend=frontend, count=len(ways.backends), affinity_s=ways.affinity_s, flags=ways.flags
+        )
+        parts = _parts(key, head, ways)
         self.backends.put_many(zip(_slots(head), ways.backends, strict=True))
-        self.alive.put_many((one, 1) for one in _alive(head, ways))
+        self.alive.put_many(parts.alive.items())
+        self.ranges.put_many(parts.ranges.items())
+        self.frontends.put_many(parts.frontends.items())
         self.services.put(key, head)
         self._heads[key], self.copy[key] = head, ways
 
+    def _clear_away(self, old: list[tuple[LbService, Parts]], put: Mapping[LbServiceKey, Ways]) -> None:
+        live = {head.id for head in self._heads.values()}
+        now = {h.frontend: _parts(k, h, self.copy.get(k)) for k in put if (h := self._heads.get(k))}
+        nothing = Parts({}, {}, {})
+        left = False
+        for head, before in old:
+            after = now.get(head.frontend, nothing)
+            if head.id not in live:
+                self.backends.delete_many(_slots(head))
+            self.alive.delete_many(before.alive.keys() - after.alive.keys())
+            self.ranges.delete_many(before.ranges.keys() - after.ranges.keys())
+            self.frontends.delete_many(before.frontends.keys() - after.frontends.keys())
+            left |= any(after.alive.get(one, 0) != state for one, state in before.alive.items())
+        if left:
+            self.backends_left()
+
     def _adopt(self) -> None:
         """Take over what is there and whole; clear away what nothing leads to."""
-        slots, alive = self.backends.to_dict(), set(self.alive.keys())
+        slots = self.backends.to_dict()
+        alive, ranges, frontends = self.alive.to_dict(), self.ranges.to_dict(), self.frontends.to_dict()
+        leaving: dict[int, list[LbAliveKey]] = {}
+        for one, state in alive.items():
+            if state == LbState.KEEPING:
+                leaving.setdefault(one.frontend, []).append(one)
+        sources: dict[int, list[LbRangeKey]] = {}
+        for source in ranges:
+            sources.setdefault(source.frontend, []).append(source)
         used: set[LbBackendKey] = set()
-        wanted: set[LbAliveKey] = set()
+        wanted = Parts({}, {}, {})
         for key, head in self._heads.items():
             keys = _slots(head)
             used.update(keys)
             if not all(k in slots for k in keys):
                 continue
-            ways = Ways(tuple(slots[k] for k in keys), head.affinity_s)
-            needed = _alive(head, ways)
-            wanted |= needed
-            if needed <= alive:
+            ways = Ways(
+                tuple(slots[k] for k in keys),
+                head.affinity_s,
+                frozenset(LbBackend(address=k.address, port=k.port) for k in leaving.get(head.frontend, ())),
+                frozenset(network_of(k.prefix_len - 32, k.address) for k in sources.get(head.frontend, ())),
+                head.flags,
+            )
+            parts = _parts(key, head, ways)
+            wanted.alive.update(parts.alive)
+            wanted.ranges.update(parts.ranges)
+            wanted.frontends.update(parts.frontends)
+            if parts.alive.items() <= alive.items() and parts.frontends.items() <= frontends.items():
                 self.copy[key] = ways
         self.backends.delete_many(slots.keys() - used)
-        self.alive.delete_many(alive - wanted)
+        self.alive.delete_many(alive.keys() - wanted.alive.keys())
+        self.ranges.delete_many(ranges.keys() - wanted.ranges.keys())
+        self.frontends.delete_many(frontends.keys() - wanted.frontends.keys())
 
 
 def difference(old: Frontends, new: Frontends) -> dict[LbServiceKey, Ways | None]:
@@ -99,17 +166,22 @@ def _slots(head: LbService) -> list[LbBackendKey]:
     return [LbBackendKey(service=head.id, slot=slot) for slot in range(head.count)]
 
 
-def _alive(head: LbService, ways: Ways | None) -> frozenset[LbAliveKey]:
-    if ways is None or not ways.affinity_s:
-        return frozenset()
-    return frozenset(
-        LbAliveKey(address=each.address, frontend=head.frontend, port=each.port) for each in ways.backends
+def _parts(key: LbServiceKey, head: LbService, ways: Ways | None) -> Parts:
+    outside = key.scope == LbScope.EXTERNAL
+    if ways is None or not (ways.affinity_s or outside):
+        return Parts({}, {}, {})
+    states = dict.fromkeys(ways.leaving, int(LbState.KEEPING))
+    states |= dict.fromkeys(ways.backends, int(LbState.TAKING))
+    return Parts(
+        {LbAliveKey(address=b.address, frontend=head.frontend, port=b.port): s for b, s in states.items()},
+        {LbRangeKey.of(head.frontend, network): 1 for network in ways.ranges},
+        {head.frontend: LbFrontend(address=key.address, port=key.port)} if outside else {},
     )
 
 
-def _free(last: int, used: set[int]) -> Iterator[int]:
-    """Numbers from 1 that are not *used*, beginning after *last*."""
-    while True:
-        last = last % 0xFFFF_FFFF + 1
+def _free(last: int, used: set[int], limit: int) -> Iterator[int]:
+    """Numbers up to *limit* that are not *used*, beginning after *last*; ends when there are none."""
+    for _ in range(limit):
+        last = last % limit + 1
         if last not in used:
             yield last

@@ -229,7 +229,10 @@ class Sync:
         echoes = table is views.endpoints or table is views.nodes
         async for keys in table.changes():
             if echoes and keys and all(key.partition(".")[0] == shard for key in keys):
-                continue  # what we said ourselves
+                # What we said ourselves: only Services ask for this node's own addresses.
+                if table is views.nodes and self.balancer.note_node():
+                    self._wake.set()
+                continue
             note(keys)
             if acknowledged:
                 self._resources.set()

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* reject: answers a packet with "port unreachable", by the device it came by. */
+#pragma once
+#include "csum.h"
+#include "packet.h"
+
+struct icmp_unreachable {
+	__u8   type;
+	__u8   code;
+	__sum16 checksum;
+	__be32 unused;
+};
+
+#define REJECT_INNER4 (sizeof(struct iphdr) + 8)
+#define REJECT_INNER6 (sizeof(struct ipv6hdr) + 8)
+#define ICMP_PORT_UNREACH	3	/* codes */
+#define ICMPV6_PORT_UNREACH	4
+
+struct reject4 {
+	struct iphdr ip;
+	struct icmp_unreachable icmp;
+	__be32 inner[REJECT_INNER4 / 4];
+};
+
+struct reject6 {
+	struct icmp_unreachable icmp;
+	__be32 inner[REJECT_INNER6 / 4];
+};
+
+static __always_inline void reject_swap_macs(struct ethhdr *eth)
+{
+	__u8 mac[ETH_ALEN];
+
+	__builtin_memcpy(mac, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(eth->h_dest, eth->h_source, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, mac, ETH_ALEN);
+}
+
+/* The frame's head, the same length as *message* behind *offset*, turned round; 0, or a drop reason. */
+static __always_inline int reject_turn(struct __sk_buff *skb, __u32 length)
+{
+	struct ethhdr *eth;
+
+	if (bpf_skb_change_tail(skb, length, 0) || bpf_skb_pull_data(skb, length))
+		return DROP_INVALID;
+	eth = (void *)(long)skb->data;
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return DROP_INVALID;
+	reject_swap_macs(eth);
+	return 0;
+}
+
+GLOBAL int reject4(struct __sk_buff *skb)
+{
+	struct reject4 answer = {};
+
+	if (bpf_skb_load_bytes(skb, L3_OFFSET, answer.inner, sizeof(answer.inner)) ||
+	    reject_turn(skb, L3_OFFSET + sizeof(answer)))
+		return DROP_INVALID;
+	answer.ip.version = 4;
+	answer.ip.ihl = 5;
+	answer.ip.tot_len = bpf_htons(sizeof(answer));
+	answer.ip.ttl = 64;
+	answer.ip.protocol = IPPROTO_ICMP;
+	answer.ip.saddr = answer.inner[4];
+	answer.ip.daddr = answer.inner[3];
+	answer.ip.check = csum_fold(bpf_csum_diff(NULL, 0, (__be32 *)&answer.ip, sizeof(answer.ip), 0));
+	answer.icmp.type = ICMP_DEST_UNREACH;
+	answer.icmp.code = ICMP_PORT_UNREACH;
+	answer.icmp.checksum = csum_fold(
+		bpf_csum_diff(NULL, 0, (__be32 *)&answer.icmp, sizeof(answer) - sizeof(answer.ip), 0));
+	if (bpf_skb_store_bytes(skb, L3_OFFSET, &answer, sizeof(answer), 0))
+		return DROP_INVALID;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+GLOBAL int reject6(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct reject6 answer = {};
+	struct ipv6hdr *ip;
+
+	if (!packet)
+		return DROP_INVALID;
+	if (bpf_skb_load_bytes(skb, L3_OFFSET, answer.inner, sizeof(answer.inner)) ||
+	    reject_turn(skb, L3_OFFSET + sizeof(struct ipv6hdr) + sizeof(answer)))
+		return DROP_INVALID;
+	ip = (void *)(long)skb->data + L3_OFFSET;
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
+		return DROP_INVALID;
+	ip->payload_len = bpf_htons(sizeof(answer));
+	ip->nexthdr = IPPROTO_ICMPV6;
+	ip->hop_limit = 64;
+	__builtin_memcpy(&ip->saddr, &packet->destination, sizeof(ip->saddr));
+	__builtin_memcpy(&ip->daddr, &packet->source, sizeof(ip->daddr));
+	answer.icmp.type = ICMPV6_DEST_UNREACH;
+	answer.icmp.code = ICMPV6_PORT_UNREACH;
+	answer.icmp.checksum = csum_icmp6(&packet->destination, &packet->source, (__be32 *)&answer,
+					  sizeof(answer) / 4);
+	if (bpf_skb_store_bytes(skb, L3_OFFSET + sizeof(*ip), &answer, sizeof(answer), 0))
+		return DROP_INVALID;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+/* Answers the first packet of a connection to an address that nobody serves; an action, or a drop reason. */
+static __always_inline int reject(struct __sk_buff *skb, const struct packet *packet)
+{
+	return packet->family == 4 ? reject4(skb) : reject6(skb, packet);
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* service: Services for packets.  What comes from the wire for a frontend goes to a pod of this node; what the
+ * pod answers comes from the frontend.  Policy and conntrack see the pod's address, and the client's.
+ */
+#pragma once
+#include "config.h"
+#include "lb.h"
+#include "reject.h"
+#include "rewrite.h"
+#include "verdict.h"
+
+enum { NOT_SERVED = 0, SERVED = 1 };	/* no action has the number of the latter */
+
+static __always_inline bool service_follows(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+}
+
+/* May *packet*'s source talk to the frontend? */
+static __always_inline bool service_lets_in(const struct lb_service *service, const union address *source)
+{
+	struct lb_range_key key;
+	bool listed;
+
+	if (!(service->flags & (LB_RANGES_ALLOW | LB_RANGES_DENY)))
+		return true;
+	key.prefix_len = 32 + 128;
+	key.frontend = service->frontend;
+	key.address = *source;
+	listed = bpf_map_lookup_elem(&cirri_lb_ranges, &key);
+	return service->flags & LB_RANGES_DENY ? !listed : listed;
+}
+
+/* Does the flow lead to a backend that may have this packet?  SYN: one that takes connections. */
+static __always_inline bool service_flow_holds(struct lb_flow *flow, const struct lb_service *service,
+					       const struct packet *packet, __u64 now, __u32 epoch,
+					       struct lb_backend *backend)
+{
+	bool opens = (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	__u32 state;
+
+	if (flow->expires < now)
+		return false;
+	backend->address = flow->address;
+	backend->port = flow->port;
+	if (flow->epoch == epoch && !opens)
+		return true;
+	state = lb_state(service->frontend, backend);
+	if (!state || (opens && state != LB_TAKING))
+		return false;
+	flow->epoch = epoch;
+	return true;
+}
+
+static __always_inline __u64 service_lifetime_ns(__u8 protocol)
+{
+	return (protocol == IPPROTO_TCP ? ct_timeout_tcp_s : ct_timeout_any_s) * 1000000000ull;
+}
+
+/* Which backend *packet* goes to: the one that its connection has, or one chosen now; 0, or why it is dropped. */
+GLOBAL int service_backend(const struct lb_service *service, const struct packet *packet, struct lb_backend *backend)
+{
+	struct lb_flow_key key = {};
+	struct lb_flow fresh = {}, *flow;
+	__u64 now = bpf_ktime_get_coarse_ns();
+	__u32 epoch = runtime_lb_epoch();
+
+	if (!service || !packet || !backend)
+		return DROP_INVALID;
+	key.client = packet->source;
+	key.address = packet->destination;
+	key.client_port = packet->source_port;
+	key.port = packet->destination_port;
+	key.protocol = packet->protocol;
+	flow = bpf_map_lookup_elem(&cirri_lb_flows, &key);
+	if (flow && service_flow_holds(flow, service, packet, now, epoch, backend)) {
+		flow->expires = now + service_lifetime_ns(packet->protocol);
+		return 0;
+	}
+	if (!service_lets_in(service, &packet->source))
+		return DROP_SOURCE_RANGE;
+	if (!lb_choose(service, &packet->source, backend))
+		return DROP_NO_BACKEND;
+	fresh.address = backend->address;
+	fresh.expires = now + service_lifetime_ns(packet->protocol);
+	fresh.epoch = epoch;
+	fresh.port = backend->port;
+	bpf_map_update_elem(&cirri_lb_flows, &key, &fresh, BPF_ANY);
+	return 0;
+}
+
+/* An ICMP error from the wire about what a pod answered: its receiver is that pod. */
+GLOBAL int service_error_from_wire(struct __sk_buff *skb, struct packet *packet)
+{
+	struct packet inner = {};
+	struct lb_flow_key key = {};
+	const struct lb_flow *flow;
+	struct end to = {};
+	int error;
+
+	if (!packet || !icmp_inner(skb, packet, &inner) || !service_follows(inner.protocol) ||
+	    !address_equal(&inner.source, &packet->destination))
+		return NOT_SERVED;
+	key.client = inner.destination;
+	key.address = inner.source;
+	key.client_port = inner.destination_port;
+	key.port = inner.source_port;
+	key.protocol = inner.protocol;
+	flow = bpf_map_lookup_elem(&cirri_lb_flows, &key);
+	if (!flow)
+		return NOT_SERVED;
+	to.address = flow->address;
+	to.port = flow->port;
+	error = rewrite_inner(skb, packet, &inner, &to, REWRITE_SOURCE);
+	if (!error)
+		error = rewrite_end(skb, packet, &to, REWRITE_DESTINATION);
+	return error ? error : SERVED;
+}
+
+/* The first packet of a connection, and all after it. */
+GLOBAL int service_connection_from_wire(struct __sk_buff *skb, struct passage *passage)
+{
+	const struct lb_service *service;
+	struct lb_backend backend = {};
+	struct packet *packet;
+	struct end to = {};
+	int error;
+
+	if (!passage)
+		return DROP_INVALID;
+	packet = &passage->packet;
+	if (!service_follows(packet->protocol))
+		return NOT_SERVED;
+	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT) && fragment_resolve(packet))
+		return NOT_SERVED;
+	service = lb_service_lookup(&packet->destination, packet->destination_port, packet->protocol, LB_EXTERNAL);
+	if (!service)
+		return NOT_SERVED;
+	error = service_backend(service, packet, &backend);
+	if (error == DROP_NO_BACKEND && !(service->flags & LB_DROP_EMPTY))
+		return reject(skb, packet);
+	if (error)
+		return error;
+	passage->frontend = service->frontend;
+	to.address = backend.address;
+	to.port = backend.port;
+	error = rewrite_end(skb, packet, &to, REWRITE_DESTINATION);
+	return error ? error : SERVED;
+}
+
+/* Sends a packet from the wire on to a backend, if it is for a frontend: NOT_SERVED, SERVED (its destination
+ * is another one now), the action that answers it, or a drop reason.
+ */
+static __always_inline int service_from_wire(struct __sk_buff *skb, struct passage *passage)
+{
+	if (passage->packet.flags & PACKET_ICMP_ERROR)
+		return service_error_from_wire(skb, &passage->packet);
+	return service_connection_from_wire(skb, passage);
+}
+
+/* What a pod sends on a connection that came by a frontend comes from that; so do its ICMP errors about it.
+ * 0, or a drop reason.
+ */
+GLOBAL int service_answer(struct __sk_buff *skb, struct passage *passage)
+{
+	const struct lb_frontend *frontend;
+	struct packet *packet, inner = {};
+	struct end to = {};
+	__u32 number;
+
+	if (!passage)
+		return DROP_INVALID;
+	packet = &passage->packet;
+	number = passage->frontend;
+	frontend = bpf_map_lookup_elem(&cirri_lb_frontends, &number);
+	if (!frontend)
+		return DROP_NO_BACKEND;	/* it is not served any more, and nobody else's answer is waited for */
+	to.address = frontend->address;
+	to.port = frontend->port;
+	if (packet->flags & PACKET_ICMP_ERROR) {
+		if (!icmp_inner(skb, packet, &inner))
+			return DROP_INVALID;
+		if (rewrite_inner(skb, packet, &inner, &to, REWRITE_DESTINATION))
+			return DROP_INVALID;
+	}
+	return rewrite_end(skb, packet, &to, REWRITE_SOURCE);
+}
+
+/* An answer under an address of the node's: the stack would take it for a forgery and is passed by. */
+static __always_inline int service_deliver(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct runtime *runtime = runtime_get();
+
+	if (!runtime || !runtime->uplink_ifindex)
+		return DROP_HOST_NOT_READY;
+	return hop_decrement(skb, packet->family) ? bpf_redirect_neigh(runtime->uplink_ifindex, NULL, 0, 0)
+						  : TC_ACT_OK;
+}

@@ -1,0 +1,373 @@
+"""Services for packets from the wire: to a pod of this node and back, policy as if there were no Service."""
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+
+import pytest
+from msgspec.structs import replace
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
+
+from cirri.layout import (
+    LB_AFFINITY,
+    LB_ALIVE,
+    LB_BACKENDS,
+    LB_FRONTENDS,
+    LB_RANGES,
+    LB_SERVICES,
+    DropReason,
+    EndpointFlag,
+    LbAliveKey,
+    LbBackend,
+    LbBackendKey,
+    LbFlag,
+    LbFrontend,
+    LbRangeKey,
+    LbScope,
+    LbService,
+    LbServiceKey,
+    LbState,
+    PolicyDirection,
+    address16,
+)
+from cirri.testing.datapath import PODS, Entry, World, mac
+from cirri.testing.packets import (
+    FAMILIES,
+    NEIGHBOUR_MAC,
+    STACK,
+    UPLINK_MAC,
+    V4,
+    Case,
+    Do,
+    Family,
+    Send,
+    play,
+    send,
+)
+
+VIP = {4: "192.0.2.80", 6: "2001:db8:3::80"}
+TCP_, UDP_ = 6, 17
+BIND = 8080
+"""The port on which pods serve."""
+NEW = ("new",)
+
+
+def serve(
+    address: str,
+    port: int,
+    *backends: str,
+    number: int = 1,
+    protocols: tuple[int, ...] = (TCP_, UDP_),
+    leaving: tuple[str, ...] = (),
+    affinity_s: int = 0,
+    flags: int = 0,
+    ranges: tuple[str, ...] = (),
+) -> Do:
+    """A frontend for the outside."""
+
+    def do(world: World) -> None:
+        maps = world.lb
+        alive = maps[LB_ALIVE.name]
+        for key in [k for k in alive.to_dict() if k.frontend == number]:
+            alive.delete(key)
+        for slot, backend in enumerate(backends):
+            value = LbBackend(address=address16(backend), port=BIND)
+            maps[LB_BACKENDS.name].put(LbBackendKey(service=number, slot=slot), value)
+        for state, those in ((LbState.TAKING, backends), (LbState.KEEPING, leaving)):
+            for backend in those:
+                alive.put(LbAliveKey(address=address16(backend), frontend=number, port=BIND), int(state))
+        for text in ranges:
+            maps[LB_RANGES.name].put(LbRangeKey.of(number, ip_network(text)), 1)
+        maps[LB_FRONTENDS.name].put(number, LbFrontend(address=address16(address), port=port))
+        for protocol in protocols:
+            maps[LB_SERVICES.name].put(
+                LbServiceKey(
+                    address=address16(address), port=port, protocol=protocol, scope=LbScope.EXTERNAL
+                ),
+                LbService(
+                    id=number, frontend=number, count=len(backends), affinity_s=affinity_s, flags=flags
+                ),
+            )
+        config = world.runtime[0]
+        world.runtime.put(0, replace(config, lb_epoch=config.lb_epoch + 1))
+
+    return Do(do)
+
+
+def into(pod: str, packet: Packet) -> bytes:
+    """The frame in which *packet*, as its receiver sees it, goes into the pod."""
+    return bytes(Ether(src=PODS[pod].node_mac, dst=PODS[pod].mac) / packet)
+
+
+def out(pod: str, packet: Packet) -> bytes:
+    """The frame in which *packet* leaves the node, redirected from the pod's device."""
+    return bytes(Ether(src=PODS[pod].mac, dst=PODS[pod].node_mac) / packet)
+
+
+def back(packet: Packet) -> bytes:
+    """The frame in which *packet* answers what came by the uplink."""
+    return bytes(Ether(src=UPLINK_MAC, dst=NEIGHBOUR_MAC) / packet)
+
+
+def no_checksum(packet: Packet) -> Packet:
+    packet[UDP].chksum = 0
+    return packet
+
+
+def big(f: Family, source: str, destination: str, about: Packet) -> Packet:
+    """An error that says that a packet was too big, with the first bytes of it."""
+    ip, head = f.ip(source, destination), Raw(bytes(about)[: 28 if f.version == 4 else 48])
+    return ip / (ICMP(type=3, code=4) if f.version == 4 else ICMPv6PacketTooBig(mtu=1280)) / head
+
+
+def both_ways(f: Family) -> Iterator[Case]:
+    """A frontend under the node's address, one under its own, and what is none."""
+    for what, address, port in (("node port", f.host, 30080), ("own address", VIP[f.version], 80)):
+        yield Case(
+            f"{f.name} {what} TCP",
+            (
+                serve(address, port, f.a),
+                Send("net", f.tcp(f.world, address, "S", 4000, port),
+                     into("A", f.tcp(f.world, f.a, "S", 4000, BIND, ttl=63)), NEW),
+                Send("A", f.tcp(f.a, f.world, "SA", BIND, 4000),
+                     out("A", f.tcp(address, f.world, "SA", port, 4000, ttl=63))),
+                Send("net", f.tcp(f.world, address, "A", 4000, port),
+                     into("A", f.tcp(f.world, f.a, "A", 4000, BIND, ttl=63))),
+                Send("net", f.tcp(f.world, address, "S", 4000, port + 1), STACK),
+            ),
+        )  # fmt: skip
+        yield Case(
+            f"{f.name} {what} UDP",
+            (
+                serve(address, port, f.a),
+                Send("net", f.udp(f.world, address, 5000, port),
+                     into("A", f.udp(f.world, f.a, 5000, BIND, ttl=63)), NEW),
+                Send("A", f.udp(f.a, f.world, BIND, 5000, size=99),
+                     out("A", f.udp(address, f.world, port, 5000, size=99, ttl=63))),
+            ),
+        )  # fmt: skip
+
+
+def policy(f: Family) -> Iterator[Case]:
+    """The client's identity counts, and the pod's own port."""
+    closed = {"A": EndpointFlag.ENFORCE_INGRESS}
+    first = f.tcp(f.world, f.host, "S", 4000, 30080)
+    inside = into("A", f.tcp(f.world, f.a, "S", 4000, BIND, ttl=63))
+    yield Case(
+        f"{f.name} policy denies",
+        (
+            serve(f.host, 30080, f.a),
+            Send("net", first, DropReason.POLICY, ("ingress POLICY match=0 rule=0",)),
+        ),
+        closed,
+    )
+    yield Case(
+        f"{f.name} policy allows the client at the pod's port",
+        (
+            serve(f.host, 30080, f.a),
+            Send("net", first, inside, ("ingress allow match=2 rule=7", "new")),
+            Send("A", f.tcp(f.a, f.world, "SA", BIND, 4000),
+                 out("A", f.tcp(f.host, f.world, "SA", 30080, 4000, ttl=63))),
+        ),
+        closed,
+        (Entry("A", PolicyDirection.INGRESS, f.world_identity, TCP_, BIND, 16, rule=7),),
+    )  # fmt: skip
+
+
+def backends(f: Family) -> Iterator[Case]:
+    """Who has one keeps it, as long as it is there."""
+    at_a, at_b = (
+        lambda flags, pod=pod: into(pod, f.tcp(f.world, PODS[pod].address4 if f.version == 4 else
+                                               PODS[pod].address6, flags, 4000, BIND, ttl=63))
+        for pod in "AB"
+    )  # fmt: skip
+
+    def come(flags: str) -> Packet:
+        return f.tcp(f.world, f.host, flags, 4000, 30080)
+
+    yield Case(
+        f"{f.name} a connection stays where it is",
+        (
+            serve(f.host, 30080, f.a),
+            Send("net", come("S"), at_a("S"), NEW),
+            serve(f.host, 30080, f.b, leaving=(f.a,)),
+            Send("net", come("A"), at_a("A")),
+        ),
+    )
+    yield Case(
+        f"{f.name} a new connection leaves who terminates",
+        (
+            serve(f.host, 30080, f.a),
+            Send("net", come("S"), at_a("S"), NEW),
+            serve(f.host, 30080, f.b, leaving=(f.a,)),
+            Send("net", come("S"), at_b("S"), NEW),
+        ),
+    )
+    yield Case(
+        f"{f.name} what is gone is left",
+        (
+            serve(f.host, 30080, f.a),
+            Send("net", come("S"), at_a("S"), NEW),
+            serve(f.host, 30080, f.b),
+            Send("net", come("A"), at_b("A"), NEW),
+        ),
+    )
+    yield Case(
+        f"{f.name} nobody, no answer",
+        (serve(f.host, 30080, flags=LbFlag.DROP_EMPTY), Send("net", come("S"), DropReason.NO_BACKEND)),
+    )
+    yield Case(
+        f"{f.name} a pod of another node",
+        (serve(f.host, 30080, f.r), Send("net", come("S"), DropReason.NO_BACKEND)),
+    )
+
+
+def refusal(f: Family) -> Iterator[Case]:
+    """Nobody serves: port unreachable, in the frontend's name."""
+    for packet in (f.tcp(f.world, f.host, "S", 4000, 30080), f.udp(f.world, f.host, 4000, 30080, size=100)):
+        about = Raw(bytes(packet)[: 28 if f.version == 4 else 48])
+        if f.version == 4:
+            answer = IP(src=f.host, dst=f.world, id=0, ttl=64) / ICMP(type=3, code=3) / about
+        else:
+            answer = f.ip(f.host, f.world) / ICMPv6DestUnreach(code=4) / about
+        protocol = "TCP" if TCP in packet else "UDP"
+        yield Case(
+            f"{f.name} nobody, refused {protocol}",
+            (serve(f.host, 30080), Send("net", packet, back(answer))),
+        )
+
+
+def ranges(f: Family) -> Iterator[Case]:
+    near = "198.51.100.0/24" if f.version == 4 else "2001:db8:1::/48"
+    far = "192.0.2.0/24" if f.version == 4 else "2001:db8:9::/48"
+    packet = f.tcp(f.world, f.host, "S", 4000, 30080)
+    inside = into("A", f.tcp(f.world, f.a, "S", 4000, BIND, ttl=63))
+    for flag, listed, passes in (
+        (LbFlag.RANGES_ALLOW, near, True),
+        (LbFlag.RANGES_ALLOW, far, False),
+        (LbFlag.RANGES_DENY, near, False),
+        (LbFlag.RANGES_DENY, far, True),
+    ):
+        yield Case(
+            f"{f.name} {flag.name} {listed}",
+            (
+                serve(f.host, 30080, f.a, flags=flag, ranges=(listed,)),
+                Send("net", packet, inside, NEW) if passes else
+                Send("net", packet, DropReason.SOURCE_RANGE),
+            ),
+        )  # fmt: skip
+
+
+def errors(f: Family) -> Iterator[Case]:
+    """ICMP errors about translated connections are about what their receiver knows."""
+    vip = VIP[f.version]
+    opened = (
+        serve(vip, 53, f.a),
+        Send("net", f.udp(f.world, vip, 5000, 53), into("A", f.udp(f.world, f.a, 5000, BIND, ttl=63)), NEW),
+    )
+    seen, asked = f.udp(f.world, f.a, 5000, BIND, ttl=63), f.udp(f.world, vip, 5000, 53, ttl=63)
+    told, known = f.error(f.a, f.world, seen), f.error(vip, f.world, asked)
+    # The head of a datagram ends with its own checksum, which nobody looks at.
+    yield Case(f"{f.name} error from the pod", (*opened, Do(lambda w: error_out(w, f, told, known))))
+    sent, answered = f.udp(f.a, f.world, BIND, 5000), f.udp(vip, f.world, 53, 5000, ttl=63)
+    yield Case(
+        f"{f.name} error to the pod",
+        (
+            *opened,
+            Send("A", sent, out("A", answered)),
+            Do(lambda w: error_in(w, f, big(f, f.world, vip, answered), big(f, f.world, f.a, sent))),
+        ),
+    )
+
+
+def error_out(world: World, f: Family, told: Packet, known: Packet) -> None:
+    same_but_inner_checksum(f, send(world, "A", told).packet, out("A", known))
+
+
+def error_in(world: World, f: Family, told: Packet, known: Packet) -> None:
+    same_but_inner_checksum(f, send(world, "net", told).packet, into("A", known))
+
+
+def same_but_inner_checksum(f: Family, got: bytes, wanted: bytes) -> None:
+    """Headers alike (a hop less here or there), and the ICMP checksum right for what is there."""
+    inner = 14 + (28 if f.version == 4 else 48)
+    head = slice(inner + (12 if f.version == 4 else 8), inner + (24 if f.version == 4 else 44))
+    addresses = slice(26, 34) if f.version == 4 else slice(22, 54)
+    assert got[addresses] == wanted[addresses]
+    assert got[head] == wanted[head]
+    seen = Ether(got)
+    layer = seen[ICMP] if f.version == 4 else seen[2]
+    was = layer.chksum if f.version == 4 else layer.cksum
+    fresh = Ether(got)
+    if f.version == 4:
+        del fresh[ICMP].chksum
+        assert Ether(bytes(fresh))[ICMP].chksum == was
+    else:
+        del fresh[2].cksum
+        assert Ether(bytes(fresh))[2].cksum == was
+
+
+def fragmented(f: Family) -> Case:
+    first, second = f.fragments(f.world, f.host, UDP(sport=5000, dport=30080) / Raw(b"d" * 60))
+    whole = f.udp(f.world, f.a, 5000, BIND, size=0) / Raw(b"d" * 60)
+    one, two = f.fragments(f.world, f.a, whole[UDP])
+    for each in (one, two):
+        if f.version == 4:
+            each.ttl = 63
+        else:
+            each.hlim = 63
+    return Case(
+        f"{f.name} fragments for a frontend",
+        (
+            serve(f.host, 30080, f.a),
+            Send("net", first, into("A", one), NEW),
+            Send("net", second, into("A", two)),
+        ),
+    )
+
+
+UNSUMMED = Case(
+    "v4 a datagram without checksum",
+    (
+        serve(V4.host, 30080, V4.a),
+        Send(
+            "net",
+            no_checksum(V4.udp(V4.world, V4.host, 5000, 30080)),
+            into("A", no_checksum(V4.udp(V4.world, V4.a, 5000, BIND, ttl=63))),
+            NEW,
+        ),
+    ),
+)
+
+CASES = [
+    case
+    for f in FAMILIES
+    for make in (both_ways, policy, backends, refusal, ranges, errors)
+    for case in make(f)
+] + [*map(fragmented, FAMILIES), UNSUMMED]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_services(shared_world: World, case: Case) -> None:
+    play(shared_world, case)
+
+
+def spread(world: World, affinity_s: int) -> dict[str, int]:
+    """Connections of one client that each pod got."""
+    serve(V4.host, 30080, V4.a, V4.b, affinity_s=affinity_s).what(world)
+    found = {"A": 0, "B": 0}
+    for port in range(1000, 1060):
+        got = send(world, "net", V4.tcp(V4.world, V4.host, "S", port, 30080)).packet
+        found[next(name for name, pod in PODS.items() if got[:6] == mac(pod.mac))] += 1
+    return found
+
+
+def test_backends_share_and_affinity_keeps(shared_world: World) -> None:
+    shared_world.reset()
+    assert min(spread(shared_world, 0).values()) > 5
+    shared_world.reset()
+    assert sorted(spread(shared_world, 60).values()) == [0, 60]
+    (known,) = shared_world.lb[LB_AFFINITY.name].to_dict().values()
+    assert known.port == BIND
