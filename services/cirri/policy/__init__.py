@@ -4,7 +4,7 @@ Reads   resources (NetworkPolicy, CiliumNetworkPolicy, CiliumClusterwideNetworkP
         CiliumCIDRGroup, Service, EndpointSlice, and ConfigMap cirri-config), identities
 Writes  selectors: the identities that each peer selector selects
         policies: for each identity in use its rules, which name selectors; and a marker that says up to
-        which revision of resources everything is in
+        which revision of resources everything is in, no further than prefixes have identities
         conditions: of each policy object whether it is valid, and if not, why
 Needs   nothing of the kernel; one per cluster
 
