@@ -106,7 +106,7 @@ def cluster(nodes: int, *, without: Sequence[str] = ()) -> Iterator[Cluster]:
         try:
             os.sched_setaffinity(0, set(CPUS))  # services inherit it: they may use the whole machine
             lab_build.build(topology, where)
-            lifecycle.prepare(topology, where)
+            lifecycle.prepare(topology, where, {})
             plan = msgspec.json.decode(where.plan.read_bytes(), type=Plan)
             left_out = {*LEFT_OUT, *without}
             kept = tuple(process for process in plan.processes if process.name not in left_out)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,19 +143,26 @@ def test_the_mode_is_switched_while_everything_runs(tunnel: Lab) -> None:
     pids = {name: pid for name, pid in tunnel.pids().items() if name.startswith("datapath")}
     for mode, mtu in (("native", 1500), ("tunnel", 1450)):
         tunnel.apply(configuration(routing_mode=mode))
-        tunnel.wait(
-            lambda m=mode: all(bool(device(tunnel, n)) == (m == "tunnel") for n in ("node1", "node2"))
-        )
+        tunnel.wait(partial(_all_in, tunnel, mode))
         for far in addresses(tunnel, "far"):
-            tunnel.wait(lambda a=far: ping(tunnel, "near", a), what=f"{mode}: {far} answers")
-            tunnel.wait(lambda a=far: tunnel.on("node1", "ping", "-c1", "-W1", a).returncode == 0)
+            tunnel.wait(partial(ping, tunnel, "near", far), what=f"{mode}: {far} answers")
+            tunnel.wait(partial(_answers_node, tunnel, far))
 
-        def sizes() -> set[int]:
-            links = [tunnel.exec(pod, "ip", "-j", "link", "show", "dev", "eth0") for pod in ("near", "far")]
-            return {json.loads(each.stdout)[0]["mtu"] for each in links}
-
-        tunnel.wait(lambda m=mtu: sizes() == {m}, what=f"{mode}: pods' devices have the MTU")
+        tunnel.wait(partial(_have_mtu, tunnel, mtu), what=f"{mode}: pods' devices have the MTU")
     assert {name: pid for name, pid in tunnel.pids().items() if name.startswith("datapath")} == pids
+
+
+def _all_in(lab: Lab, mode: str) -> bool:
+    return all(bool(device(lab, node)) == (mode == "tunnel") for node in ("node1", "node2"))
+
+
+def _answers_node(lab: Lab, address: str) -> bool:
+    return lab.on("node1", "ping", "-c1", "-W1", address).returncode == 0
+
+
+def _have_mtu(lab: Lab, mtu: int) -> bool:
+    links = [lab.exec(pod, "ip", "-j", "link", "show", "dev", "eth0") for pod in ("near", "far")]
+    return {json.loads(each.stdout)[0]["mtu"] for each in links} == {mtu}
 
 
 def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path) -> None:
@@ -162,7 +170,7 @@ def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path) -> None:
 
     file = tmp_path / "config.yaml"
     file.write_text("routing-mode: tunnel\ntunnel-protocol: geneve\n")
-    words = [CIRRI, "lab", "up", "--name", f"test-{os.getpid()}-bad", "--config", str(file)]
+    words = [str(CIRRI), "lab", "up", "--name", f"test-{os.getpid()}-bad", "--config", str(file)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
     assert "tunnel-protocol: 'geneve' is not allowed; allowed: vxlan" in done.stderr

@@ -14,7 +14,8 @@ from cirri.model import Resource
 from cirri.model.request import EndpointConfigReply, EndpointConfigRequest
 from cirri.model.resource import AUDIT_MODE
 from cirri.runtime import request_subject
-from cirri.testing.node import NODE, Node, Pod, answering, node
+from cirri.testing.central import NODE
+from cirri.testing.node import Node, Pod, answering, node
 from cirri.testing.objects import allow
 from cirri.testing.sockets import Echo, connects
 from cirri.testing.wait import eventually

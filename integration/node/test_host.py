@@ -16,7 +16,8 @@ from cirri.layout import ENDPOINTS, RUNTIME, EndpointFlag, RuntimeFlag
 from cirri.maps import open_pinned
 from cirri.model import NODES, Endpoint, NodeStatus, Resource
 from cirri.model.resource import CONFIRM_BY
-from cirri.testing.node import NODE, Node, answering, node, run
+from cirri.testing.central import NODE
+from cirri.testing.node import Node, answering, node, run
 from cirri.testing.sockets import Echo, connects
 from cirri.testing.wait import eventually
 

@@ -34,7 +34,7 @@ async def configure(here: Node, **data: str) -> None:
 
 def led(here: Node) -> dict[str, dict[str, Any]]:
     """The node's routes to the other node's pods."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for family in ("-4", "-6"):
         words = ["ip", "-n", here.name, "-j", family, "route", "show", "proto", "193"]
         routes = json.loads(subprocess.run(words, capture_output=True, check=True).stdout or b"[]")

@@ -1,5 +1,7 @@
 """From labels to identity to policy: only what is certain is used."""
 
+from typing import Any
+
 import pytest
 
 from cirri.datapath.identify import configuration, flags_of, goals_of, identity_of, selectors_of
@@ -65,7 +67,7 @@ INGRESS, EGRESS = EndpointFlag.ENFORCE_INGRESS, EndpointFlag.ENFORCE_EGRESS
     ids=["nothing to try out", "one direction tried out", "both tried out"],
 )
 def test_what_is_tried_out_is_a_whole_policy_beside_the_one_in_force(
-    sides: dict[str, Direction], flags: EndpointFlag, selectors: set[str]
+    sides: dict[str, Any], flags: EndpointFlag, selectors: set[str]
 ) -> None:
     policy = SubjectPolicy(identity=300, **sides)
     goals = goals_of(policy)

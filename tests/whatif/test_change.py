@@ -37,11 +37,11 @@ def labels(engine: Engine, number: int, party: str) -> frozenset[str]:
 
 def situation(engine: Engine, case: Case) -> Situation:
     said, context = objects(resources(engine.world.manifests), engine.config)
-    ends = [
+    source, target = (
         Labels(labels(engine, engine.subject(name), name), labels(engine, engine.number(name), name))
         for name in (case.source, case.target)
-    ]
-    return Situation(said, context, engine.config, *ends, Port(case.protocol, case.port))
+    )
+    return Situation(said, context, engine.config, source, target, Port(case.protocol, case.port))
 
 
 def named(manifest: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Give each set of identity-relevant labels one number, for as long as something has it.
 
-Reads   resources (ConfigMap cirri-config, the labels of Nodes, where the API server is), endpoints (who has which
-        labels), nodes (their addresses), selectors (address prefixes that policies tell apart), and
+Reads   resources (ConfigMap cirri-config, the labels of Nodes, where the API server is), endpoints (who
+        has which labels), nodes (their addresses), selectors (address prefixes that policies tell apart), and
         identities, its own bucket, for what another instance may have written
 Writes  identities: by compare-and-set along each label set's own sequence of numbers, so that two
         instances that race for a set end at the same number
