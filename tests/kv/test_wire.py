@@ -136,7 +136,8 @@ def test_a_packed_value_that_would_fill_the_memory_is_refused_on_both_sides() ->
 def test_a_packed_value_that_is_broken_is_bad() -> None:
     _, data = encode(POLICIES, policy_of(1_000))
     for broken in (data[:1], data[:-9], data[:20] + b"\xff" * 20 + data[40:]):
-        assert isinstance(decode(POLICIES, "300", broken), Bad)
+        found = decode(POLICIES, "300", broken)
+        assert isinstance(found, Bad)
 
 
 def test_value_is_plain_messagepack() -> None:
