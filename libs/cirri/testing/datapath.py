@@ -350,20 +350,6 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-@contextmanager
-def devices() -> Iterator[dict[str, int]]:
-    """Two devices of this network namespace: test runs accept the index of a real one only."""
-    stem = f"cirri-test-{uuid4().hex[:3]}"
-    names = {"A": f"{stem}a", "B": f"{stem}b"}
-    subprocess.run(
-        ["ip", "link", "add", names["A"], "type", "veth", "peer", "name", names["B"]], check=True, timeout=10
-    )
-    try:
-        yield {pod: socket.if_nametoindex(name) for pod, name in names.items()}
-    finally:
-        subprocess.run(["ip", "link", "del", names["A"]], check=False, timeout=10)
-
-
 def _node() -> dict[str, int]:
     """The devices and routes of this node, in a network namespace that has nothing yet."""
     commands = f"""
