@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from cirri.datapath.kernel import Kernel
-from cirri.datapath.policies import ALL
+from cirri.datapath.policies import ALL, Packed
 from cirri.engine.entries import EGRESS, INGRESS, Entries, EntryKey, EntryValue
 from cirri.layout import (
     EndpointFlag,
@@ -123,7 +123,7 @@ def test_a_switch_that_was_cut_short_is_finished_or_undone(led: int) -> None:
         pod(kernel, "10.0.0.1", WEB)
         pod(kernel, "10.0.0.2", WEB, 2)
         # as _switch does, up to where the process is killed
-        policies._store(99, list(allow(X).items()))
+        policies._store(Packed(allow(X)), 99)
         for address in ["10.0.0.1"][:led]:
             old = policies.endpoints[address16(address)]
             policies.put_endpoint(

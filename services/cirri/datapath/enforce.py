@@ -83,6 +83,13 @@ class Enforcer:
     told: set[int] = field(default_factory=set)
     """Identities whose endpoints' records have to change."""
     _selectors: set[str] = field(default_factory=set)
+    _goals: dict[int, list[SubjectPolicy]] = field(default_factory=dict)
+    """What is in force and what is tried out; equal rules are one object."""
+    _rules: dict[SubjectPolicy, SubjectPolicy] = field(default_factory=dict)
+    _selects: dict[int, frozenset[str]] = field(default_factory=dict)
+    """Keys of the selectors that each policy in force names."""
+    _made: dict[int, Entries] = field(default_factory=dict)
+    """Entries made in this step, by ``id`` of the rules."""
     _untidy: bool = False
     _prefixes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """What selectors in the tables tell apart, by key."""
@@ -203,9 +210,10 @@ class Enforcer:
         before = self.standing(identity) if known else None
         if known and identity not in self.realized:  # nobody knows what the one before told apart
             self.unnamed.update(str(key.network) for key in self.book.prefixes())
-        touched = self._realize(identity, policy)
         self._untidy |= policy is not self.realized.get(identity)
-        self.realized[identity] = policy
+        self.realized[identity], self._selects[identity] = policy, selectors_of(policy)
+        self._goals[identity] = [self._rules.setdefault(goal, goal) for goal in goals_of(policy)]
+        touched = self._realize(identity)
         if known and before != self.standing(identity):
             self.told.add(identity)
         return touched
@@ -213,14 +221,17 @@ class Enforcer:
     def leave(self, identity: int) -> None:
         """Forget an identity that no endpoint has any more."""
         self.policies.release(identity)
-        self._untidy = self.realized.pop(identity, None) is not None
+        if self.realized.pop(identity, None) is not None:
+            del self._goals[identity], self._selects[identity]
+            self._untidy = True
 
     def tidy(self) -> None:
-        """Forget selectors that nothing in force names any more."""
+        """Forget selectors that nothing in force names any more, and what was made in this step."""
+        self._made.clear()
         if self._untidy:
             self._untidy = False
-            named = {key for policy in self.realized.values() for key in selectors_of(policy)}
-            for key in self.sets.keys() - named - set(self.kept()):
+            self._rules = {goal: goal for goals in self._goals.values() for goal in goals}
+            for key in self.sets.keys() - set().union(*self._selects.values()) - set(self.kept()):
                 self.unnamed.update(self.sets.pop(key).prefixes)
 
     def _members(self, key: str) -> BitMap | None:
@@ -263,24 +274,35 @@ class Enforcer:
         return place is None or place.api_server
 
     def _patch(self, moved: Mapping[str, BitMap]) -> bool:
-        touched = False
-        for identity, policy in self.realized.items() if moved else ():
-            changed = [moved[key] for key in selectors_of(policy) if key in moved]
+        self._made.clear()
+        touched, made = False, dict[int, Entries]()
+        for identity, selects in self._selects.items() if moved else ():
+            changed = [moved[key] for key in selects & moved.keys()]
             if not changed:
                 continue
             before = self.standing(identity)
             if self.policies.sets[identity].fault:
-                touched |= self._realize(identity, policy)
+                touched |= self._realize(identity)
             else:
-                peers = set(BitMap.union(*changed))
-                touched |= self.policies.patch(identity, peers, self._entries(policy, peers))
+                peers = set(BitMap.union(*changed))  # of equal rules they are the same
+                touched |= self.policies.patch(identity, peers, self._entries(identity, made, peers))
             if before != self.standing(identity):
                 self.told.add(identity)
         return touched
 
-    def _realize(self, identity: int, policy: SubjectPolicy) -> bool:
-        return self.policies.realize(identity, flags_of(goals_of(policy)), *self._entries(policy))
+    def _realize(self, identity: int) -> bool:
+        flags = flags_of(self._goals[identity])
+        return self.policies.realize(identity, flags, *self._entries(identity, self._made))
 
-    def _entries(self, policy: SubjectPolicy, only: set[int] | None = None) -> list[Entries]:
-        sets = {key: self.sets[key].members for key in selectors_of(policy)}
-        return [entries(goal, sets, only=only) for goal in goals_of(policy)]
+    def _entries(
+        self, identity: int, made: dict[int, Entries], only: set[int] | None = None
+    ) -> list[Entries]:
+        """Entries for what is in force and what is tried out; *made*: those of rules by their ``id``, which
+        identities with equal rules share."""
+        found = []
+        for goal in self._goals[identity]:
+            if id(goal) not in made:
+                sets = {key: self.sets[key].members for key in selectors_of(goal)}
+                made[id(goal)] = entries(goal, sets, only=only)
+            found.append(made[id(goal)])
+        return found

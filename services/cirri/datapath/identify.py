@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from msgspec.structs import replace
 from pyroaring import BitMap
 
 from cirri.addresses import InvalidPools, InvalidRouting, Routing, service_networks
@@ -82,12 +81,13 @@ def selectors_of(policy: SubjectPolicy) -> frozenset[str]:
 
 
 def goals_of(policy: SubjectPolicy) -> list[SubjectPolicy]:
-    """What is to be in force and, if objects in audit mode select it, what is tried out, as its ingress
-    and egress."""
-    if policy.audit_ingress is None and policy.audit_egress is None:
-        return [policy]
-    ingress, egress = policy.audit_ingress or policy.ingress, policy.audit_egress or policy.egress
-    return [policy, replace(policy, ingress=ingress, egress=egress)]
+    """What is to be in force and, if objects in audit mode select it, what is tried out: nothing but rules,
+    so that they are equal for identities with equal ones."""
+    goals = [SubjectPolicy(identity=0, ingress=policy.ingress, egress=policy.egress)]
+    if policy.audit_ingress is not None or policy.audit_egress is not None:
+        ingress, egress = policy.audit_ingress or policy.ingress, policy.audit_egress or policy.egress
+        goals.append(SubjectPolicy(identity=0, ingress=ingress, egress=egress))
+    return goals
 
 
 def flags_of(goals: Sequence[SubjectPolicy]) -> EndpointFlag:

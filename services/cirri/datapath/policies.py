@@ -6,7 +6,8 @@ are in audit mode, one that is tried out.  Endpoints are led to both by one writ
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+import sys
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from cirri.engine.entries import Change, Entries, EntryKey, EntryValue, plan
@@ -15,16 +16,71 @@ from cirri.maps import BpfMap, MapFull
 
 NEITHER = EndpointFlag(0)
 ALL = EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS
+KEY_SIZE, POLICY_ID_AT = PolicyKey.size(), 4
+"""Bytes of a key, and where in it the policy_id begins."""
+MUCH = 64
+"""So many changes in a set, if they are more than half of it, are made faster by writing it anew."""
 OF_SETS = ALL | EndpointFlag.AUDIT_INGRESS | EndpointFlag.AUDIT_EGRESS
 """Flags that policy decides; the others are the endpoint's own."""
 
 
-@dataclass(slots=True, eq=False)
 class Layer:
     """The entries under one policy_id."""
 
-    policy_id: int
-    entries: Entries
+    def __init__(self, policy_id: int, entries: Entries) -> None:
+        self.policy_id, self._entries = policy_id, entries
+        self._shared = True  # others may hold the same mapping
+        self._by_peer: dict[int, set[EntryKey]] | None = None
+
+    @property
+    def entries(self) -> Entries:
+        """All of them; not to be changed by the caller."""
+        return self._entries
+
+    def of(self, peers: Iterable[int]) -> Entries:
+        """Those of *peers*."""
+        if self._by_peer is None:
+            self._by_peer = {}
+            for key in self._entries:
+                self._by_peer.setdefault(key.identity, set()).add(key)
+        by_peer = self._by_peer
+        return {key: self._entries[key] for peer in peers for key in by_peer.get(peer, ())}
+
+    def after(self, change: Change) -> Entries:
+        """What they are after *change*, as a mapping of its own."""
+        drop = set(change.drop)
+        return {key: value for key, value in self._entries.items() if key not in drop} | change.put
+
+    def take(self, put: Entries, drop: Iterable[EntryKey] = ()) -> None:
+        """Have *put* besides, and *drop* no more."""
+        if self._shared:
+            self._entries, self._shared = dict(self._entries), False
+        for key in drop:
+            del self._entries[key]
+        self._entries.update(put)
+        if (by_peer := self._by_peer) is not None:
+            for key in drop:
+                by_peer[key.identity].discard(key)
+            for key in put:
+                by_peer.setdefault(key.identity, set()).add(key)
+
+
+class Packed:
+    """Entries as the map holds them, but for the policy_id: sets with equal entries are packed once."""
+
+    def __init__(self, entries: Entries) -> None:
+        self.entries = entries
+        self.order = sorted(entries.items(), key=lambda item: not item[1].deny)
+        """Denies first."""
+        self._keys = b"".join(key.pack() for key in _keys(0, (key for key, _ in self.order)))
+        self._values = b"".join(_policy_value(value).pack() for _, value in self.order)
+
+    def under(self, policy_id: int, since: int = 0) -> tuple[bytes, bytes]:
+        """Keys and values under *policy_id*, in order, without the first *since*."""
+        keys = bytearray(self._keys[since * KEY_SIZE :])
+        for offset, byte in enumerate(policy_id.to_bytes(4, sys.byteorder), POLICY_ID_AT):
+            keys[offset::KEY_SIZE] = bytes((byte,)) * (len(keys) // KEY_SIZE)
+        return bytes(keys), self._values[since * PolicyValue.size() :]
 
 
 @dataclass(slots=True)
@@ -69,6 +125,10 @@ class Policies:
         self.dying: list[Layer] = []
         """What no endpoint is led to any more: programs that run may still look into it."""
         self._last = 0
+        self._ids: set[int] = set()
+        """policy_ids in use, by dying sets too."""
+        self._packed: Packed | None = None
+        """The newest: one policy often is that of many identities."""
         self._adopt()
 
     def _adopt(self) -> None:
@@ -87,10 +147,10 @@ class Policies:
             layers = tuple(Layer(number, found.get(number, {})) for number in ids)
             self.sets[identity] = PolicySet(layers, EndpointFlag(value.flags) & OF_SETS)
             self._lead(identity)
-        used = self._used()
-        for policy_id in found.keys() - used:
+        self._ids = {layer.policy_id for one in self.sets.values() for layer in one.layers}
+        for policy_id in found.keys() - self._ids:
             self.map.delete_many(_keys(policy_id, found[policy_id]))
-        self._last = max(used, default=0)
+        self._last = max(self._ids, default=0)
 
     def realize(
         self, identity: int, flags: EndpointFlag, wanted: Entries, trial: Entries | None = None
@@ -105,30 +165,26 @@ class Policies:
         if now is None or now.flags != flags or now.fault or len(now.layers) != len(goals):
             self._switch(identity, flags, goals)
             return True
+        if all(map(_much, now.layers, goals)):
+            self._switch(identity, flags, goals)
+            return True
         changes = [plan(layer.entries, goal) for layer, goal in zip(now.layers, goals, strict=True)]
-        return self._change(identity, now, changes, goals)
+        return self._change(identity, now, changes)
 
-    def patch(self, identity: int, peers: Container[int], goals: Sequence[Entries]) -> bool:
+    def patch(self, identity: int, peers: Collection[int], goals: Sequence[Entries]) -> bool:
         """As :meth:`realize`, for the entries of *peers* alone: *goals* holds only theirs, for each layer.
 
         Not for a set with a fault, of which a layer may be missing.
         """
         now = self.sets[identity]
-        changes, whole = [], []
-        for layer, goal in zip(now.layers, goals, strict=True):
-            old = {key: value for key, value in layer.entries.items() if key.identity in peers}
-            changes.append(plan(old, goal))
-            whole.append({key: value for key, value in layer.entries.items() if key not in old} | goal)
-        return self._change(identity, now, changes, whole)
+        changes = [plan(layer.of(peers), goal) for layer, goal in zip(now.layers, goals, strict=True)]
+        return self._change(identity, now, changes)
 
     def inherit(self, identity: int, heirs: dict[int, int]) -> bool:
         """Let each peer of *heirs* have the entries of its parent, parents first; others keep theirs."""
         goals: list[Entries] = []
         for layer in self.sets[identity].layers:
-            of: dict[int, Entries] = {peer: {} for pair in heirs.items() for peer in pair}
-            for key, value in layer.entries.items():
-                if key.identity in of:
-                    of[key.identity][key] = value
+            of = {peer: layer.of([peer]) for pair in heirs.items() for peer in pair}
             for heir, parent in heirs.items():
                 of[heir] |= {key._replace(identity=heir): value for key, value in of[parent].items()}
             goals.append({key: value for heir in heirs for key, value in of[heir].items()})
@@ -163,31 +219,32 @@ class Policies:
             return
         gone = self.sets.pop(identity, None)
         for layer in gone.layers if gone is not None else ():
-            self.map.delete_many(_keys(layer.policy_id, layer.entries))
+            self._forget(layer)
 
     def bury(self, layers: Iterable[Layer]) -> None:
         """Remove the entries of some of :attr:`dying`."""
         for layer in list(layers):
-            self.map.delete_many(_keys(layer.policy_id, layer.entries))
+            self._forget(layer)
             self.dying.remove(layer)
 
-    def _change(
-        self, identity: int, now: PolicySet, changes: Sequence[Change], goals: Sequence[Entries]
-    ) -> bool:
+    def _change(self, identity: int, now: PolicySet, changes: Sequence[Change]) -> bool:
         if not any(change.put or change.drop for change in changes):
             return False
-        if not all(change.in_place for change in changes):
-            self._switch(identity, now.flags, goals)
-            return True
-        for layer, change, goal in zip(now.layers, changes, goals, strict=True):
+        if all(change.in_place for change in changes):
             try:
-                self.map.put_many(_pairs(layer.policy_id, change.put.items()))
+                for layer, change in zip(now.layers, changes, strict=True):
+                    self.map.put_many(_pairs(layer.policy_id, change.put.items()))
+                    self.map.delete_many(_keys(layer.policy_id, change.drop))
             except MapFull:
-                layer.entries = {**layer.entries, **change.put}  # some of them: all are deleted with the set
-                self._switch(identity, now.flags, goals)
-                break
-            self.map.delete_many(_keys(layer.policy_id, change.drop))
-            layer.entries = dict(goal)
+                pass
+            else:
+                for layer, change in zip(now.layers, changes, strict=True):
+                    layer.take(change.put, change.drop)
+                return True
+        goals = [layer.after(change) for layer, change in zip(now.layers, changes, strict=True)]
+        for layer, change in zip(now.layers, changes, strict=True):
+            layer.take(change.put)  # some were written, perhaps: all go with the set
+        self._switch(identity, now.flags, goals)
         return True
 
     def _switch(self, identity: int, flags: EndpointFlag, goals: Sequence[Entries]) -> None:
@@ -208,25 +265,30 @@ class Policies:
 
         What is tried out is there whole or not at all: a part of it would report what is not so.
         """
-        order = sorted(goals[0].items(), key=lambda item: not item[1].deny)
+        packed = self._pack(goals[0])
         first = begun.layers[0] if begun is not None else Layer(self._fresh(), {})
         have = len(first.entries)
-        stored, fault = self._store(first.policy_id, order[have:])
-        first.entries = dict(order[: have + stored])
-        layers = [first]
+        stored, fault = self._store(packed, first.policy_id, have)
+        whole = have + stored == len(packed.order)
+        layers = [Layer(first.policy_id, goals[0] if whole else dict(packed.order[: have + stored]))]
         for goal in goals[1:] if not fault else ():
-            trial = Layer(self._fresh(), dict(goal))
-            _, fault = self._store(trial.policy_id, list(goal.items()))
+            trial = Layer(self._fresh(), goal)
+            _, fault = self._store(self._pack(goal), trial.policy_id)
             if fault:
-                self.map.delete_many(_keys(trial.policy_id, goal))
+                self._forget(trial)
             else:
                 layers.append(trial)
-        missing = order[len(first.entries) :]
+        missing = packed.order[have + stored :]
         return PolicySet(tuple(layers), flags, fault, any(value.deny for _, value in missing))
 
-    def _store(self, policy_id: int, order: Sequence[tuple[EntryKey, EntryValue]]) -> tuple[int, str]:
+    def _pack(self, entries: Entries) -> Packed:
+        if self._packed is None or self._packed.entries is not entries:
+            self._packed = Packed(entries)
+        return self._packed
+
+    def _store(self, packed: Packed, policy_id: int, since: int = 0) -> tuple[int, str]:
         try:
-            return self.map.put_many(_pairs(policy_id, order)), ""
+            return self.map.put_many_raw(*packed.under(policy_id, since)), ""
         except MapFull as error:
             return error.stored, str(error)
 
@@ -236,29 +298,30 @@ class Policies:
             if value.identity == identity:
                 self.put_endpoint(address, one.under(value, identity))
 
-    def _used(self) -> set[int]:
-        live = (layer for one in self.sets.values() for layer in one.layers)
-        return {layer.policy_id for layer in (*live, *self.dying)}
-
     def _fresh(self) -> int:
-        used = self._used()
         while True:
             self._last = self._last % 0xFFFF_FFFF + 1
-            if self._last not in used:
+            if self._last not in self._ids:
+                self._ids.add(self._last)
                 return self._last
+
+    def _forget(self, layer: Layer) -> None:
+        self.map.delete_many(_keys(layer.policy_id, layer.entries))
+        self._ids.discard(layer.policy_id)
+
+
+def _much(layer: Layer, goal: Entries) -> bool:
+    """Whether more than half of a large set changes."""
+    if len(goal) < MUCH:
+        return False
+    same = sum(1 for key, value in layer.entries.items() if goal.get(key) == value)
+    return 2 * same < len(goal)
 
 
 def _pairs(
     policy_id: int, entries: Iterable[tuple[EntryKey, EntryValue]]
 ) -> Iterable[tuple[PolicyKey, PolicyValue]]:
-    for key, value in entries:
-        action = PolicyAction.DENY if value.deny else PolicyAction.AUTH if value.auth else PolicyAction.ALLOW
-        yield (
-            _policy_key(policy_id, key),
-            PolicyValue(
-                rule=value.rule, proxy_port=value.proxy_port, action=int(action), priority=value.priority
-            ),
-        )
+    return ((_policy_key(policy_id, key), _policy_value(value)) for key, value in entries)
 
 
 def _keys(policy_id: int, keys: Iterable[EntryKey]) -> Iterable[PolicyKey]:
@@ -267,6 +330,13 @@ def _keys(policy_id: int, keys: Iterable[EntryKey]) -> Iterable[PolicyKey]:
 
 def _policy_key(policy_id: int, key: EntryKey) -> PolicyKey:
     return PolicyKey.of(policy_id, key.identity, key.direction, key.protocol, key.port, key.port_bits)
+
+
+def _policy_value(value: EntryValue) -> PolicyValue:
+    action = PolicyAction.DENY if value.deny else PolicyAction.AUTH if value.auth else PolicyAction.ALLOW
+    return PolicyValue(
+        rule=value.rule, proxy_port=value.proxy_port, action=int(action), priority=value.priority
+    )
 
 
 def _entry_key(key: PolicyKey) -> EntryKey:
