@@ -172,8 +172,9 @@ def test_clients_outside_reach_pods_by_node_ports_and_external_addresses() -> No
     async def main() -> None:
         async with node() as here:
             web = await here.add("web", app="web")
-            fronts = {4: ("10.96.0.10", "203.0.113.7", here.address, web.ipv4),
-                      6: ("fd00:10:96::10", "2001:db8:7::7", here.address6, web.ipv6)}  # fmt: skip
+            number = here.number  # in the addresses: others may run the same at once
+            fronts = {4: ("10.96.0.10", f"203.0.113.{number}", here.address, web.ipv4),
+                      6: ("fd00:10:96::10", f"2001:db8:7::{number:x}", here.address6, web.ipv6)}  # fmt: skip
             doors = []
             for version, (cluster, external, own, pod) in fronts.items():
                 await served(here, *outside(external, *service(cluster, [pod], name=f"web{version}")))
