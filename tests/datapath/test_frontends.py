@@ -62,5 +62,6 @@ def test_for_wire() -> None:
     allowed = Ways((a,), ranges=frozenset((network,)), flags=LbFlag.RANGES_ALLOW)
     assert served(mine, ranges=(network,), guarded=True) == allowed
     assert served(mine, guarded=True, ranges_deny=True).flags == LbFlag.RANGES_DENY
+    assert served(elsewhere=True).flags == LbFlag.DROP_EMPTY
     no_backend = "drop"
     assert served().flags == LbFlag.DROP_EMPTY

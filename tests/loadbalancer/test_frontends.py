@@ -149,6 +149,15 @@ def test_endpoints(endpoints: list[dict[str, Any]], expected: list[tuple[str, st
     assert [(backend.address, backend.state) for backend in serving.backends] == expected
 
 
+def test_a_local_service_may_be_served_elsewhere() -> None:
+    """That a node has no backend is no refusal while others have one."""
+    service = svc(type="NodePort", ports=NODE_PORT, externalTrafficPolicy="Local")
+    far, near, nobody = [part(at("10.52.1.4", "n2"))], BOTH, [part()]
+    door = Frontend("192.168.3.11", 30080, "TCP", OUT)
+    for slices, elsewhere in ((far, True), (near, False), (nobody, False)):
+        assert frontends(service, slices, HERE, CONFIG)[door].elsewhere is elsewhere
+
+
 def test_how_it_is_served() -> None:
     annotations = {
         "service.cilium.io/lb-algorithm": "maglev",

@@ -66,6 +66,8 @@ class Serving:
     ranges_deny: bool = False
     guarded: bool = False
     """Whether *ranges* are asked at all: a list without a range of this family lets nobody in."""
+    elsewhere: bool = False
+    """Only other nodes may serve it: whoever asks here gets no answer, and tries another node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +146,7 @@ class _Expansion:
     ) -> tuple[Frontend, Serving]:
         protocol = str(port.get("protocol") or "TCP")
         version = ip_address(address).version
-        found = backends(
-            self.slices,
-            str(port.get("name") or ""),
-            protocol,
-            version,
-            node=self.here.node,
-            zone=self.here.zone,
-            only_local=local,
-            weights=self.weights,
-        )
+        found = self._backends(port, protocol, version, local=local)
         serving = Serving(
             kind=kind,
             namespace=self.service.namespace,
@@ -162,6 +155,7 @@ class _Expansion:
             algorithm=_algorithm(self.notes, self.config),
             dsr=scope is Scope.EXTERNAL and _dsr(self.notes, self.config, protocol),
             affinity_s=_affinity(self.spec),
+            elsewhere=local and not found and bool(self._backends(port, protocol, version, local=False)),
         )
         guarded = scope is Scope.EXTERNAL and (kind == "LoadBalancer" or self.config.ranges_of_all_types)
         if guarded and (ranges := self.spec.get("loadBalancerSourceRanges")):
@@ -173,6 +167,20 @@ class _Expansion:
                 guarded=True,
             )
         return Frontend(str(ip_address(address)), number, protocol, scope), serving
+
+    def _backends(
+        self, port: Mapping[str, Any], protocol: str, version: int, *, local: bool
+    ) -> tuple[Backend, ...]:
+        return backends(
+            self.slices,
+            str(port.get("name") or ""),
+            protocol,
+            version,
+            node=self.here.node,
+            zone=self.here.zone,
+            only_local=local,
+            weights=self.weights,
+        )
 
 
 def host_ports(pods: Iterable[Resource], here: Here) -> dict[Frontend, Serving]:

@@ -62,7 +62,7 @@ def for_wire(
 
 def _way_in(serving: Serving, mine: tuple[Backend, ...], no_backend: NoBackend) -> Ways:
     taking = choosable(mine)
-    flags = LbFlag.DROP_EMPTY if no_backend == "drop" else LbFlag(0)
+    flags = LbFlag.DROP_EMPTY if no_backend == "drop" or serving.elsewhere else LbFlag(0)
     if serving.guarded:
         flags |= LbFlag.RANGES_DENY if serving.ranges_deny else LbFlag.RANGES_ALLOW
     return Ways(
