@@ -261,7 +261,8 @@ async def node(
 
     *objects*: compiled programs to load in place of the repository's.
     """
-    number = random.randrange(2, 250)
+    taken = {path.name for path in Path("/sys/class/net").glob("cirri-test*")}
+    number = random.choice([n for n in range(2, 250) if f"cirri-test{n}" not in taken])
     here = Node(f"cirri-test-{os.getpid() % 100000}-{number}", number)
     here.objects = objects or here.objects
     try:
