@@ -53,7 +53,7 @@ def _suspicions(resource: Resource, label_filter: LabelFilter) -> Found:
 def _service(resource: Resource) -> Found:
     spec = resource.manifest.get("spec", {}) if resource.kind == "Service" else {}
     if spec.get("type") in ("NodePort", "LoadBalancer"):
-        yield ("spec", "type"), f"clients outside the cluster do not reach a {spec['type']} Service yet"
+        yield ("spec", "type"), "clients outside the cluster are served by nodes with a pod of it only"
 
 
 def _group(resource: Resource) -> Found:
