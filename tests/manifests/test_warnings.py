@@ -178,7 +178,7 @@ CASES = [
     (
         "load balancer",
         {**SERVICE, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}},
-        ["Service default/a: spec.type: clients outside the cluster are served by nodes with a pod of it only"],
+        ["Service default/a: spec.type: clients outside are served by nodes with a pod of it only"],
     ),
     ("cluster address", {**SERVICE, "spec": {"ports": [{"port": 80}]}}, []),
 ]  # fmt: skip

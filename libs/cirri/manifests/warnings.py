@@ -53,7 +53,7 @@ def _suspicions(resource: Resource, label_filter: LabelFilter) -> Found:
 def _service(resource: Resource) -> Found:
     spec = resource.manifest.get("spec", {}) if resource.kind == "Service" else {}
     if spec.get("type") in ("NodePort", "LoadBalancer"):
-        yield ("spec", "type"), "clients outside the cluster are served by nodes with a pod of it only"
+        yield ("spec", "type"), "clients outside are served by nodes with a pod of it only"
 
 
 def _group(resource: Resource) -> Found:
