@@ -238,6 +238,8 @@ def text(report: Report) -> str:
     lines += [table(header, rows) if rows else "No nodes.", ""]
     if ways := sorted({way for n in report.nodes if (way := n.features.get("routing"))}):
         lines.append(f"Routing:       {', '.join(ways)}")
+    if states := sorted({state for n in report.nodes if (state := n.features.get("host firewall"))}):
+        lines.append(f"Host firewall: {', '.join(states)}")
     lines.append(f"Cluster Pods:  {report.managed}/{report.pods} managed by Cirri")
     lines.append(f"Identities:    {report.identities} in use")
     lines.append(f"Objects:       newest change is revision {report.revision}")
