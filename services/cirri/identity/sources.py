@@ -63,10 +63,10 @@ class Sources:
 
     @property
     def settled(self) -> bool:
-        """Whether every owner of what is there has said that this is all."""
+        """Whether everybody who says what is there has said that this is all."""
         if not self.ready or any(table.stale for table in self._tables.values()):
             return False
-        return all({key.partition(".")[0] for key in t} <= t.complete for t in (self._endpoints, self._nodes))
+        return self._nodes.keys() <= self._endpoints.complete & self._nodes.complete
 
     @property
     def whole(self) -> bool:
