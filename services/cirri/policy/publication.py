@@ -57,7 +57,9 @@ class Publication:
         sets = self._that_fit(self._selectors, compiler.sets.values())
         subjects = [PolicyEntry(subject=policy) for policy in compiler.policies.values()]
         entries = self._that_fit(self._policies, subjects)
-        await asyncio.gather(*map(self._selectors.put, sets))
+        for one in sets:
+            await self._selectors.post(one)
+        await self._selectors.settled()
         marker = Compiled(resources=resources(), selectors=self.selectors, identities=identities)
         await self._policies.replace([*entries, PolicyEntry(compiled=marker)])
         self.marked = marker
