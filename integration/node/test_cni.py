@@ -311,9 +311,11 @@ def test_spent_addresses_are_said_and_come_back() -> None:
             )
             status = await here.cni("STATUS")
             assert (status.code, status.output["msg"]) == (50, "all 5 IPv4 addresses are in use")
+            await eventually(lambda: here.status.addresses_used == 5)
             await here.delete(here.pods["p0"])
             await eventually(lambda: here.status.addresses_used == 4)
-            assert (await here.cni("ADD", "late")).code == 0
+            added = await here.cni("ADD", "late")
+            assert added.code == 0, added.output
 
     asyncio.run(main())
 
