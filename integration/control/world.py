@@ -41,7 +41,7 @@ from cirri.testing.natsserver import NatsServer
 from cirri.testing.policies import pod
 
 NAMES = ("identity", "policy", "ipam")
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 
 WEB, API = pod("shop", {"app": "web"}), pod("shop", {"app": "api"})
 
