@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import json
 from pyroaring import BitMap
 
-from cirri.kv import Bus, Publisher, ServiceAway, Table
+from cirri.kv import Bus, BusTimeout, Publisher, ServiceAway, Table
 from cirri.model import (
     CONDITIONS,
     ENDPOINTS,
@@ -94,12 +94,12 @@ class World:
         raise AssertionError(f"not within {DEADLINE_S} s: {what}\n{logs}")
 
     async def status(self, name: str) -> dict[str, Any]:
-        """What the service says of itself, as soon as it answers."""
+        """What the service says of itself, as soon as it answers: one that died meanwhile is asked again."""
         end = asyncio.get_running_loop().time() + DEADLINE_S
         while True:
             try:
-                return dict(json.decode(await self.bus.request(f"cirri.{name}.status")))
-            except ServiceAway:
+                return dict(json.decode(await self.bus.request(f"cirri.{name}.status", timeout_s=1.0)))
+            except (ServiceAway, BusTimeout):
                 assert asyncio.get_running_loop().time() < end, f"{name} does not answer"
                 await asyncio.sleep(0.02)
 
