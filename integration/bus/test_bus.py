@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import msgpack  # type: ignore[import-untyped]  # it has no types
 import pytest
@@ -19,7 +20,7 @@ from cirri.kv import (
 )
 from cirri.kv.link import Message
 from cirri.kv.wire import MAX_VALUE_BYTES, encode, subject_of
-from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES, Resource, resource_key
+from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES, Bucket, Identity, Resource, resource_key
 from cirri.testing.buses import endpoint, identity, with_two
 from cirri.testing.natsserver import NatsServer, free_port
 from cirri.testing.wait import eventually
@@ -53,6 +54,32 @@ def test_values(nats: NatsServer) -> None:
         for key in ("fd00::1", "", "a..b", "_complete"):
             with pytest.raises(KeyInvalid):
                 await bus.get(IDENTITIES, key)
+
+    with_two(nats, test)
+
+
+def test_asking_for_a_bucket_that_is_being_made_does_not_end_the_server(nats: NatsServer) -> None:
+    """nats-server 2.9.10 dies of a message asked for while the store of its stream is being opened."""
+
+    async def test(bus: Bus, other: Bus) -> None:
+        generation = other.link.generation
+
+        async def ask(bucket: Bucket[Identity]) -> None:
+            while True:
+                try:
+                    assert await other.get(bucket, "1") is None
+                except BucketMissing:
+                    continue
+                return
+
+        for number in range(100):
+            bucket = replace(IDENTITIES, name=f"identities{number}")
+            asking = asyncio.gather(*(ask(bucket) for _ in range(8)))
+            async with bus.table(bucket) as table, asyncio.timeout(10.0):
+                await bus.ensure(bucket)
+                await asking
+                await table.caught_up()
+        assert other.link.generation == generation, "the connection was lost"
 
     with_two(nats, test)
 

@@ -87,6 +87,8 @@ class Link:
         self.last_error = "not tried yet"
         self.refused: set[str] = set()
         """Subjects (lower case, as the server reports them) that this user may not subscribe to."""
+        self.whole_streams: set[str] = set()
+        """Buckets whose streams were seen whole on this connection (see :mod:`cirri.kv.stream`)."""
         self.slow = 0
         """Messages that this client dropped because its own queue was full."""
         self.subscriptions: set[Subscription] = set()
@@ -180,7 +182,8 @@ class Link:
         inbox = ""
         try:
             async with asyncio.timeout(timeout_s):
-                await self.connected.wait()
+                while self._client is None:  # it may be lost again before we run
+                    await self.connected.wait()
                 inbox = self.expect(subject, settle)
                 await self.publish(subject, payload, reply=inbox, headers=headers)
                 message = await answer
@@ -286,6 +289,7 @@ class Link:
         self._client = client
         self.generation += 1
         self.refused.clear()
+        self.whole_streams.clear()
         self.disconnected.clear()
         self.connected.set()
         self._changed()

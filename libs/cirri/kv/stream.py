@@ -20,6 +20,10 @@ API_S = 2.0
 STREAM_MISSING, MESSAGE_MISSING, WRONG_SEQUENCE, NAME_IN_USE = 10059, 10037, 10071, 10058
 """JetStream error codes (nats-server ``server/errors.json``)."""
 
+NOT_CREATED = "0001-"
+"""How the time begins at which a stream was created whose store is not open yet."""
+CREATION_POLL_S = 0.005
+
 DELETED = ("DEL", "PURGE")
 OPERATION = "KV-Operation"
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
@@ -88,8 +92,23 @@ class _Done(msgspec.Struct, frozen=True):
 
 
 async def info(link: Link, bucket: str) -> StreamInfo:
-    """The stream behind *bucket*.  Raises: BucketMissing, BusError."""
-    return await _call(link, f"STREAM.INFO.{stream_name(bucket)}", b"", StreamInfo, bucket)
+    """The stream behind *bucket*, as soon as all of it is made.  Raises: BucketMissing, BusError."""
+    while True:
+        about = await _call(link, f"STREAM.INFO.{stream_name(bucket)}", b"", StreamInfo, bucket)
+        if not about.created.startswith(NOT_CREATED):
+            link.whole_streams.add(bucket)
+            return about
+        await asyncio.sleep(CREATION_POLL_S)
+
+
+async def _whole(link: Link, bucket: str) -> None:
+    """Return when the store of *bucket* is open, which is asked once for each connection.
+
+    nats-server 2.9 knows a stream by name before its store is open, and dies of a nil pointer when a
+    message of it is asked for at that moment.  Raises: BucketMissing, BusError.
+    """
+    if bucket not in link.whole_streams:
+        await info(link, bucket)
 
 
 async def ensure(link: Link, bucket: Bucket[Any]) -> StreamInfo:
@@ -139,6 +158,7 @@ async def forget_key(link: Link, bucket: str, key: str) -> None:
     Not by STREAM.PURGE: nats-server 2.9.10 moves the consumers of other keys when a purge has a
     filter, and their readers miss messages without a gap in the numbers.
     """
+    await _whole(link, bucket)
     name, seq = stream_name(bucket), 1
     while True:
         body = msgspec.json.encode({"seq": seq, "next_by_subj": subject_of(bucket, key)})
@@ -160,6 +180,7 @@ async def last(link: Link, bucket: str, pattern: str) -> Raw | None:
 
     Raises: BucketMissing, BusError.
     """
+    await _whole(link, bucket)
     body = msgspec.json.encode({"last_by_subj": subject_of(bucket, pattern)})
     try:
         reply = await _call(link, f"STREAM.MSG.GET.{stream_name(bucket)}", body, _MessageReply, bucket)
@@ -176,6 +197,7 @@ async def last(link: Link, bucket: str, pattern: str) -> Raw | None:
 
 async def consume(link: Link, bucket: str, name: str, config: dict[str, Any]) -> ConsumerInfo:
     """Make consumer *name*.  Raises: BucketMissing, BusError."""
+    await _whole(link, bucket)
     stream = stream_name(bucket)
     body = msgspec.json.encode({"stream_name": stream, "config": {**config, "name": name}})
     subject = f"CONSUMER.CREATE.{stream}.{name}.{config['filter_subject']}"
@@ -207,6 +229,7 @@ async def _call(link: Link, verb: str, body: bytes, kind: type[R], bucket: str) 
     problem: ApiError | None = getattr(reply, "error", None)
     if problem is not None:
         if problem.err_code == STREAM_MISSING:
+            link.whole_streams.discard(bucket)
             raise BucketMissing(bucket)
         raise BusRefused(verb, problem.err_code or problem.code, problem.description)
     return reply
