@@ -28,6 +28,9 @@ enum lb_flag {
 	LB_RANGES_ALLOW = 1,	/* only sources in cirri_lb_ranges are let in */
 	LB_RANGES_DENY = 2,	/* sources in cirri_lb_ranges are not let in */
 	LB_DROP_EMPTY = 4,	/* without a backend: no answer */
+	LB_MAGLEV = 8,		/* a client's address and port tell its backend, on every node the same */
+	LB_DSR = 16,		/* what goes to another node keeps its source, and is answered from there */
+	LB_DSR_IPIP = 32,	/* that travels inside IP, else with an option */
 };
 
 struct lb_service {
@@ -77,8 +80,11 @@ struct lb_flow {
 	__u64 expires;		/* ns, CLOCK_MONOTONIC */
 	__u32 epoch;		/* struct runtime.lb_epoch under which the backend was there */
 	__be16 port;
-	__u16  pad;
+	__be16 nat_port;	/* source port under which this node sends it on; 0: its own source */
 };
+
+/* struct ct_value.frontend of a connection whose frontend came with its first packet. */
+#define LB_FRONTEND_DSR 0xffff
 
 /* What the client of a connection talks to. */
 struct lb_frontend {

@@ -4,10 +4,14 @@
  * Mirror: libs/cirri/layout/runtime.py
  */
 #pragma once
+#include "address.h"
 #include "map.h"
 
 enum runtime_flag {
 	RUNTIME_HOST_FIREWALL = 1,	/* the node is an endpoint: its own traffic is judged too */
+	RUNTIME_MASQUERADE4 = 2,	/* what pods send out of the cluster leaves under nat4 */
+	RUNTIME_MASQUERADE6 = 4,
+	RUNTIME_POD_SERVICES = 8,	/* from_pod looks for Services: not every socket of a pod does */
 };
 
 struct runtime {
@@ -17,6 +21,9 @@ struct runtime {
 	__u32 flags;		/* enum runtime_flag */
 	__u32 tunnel_ifindex;	/* device that packets to other nodes' pods take; 0: they take the uplink, as they are */
 	__u32 lb_epoch;		/* raised after a backend left a frontend or takes no more connections */
+	__u32 pad;
+	union address nat4;	/* of the node: what is sent in its name; zero: it has none of this family */
+	union address nat6;
 };
 
 MAP(cirri_runtime, ARRAY, __u32, struct runtime, 1);

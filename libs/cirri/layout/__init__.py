@@ -20,6 +20,7 @@ from cirri.layout.event import EVENT_COUNTER, EVENT_COUNTERS, EVENTS, EventCount
 from cirri.layout.fragment import FRAGMENTS, FragmentKey, FragmentValue
 from cirri.layout.ipcache import HOPS, IPCACHE, Hop, IpcacheKey, IpcacheValue, ReservedIdentity
 from cirri.layout.lb import (
+    FRONTEND_DSR,
     LB_AFFINITY,
     LB_ALIVE,
     LB_BACKENDS,
@@ -171,6 +172,7 @@ __all__ = [
     "EVENT_COUNTER",
     "EVENT_COUNTERS",
     "FRAGMENTS",
+    "FRONTEND_DSR",
     "HOPS",
     "IPCACHE",
     "LB_AFFINITY",

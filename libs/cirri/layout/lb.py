@@ -30,6 +30,12 @@ class LbFlag(IntFlag):
     """Sources in ``cirri_lb_ranges`` are not let in."""
     DROP_EMPTY = 4
     """Without a backend: no answer."""
+    MAGLEV = 8
+    """A client's address and port tell its backend, on every node the same."""
+    DSR = 16
+    """What goes to another node keeps its source, and is answered from there."""
+    DSR_IPIP = 32
+    """That travels inside IP, else with an option."""
 
 
 class LbState(IntEnum):
@@ -131,7 +137,12 @@ class LbFlow(Mirror, frozen=True, kw_only=True):
     """ns of CLOCK_MONOTONIC."""
     epoch: U32
     port: Be16
-    pad: U16 = 0
+    nat_port: Be16 = 0
+    """Source port under which this node sends it on; 0: its own source."""
+
+
+FRONTEND_DSR = 0xFFFF
+"""``LB_FRONTEND_DSR``: the frontend came with the connection's first packet."""
 
 
 class LbFrontend(Mirror, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from enum import IntFlag
 from typing import ClassVar
 
-from cirri.layout.mirror import U32, Mirror
+from cirri.layout.mirror import U32, Address16, Mirror
 from cirri.layout.scalar import U32_NUMBER
 from cirri.layout.spec import MapSpec, MapType
 
@@ -15,6 +15,11 @@ class RuntimeFlag(IntFlag):
 
     HOST_FIREWALL = 1
     """The node is an endpoint: its own traffic is judged too."""
+    MASQUERADE4 = 2
+    """What pods send out of the cluster leaves under :attr:`RuntimeConfig.nat4`."""
+    MASQUERADE6 = 4
+    POD_SERVICES = 8
+    """Packets of pods are for Services as well: not every socket of a pod looks for them."""
 
 
 class RuntimeConfig(Mirror, frozen=True, kw_only=True):
@@ -32,6 +37,10 @@ class RuntimeConfig(Mirror, frozen=True, kw_only=True):
     """The device that packets to other nodes' pods take; 0: they take the uplink, as they are."""
     lb_epoch: U32 = 0
     """Raised after a backend left a frontend or takes no more connections."""
+    pad: U32 = 0
+    nat4: Address16 = bytes(16)
+    """Of the node: what is sent in its name; zero: it has none of this family."""
+    nat6: Address16 = bytes(16)
 
 
 RUNTIME = MapSpec("cirri_runtime", HEADER, MapType.ARRAY, U32_NUMBER, RuntimeConfig, 1)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from cirri.datapath.frontends import Frontends, Ways
 from cirri.layout import (
+    FRONTEND_DSR,
     LB_ALIVE,
     LB_BACKENDS,
     LB_FRONTENDS,
@@ -26,7 +27,7 @@ from cirri.layout import (
 )
 from cirri.maps import MapFull, open_pinned
 
-NUMBERS = 0xFFFF
+NUMBERS = FRONTEND_DSR - 1
 """Frontends at once."""
 
 
