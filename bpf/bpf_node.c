@@ -15,7 +15,6 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	__u32 device;
 	bool tagged = skb->vlan_present, host;
 
-	passage->verdict.direction = POLICY_INGRESS;
 	packet->flags = PACKET_FROM_NETWORK;
 	verdict_begin(passage);
 	/* The stack takes the tag off and forwards, and to_pod judges. */
@@ -68,13 +67,9 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 SEC("tc/from_network")
 int from_network(struct __sk_buff *skb)
 {
-	struct passage passage;
-	int action;
+	struct passage *passage = passage_begin(POLICY_INGRESS);
 
-	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
-	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
-	action = handle_from_network(skb, &passage);
-	return action < 0 ? drop(skb, &passage.packet, &passage.verdict, action) : action;
+	return passage ? passage_end(skb, passage, handle_from_network(skb, passage)) : TC_ACT_SHOT;
 }
 
 static __always_inline int handle_to_network(struct __sk_buff *skb, struct passage *passage)
@@ -83,7 +78,6 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 	const struct endpoint *source;
 	int error;
 
-	passage->verdict.direction = POLICY_EGRESS;
 	verdict_begin(passage);
 	if (!passage->host_firewall)
 		return TC_ACT_OK;
@@ -117,13 +111,9 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 SEC("tc/to_network")
 int to_network(struct __sk_buff *skb)
 {
-	struct passage passage;
-	int action;
+	struct passage *passage = passage_begin(POLICY_EGRESS);
 
-	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
-	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
-	action = handle_to_network(skb, &passage);
-	return action < 0 ? drop(skb, &passage.packet, &passage.verdict, action) : action;
+	return passage ? passage_end(skb, passage, handle_to_network(skb, passage)) : TC_ACT_SHOT;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -25,7 +25,6 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pas
 	__u32 device;
 	bool host;
 
-	passage->verdict.direction = POLICY_INGRESS;
 	packet->flags = PACKET_FROM_NETWORK | PACKET_FROM_OVERLAY;
 	verdict_begin(passage);
 	if (!overlay_sender(skb, &node, &passage->verdict.source_identity))
@@ -65,13 +64,9 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pas
 SEC("tc/from_overlay")
 int from_overlay(struct __sk_buff *skb)
 {
-	struct passage passage;
-	int action;
+	struct passage *passage = passage_begin(POLICY_INGRESS);
 
-	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
-	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
-	action = handle_from_overlay(skb, &passage);
-	return action < 0 ? drop(skb, &passage.packet, &passage.verdict, action) : action;
+	return passage ? passage_end(skb, passage, handle_from_overlay(skb, passage)) : TC_ACT_SHOT;
 }
 
 static __always_inline int handle_to_overlay(struct __sk_buff *skb, struct passage *passage)
@@ -83,7 +78,6 @@ static __always_inline int handle_to_overlay(struct __sk_buff *skb, struct passa
 
 	if (overlay_is_addressed(skb))
 		return TC_ACT_OK;	/* by from_pod */
-	passage->verdict.direction = POLICY_EGRESS;
 	verdict_begin(passage);
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
@@ -114,13 +108,9 @@ static __always_inline int handle_to_overlay(struct __sk_buff *skb, struct passa
 SEC("tc/to_overlay")
 int to_overlay(struct __sk_buff *skb)
 {
-	struct passage passage;
-	int action;
+	struct passage *passage = passage_begin(POLICY_EGRESS);
 
-	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
-	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
-	action = handle_to_overlay(skb, &passage);
-	return action < 0 ? drop(skb, &passage.packet, &passage.verdict, action) : action;
+	return passage ? passage_end(skb, passage, handle_to_overlay(skb, passage)) : TC_ACT_SHOT;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -28,7 +28,6 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	__u32 device;
 	int error;
 
-	passage->verdict.direction = POLICY_EGRESS;
 	if (skb->vlan_present)
 		return DROP_VLAN_FILTERED;
 	packet_pull(skb);
@@ -72,17 +71,15 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 SEC("tc/from_pod")
 int from_pod(struct __sk_buff *skb)
 {
-	struct passage passage;
+	struct passage *passage = passage_begin(POLICY_EGRESS);
 	int action;
 
-	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
-	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
-	action = handle_from_pod(skb, &passage);
-	if (action < 0)
-		return drop(skb, &passage.packet, &passage.verdict, action);
-	if (action != TC_ACT_SHOT)
+	if (!passage)
+		return TC_ACT_SHOT;
+	action = handle_from_pod(skb, passage);
+	if (action >= 0 && action != TC_ACT_SHOT)
 		metrics_count(0, POLICY_EGRESS, skb->len);
-	return action;
+	return passage_end(skb, passage, action);
 }
 
 static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *passage)
@@ -92,7 +89,6 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 	__be16 ethertype;
 	int error;
 
-	passage->verdict.direction = POLICY_INGRESS;
 	if (skb->vlan_present)
 		return DROP_VLAN_FILTERED;
 	packet_pull(skb);
@@ -120,17 +116,15 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 SEC("tc/to_pod")
 int to_pod(struct __sk_buff *skb)
 {
-	struct passage passage;
+	struct passage *passage = passage_begin(POLICY_INGRESS);
 	int action;
 
-	__builtin_memset(&passage.packet, 0, sizeof(passage.packet));
-	__builtin_memset(&passage.verdict, 0, sizeof(passage.verdict));
-	action = handle_to_pod(skb, &passage);
-	if (action < 0)
-		return drop(skb, &passage.packet, &passage.verdict, action);
-	if (action != TC_ACT_SHOT)
+	if (!passage)
+		return TC_ACT_SHOT;
+	action = handle_to_pod(skb, passage);
+	if (action >= 0 && action != TC_ACT_SHOT)
 		metrics_count(0, POLICY_INGRESS, skb->len);
-	return action;
+	return passage_end(skb, passage, action);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -18,3 +18,15 @@
 	} NAME SEC(".maps")
 
 #define MAP(NAME, TYPE, KEY, VALUE, MAX) MAP_FLAGS(NAME, TYPE, KEY, VALUE, MAX, 0)
+
+/* A struct of each CPU, of this file's programs alone: what is too large for the stack (512 bytes for a whole
+ * chain of calls).  Programs of one CPU do not interrupt each other: tc runs them with softirqs off, and
+ * what they redirect is sent on after they returned.
+ */
+#define SCRATCH(NAME, TYPE)					\
+	struct {						\
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);	\
+		__type(key, __u32);				\
+		__type(value, TYPE);				\
+		__uint(max_entries, 1);				\
+	} NAME SEC(".maps")

@@ -163,7 +163,7 @@ GLOBAL int judge(struct __sk_buff *skb, const struct packet *packet, const struc
 	return 0;
 }
 
-/* A packet on its way through a program; on the stack of the entry point. */
+/* A packet on its way through a program. */
 struct passage {
 	struct packet packet;
 	struct verdict verdict;
@@ -176,6 +176,28 @@ struct passage {
 	__u16 host_firewall;	/* the node is an endpoint */
 	__u16 frontend;		/* of the connection: struct ct_value.frontend */
 };
+
+SCRATCH(cirri_passage, struct passage);
+
+/* For a packet that an entry point met in *direction* and knows nothing of yet; NULL: never, but the verifier asks. */
+static __always_inline struct passage *passage_begin(__u8 direction)
+{
+	__u32 zero = 0;
+	struct passage *passage = bpf_map_lookup_elem(&cirri_passage, &zero);
+
+	if (!passage)
+		return NULL;
+	__builtin_memset(&passage->packet, 0, sizeof(passage->packet));
+	__builtin_memset(&passage->verdict, 0, sizeof(passage->verdict));
+	passage->verdict.direction = direction;
+	return passage;
+}
+
+/* What the entry point returns for *action*, which is one or a drop reason. */
+static __always_inline int passage_end(struct __sk_buff *skb, const struct passage *passage, int action)
+{
+	return action < 0 ? drop(skb, &passage->packet, &passage->verdict, action) : action;
+}
 
 /* Judges a known connection again: something changed since it was allowed. */
 GLOBAL int judge_again(struct __sk_buff *skb, struct passage *passage, struct ct_value *value,
