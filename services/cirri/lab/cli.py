@@ -141,12 +141,13 @@ def execute(name: str, namespace: str, host: bool, target: str, command: tuple[s
 @click.option("--keep", is_flag=True, help="Leave the demo's lab running.")
 @click.option("--name", default="demo", show_default=True, help="Name of the lab it makes.")
 @routing_option
-def demo(keep: bool, name: str, routing: str | None) -> None:
+@click.option("--family", type=click.Choice(["4", "6"]), help="IP version over which the ships ask.")
+def demo(keep: bool, name: str, routing: str | None, family: str | None) -> None:
     """The Star Wars demo: every command, what it should print, and what it prints."""
     from cirri.lab.demo import run
 
     try:
-        sys.exit(run(name, keep=keep, routing=routing))
+        sys.exit(run(name, keep=keep, routing=routing, family=family))
     except CirriError as error:
         raise Failed(error) from error
 

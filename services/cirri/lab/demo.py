@@ -25,7 +25,7 @@ SHOWN = 24
 """Lines of a command's output that are shown; of long ones the beginning."""
 
 
-def run(name: str, *, keep: bool, routing: str | None = None) -> int:
+def run(name: str, *, keep: bool, routing: str | None = None, family: str | None = None) -> int:
     """Play the demo in lab *name*; 0 if everything was as expected."""
     began = time.monotonic()
     click.secho("Cirri: who may land on the Death Star?", bold=True)
@@ -33,7 +33,7 @@ def run(name: str, *, keep: bool, routing: str | None = None) -> int:
     wrong: list[str] = []
     count = 0
     with _lab(name, keep=keep):
-        for number, act in enumerate(acts(NODES, routing), 1):
+        for number, act in enumerate(acts(NODES, routing, family), 1):
             wrong += _play(number, act, name)
             count += len(act.steps)
             if wrong and number == 1:

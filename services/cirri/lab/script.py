@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 DEATHSTAR = "deathstar.default.svc.cluster.local"
-LANDING = f"curl -s -XPOST {DEATHSTAR}/v1/request-landing"
 HANG_S = 5
 APP = "deploy/examples/http-sw-app.yaml"
 POLICY = "deploy/examples/sw_l3_l4_policy.yaml"
@@ -114,14 +113,15 @@ def _failed(ran: Ran) -> str:
     return f"exit code {ran.code}" + (f": {lines[-1]}" if lines else "")
 
 
-def _landing(ship: str, expected: str) -> Step:
-    limit = f" --max-time {HANG_S}" if expected == HANGS else ""
-    curl = LANDING.replace("curl -s", f"curl -s{limit}")
-    return Step(f"cirri lab exec {ship} -- {curl}", expected, see_landing)
+def acts(nodes: int, routing: str | None = None, family: str | None = None) -> tuple[Act, ...]:
+    """The demo, in order.  *family*: "4" or "6", over which ships ask; None: as their program likes."""
 
+    def landing(ship: str, expected: str) -> Step:
+        options = f" -{family}" if family else ""
+        options += f" --max-time {HANG_S}" if expected == HANGS else ""
+        curl = f"curl -s{options} -XPOST {DEATHSTAR}/v1/request-landing"
+        return Step(f"cirri lab exec {ship} -- {curl}", expected, see_landing)
 
-def acts(nodes: int, routing: str | None = None) -> tuple[Act, ...]:
-    """The demo, in order."""
     up = f"cirri lab up --nodes {nodes}" + (f" --routing {routing}" if routing else "")
     open_, closed = (
         f"deathstar {state}, others Disabled/Disabled; 5 of 5 endpoints ready"
@@ -140,13 +140,13 @@ def acts(nodes: int, routing: str | None = None) -> tuple[Act, ...]:
                 Step("cirri endpoint list", open_, see_enforcement),
             ),
         ),
-        Act("Without a policy, both ships land", (_landing("xwing", LANDED), _landing("tiefighter", LANDED))),
+        Act("Without a policy, both ships land", (landing("xwing", LANDED), landing("tiefighter", LANDED))),
         Act(
             "A policy on labels: only ships of the empire, only 80/TCP",
             (
                 Step(f"cirri apply -f {POLICY} --wait", "1 created", see_actions),
-                _landing("tiefighter", LANDED),
-                _landing("xwing", HANGS),
+                landing("tiefighter", LANDED),
+                landing("xwing", HANGS),
                 Step("cirri endpoint list", closed, see_enforcement, quiet=True),
             ),
         ),
@@ -161,7 +161,7 @@ def acts(nodes: int, routing: str | None = None) -> tuple[Act, ...]:
             "The policy is deleted, and the xwing lands again",
             (
                 Step("cirri delete cnp rule1 --wait", "1 deleted", see_actions),
-                _landing("xwing", LANDED),
+                landing("xwing", LANDED),
                 Step("cirri endpoint list", open_, see_enforcement, quiet=True),
             ),
         ),
