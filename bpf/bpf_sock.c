@@ -6,6 +6,7 @@
  */
 #include <linux/in.h>
 #include <linux/in6.h>
+#include "lib/config.h"
 #include "lib/lb.h"
 
 #define ECONNREFUSED 111
@@ -66,6 +67,9 @@ static __always_inline enum outcome translate(struct bpf_sock_addr *ctx, struct 
 		return UNTOUCHED;
 	/* Its address is not known yet: one client is whoever shares a network namespace. */
 	client.halves[1] = bpf_get_netns_cookie(ctx);
+	/* A pod's loopback is its own. */
+	if (client.halves[1] != node_netns && address_is_loopback(&end->address))
+		return UNTOUCHED;
 	if (!lb_choose(service, &client, &chosen))
 		return REFUSED;
 	reverse.address = end->address;

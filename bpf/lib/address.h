@@ -72,6 +72,13 @@ static __always_inline bool address_is_multicast(const union address *address)
 	return address->bytes[0] == 0xff;
 }
 
+static __always_inline bool address_is_loopback(const union address *address)
+{
+	if (address_is4(address))
+		return address->bytes[12] == 127;
+	return !address->halves[0] && !address->words[2] && address->words[3] == bpf_htonl(1);
+}
+
 /* No router forwards to these: multicast, broadcast, loopback, unspecified, IPv6 link-local. */
 static __always_inline bool address_is_unroutable(const union address *address)
 {

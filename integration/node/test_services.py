@@ -203,3 +203,50 @@ def test_clients_outside_reach_pods_by_node_ports_and_external_addresses() -> No
             await all_hear("Connection refused")
 
     asyncio.run(main())
+
+
+def with_host_ports(pod: Pod, *ports: tuple[int, str]) -> Resource:
+    """The Pod as its kubelet reports it, container ports 8080 at host *ports*."""
+    wanted = [{"hostPort": port, "containerPort": 8080, "protocol": protocol} for port, protocol in ports]
+    spec = {"containers": [{"name": "c", "ports": wanted}]}
+    status = {"phase": "Running", "podIPs": [{"ip": ip} for ip in (pod.ipv4, pod.ipv6)]}
+    return replace(pod.resource, manifest={**pod.resource.manifest, "spec": spec, "status": status})
+
+
+def test_host_ports_are_a_pods_for_clients_outside_and_inside() -> None:
+    """Of two pods that ask for one the first by name has it, which the node says; what it gives up is free."""
+
+    async def main() -> None:
+        async with node() as here:
+            web, late = await here.add("web", app="web"), await here.add("zzz", app="web")
+            asks_ = await here.add("asks", app="asks")
+            doors = [
+                (address, 9080, kind)
+                for address in (here.address, here.address6)
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+            ]
+
+            async def heard() -> set[str]:
+                return {await asyncio.to_thread(asks, *one) for one in doors}
+
+            with (
+                Echo(web.netns, 8080, socket.AF_INET6) as first,
+                Echo(late.netns, 8080, socket.AF_INET6) as second,
+                client(here, asks_) as one,
+            ):
+                await here.cluster.put(with_host_ports(late, (9080, "TCP")))
+                await here.cluster.put(with_host_ports(web, (9080, "TCP"), (9080, "UDP")))
+                taken = ("Pod default/zzz is not served at", "port 9080: Pod default/web has that address")
+                await eventually(lambda: all(part in str(here.status.errors) for part in taken))
+                assert await heard() == {"ping"}
+                assert (first.connections, first.datagrams, second.connections) == (2, 2, 0)
+                assert one.say("stream", (here.address, 9080)) == "ping"
+                assert first.connections == 3
+                await here.cluster.put(with_host_ports(web))
+                await eventually(lambda: not here.status.errors, what=str(here.status))
+                assert one.say("stream", (here.address, 9080)) == "ping"
+                assert await asyncio.to_thread(asks, here.address, 9080, socket.SOCK_STREAM) == "ping"
+                assert (first.connections, second.connections) == (3, 2)
+                assert await asyncio.to_thread(asks, here.address, 9080, socket.SOCK_DGRAM) != "ping"
+
+    asyncio.run(main())

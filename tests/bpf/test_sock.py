@@ -43,6 +43,7 @@ SERVICE4, SERVICE6, EMPTY4, EMPTY6, MIXED4 = (
     "10.96.0.12",
 )
 SPREAD4 = "10.96.0.13"
+LOOPBACK4, LOOPBACK6 = "127.0.0.1", "::1"
 KEPT4, LEFT4, ELAPSED4, OUTSIDE4 = "10.96.0.14", "10.96.0.15", "10.96.0.16", "10.96.0.17"
 PORTS = (18080, 18081, 18082)
 TCP, UDP = 6, 17
@@ -134,6 +135,8 @@ def write_services(bpffs: Path) -> None:
         (LEFT4, [(BACKEND4, port) for port in PORTS]),
         (ELAPSED4, [(BACKEND4, port) for port in PORTS]),
         (OUTSIDE4, [(BACKEND4, PORTS[0])]),
+        (LOOPBACK4, [(BACKEND4, PORTS[0])]),
+        (LOOPBACK6, [(BACKEND6, PORTS[0])]),
     ]
     affinity_s = {KEPT4: 3600, LEFT4: 3600, ELAPSED4: 1}
     with (
@@ -276,6 +279,12 @@ def test_affinity_ends_with_its_time(place: tuple[Path, str, Path]) -> None:
 
 def test_what_the_wire_may_name_sockets_may_not(place: tuple[Path, str, Path]) -> None:
     assert ask(place, [("tcp", 4, OUTSIDE4, 80)]) == [{"errno": errno.ENETUNREACH}]
+
+
+def test_the_nodes_loopback_is_not_a_pods(place: tuple[Path, str, Path]) -> None:
+    """A host port at 127.0.0.1 is for processes of the node."""
+    jobs = [("tcp", 4, LOOPBACK4, 80), ("tcp", 6, LOOPBACK6, 80), ("udp", 4, LOOPBACK4, 80)]
+    assert ask(place, jobs) == [{"errno": errno.ECONNREFUSED}] * 3
 
 
 def test_translation_is_remembered_by_socket(place: tuple[Path, str, Path]) -> None:

@@ -28,7 +28,7 @@ class Node:
     """Tables and maps of one node."""
 
     def __init__(self, bpffs: Any) -> None:
-        names = ("services", "slices", "nodes", "node_objects", "config")
+        names = ("services", "slices", "pods", "nodes", "node_objects", "config")
         views: Any = SimpleNamespace(**{name: Known() for name in names})
         self.views = views
         self.kernel = Kernel(bpffs)
@@ -36,11 +36,22 @@ class Node:
 
     def put(self, *resources: Resource) -> None:
         for each in resources:
-            key = f"{each.kind}.{each.namespace or '_'}.{each.name}._"
-            table = {"Service": self.views.services, "EndpointSlice": self.views.slices}[each.kind]
+            key = f"{each.kind}.{each.namespace or '_'}.{each.name}.{each.node or '_'}"
+            table, note = self.table(each.kind)
             table[key] = each
-            note = self.balancer.note_services if each.kind == "Service" else self.balancer.note_slices
             note([key])
+
+    def drop(self, each: Resource) -> None:
+        table, note = self.table(each.kind)
+        del table[key := f"{each.kind}.{each.namespace}.{each.name}.{each.node or '_'}"]
+        note([key])
+
+    def table(self, kind: str) -> Any:
+        return {
+            "Service": (self.views.services, self.balancer.note_services),
+            "EndpointSlice": (self.views.slices, self.balancer.note_slices),
+            "Pod": (self.views.pods, self.balancer.note_pods),
+        }[kind]
 
     def served(self) -> dict[tuple[str, int], list[str]]:
         """(address, port) -> backends, of TCP."""
@@ -59,6 +70,8 @@ def outside(
 ) -> list[Resource]:
     front, part = service(address, [backend], name=name)
     spec = {**front.manifest["spec"], "externalIPs": list(external)}
+    endpoints = [{**each, "nodeName": "n1"} for each in part.manifest["endpoints"]]
+    part = replace(part, manifest={**part.manifest, "endpoints": endpoints})
     return [replace(front, manifest={**front.manifest, "spec": spec}), part]
 
 
@@ -143,3 +156,61 @@ def test_that_a_backend_is_gone_is_told_once_it_may_keep_nothing() -> None:
         node.served()
         assert node.balancer.left.is_set()
         assert node.balancer.kept() == {}
+
+
+def listens(name: str, backend: str, *ports: int, phase: str = "Running") -> Resource:
+    """A Pod of this node with host ports, served at port 8080."""
+    wanted = [{"hostPort": port, "containerPort": 8080} for port in ports]
+    status = {"phase": phase, "podIPs": [{"ip": backend}]}
+    manifest = {"metadata": {}, "spec": {"containers": [{"name": "c", "ports": wanted}]}, "status": status}
+    return Resource(kind="Pod", namespace="default", name=name, node="n1", manifest=manifest)
+
+
+def test_host_ports_follow_the_pods_that_have_them() -> None:
+    a, b, at = "10.52.0.4", "10.52.0.5", "192.168.3.11"
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        node.put(listens("b", b, 80, 81), listens("plain", "10.52.0.9"))
+        assert node.served() == {}, "the node has no address yet"
+        node.views.nodes["n1"] = NodeStatus(node="n1", addresses=(at,))
+        node.balancer.note_node()
+        assert node.served() == {(at, 80): [b], (at, 81): [b]}
+        node.put(listens("a", a, 80))
+        assert node.served() == {(at, 80): [a], (at, 81): [b]}, "the first by name has it"
+        (fault,) = node.balancer.faults.values()
+        assert fault == (
+            f"Pod default/b is not served at {at} port 80: Pod default/a has that address and port"
+        )
+        node.put(listens("a", a, 80, phase="Succeeded"))
+        assert node.served() == {(at, 80): [b], (at, 81): [b]}
+        assert not node.balancer.faults
+        node.put(listens("a", a, 80))
+        node.served()
+        node.drop(listens("b", b, 80, 81))
+        assert node.served() == {(at, 80): [a]}
+        assert not node.balancer.faults
+
+
+def test_a_host_port_that_a_service_has_stays_the_services() -> None:
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        node.views.nodes["n1"] = NodeStatus(node="n1", addresses=("192.168.3.11",))
+        node.balancer.note_node()
+        node.put(*outside("web", "192.168.3.11"))
+        node.served()
+        node.put(listens("a", "10.52.0.5", 80))
+        assert node.served()["192.168.3.11", 80] == ["10.52.0.4"]
+        (fault,) = node.balancer.faults.values()
+        assert fault.startswith(
+            "Pod default/a is not served at 192.168.3.11 port 80: Service default/web has"
+        )
+
+
+def test_a_host_port_of_the_loopback_is_not_for_the_wire() -> None:
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        local = listens("a", "10.52.0.4", 80)
+        local.manifest["spec"]["containers"][0]["ports"][0]["hostIP"] = "127.0.0.1"
+        node.put(local)
+        node.served()
+        assert [(key.port, key.scope) for key in node.kernel.services.copy] == [(80, 0)]

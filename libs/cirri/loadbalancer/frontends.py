@@ -26,6 +26,8 @@ WEIGHTS = "service.cirri.io/weights"
 """``NAME=WEIGHT`` separated by commas; NAME is a backend's address or its node's name."""
 PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 """A Service with this label is somebody else's."""
+ENDED = ("Succeeded", "Failed")
+"""Phases of a Pod that has given up its addresses, whatever its status lists."""
 AFFINITY_S = 10800
 """Of sessionAffinity where the Service names no time."""
 
@@ -188,7 +190,7 @@ def host_ports(pods: Iterable[Resource], here: Here) -> dict[Frontend, Serving]:
     found: dict[Frontend, Serving] = {}
     for pod in sorted(pods, key=lambda each: (each.namespace, each.name)):
         spec, status = pod.manifest.get("spec") or {}, pod.manifest.get("status") or {}
-        if spec.get("hostNetwork"):
+        if spec.get("hostNetwork") or status.get("phase") in ENDED:
             continue
         own = [str(each["ip"]) for each in status.get("podIPs") or []]
         for container in spec.get("containers") or []:
@@ -212,7 +214,7 @@ def _host_port(
             if ip_address(backend).version == version:
                 one = Backend(str(ip_address(backend)), int(port["containerPort"]), here.node)
                 serving = Serving("HostPort", pod.namespace, pod.name, (one,))
-                for scope in Scope:
+                for scope in (Scope.INTERNAL,) if ip_address(address).is_loopback else Scope:
                     protocol = str(port.get("protocol") or "TCP")
                     yield Frontend(str(ip_address(address)), int(port["hostPort"]), protocol, scope), serving
 

@@ -14,6 +14,15 @@ pyroute2 knows the wire format; :mod:`wire` takes no more of it than that.
 
 from cirri.netlink.channel import Channel, Request
 from cirri.netlink.errors import NamespaceGone, NetlinkRefused
-from cirri.netlink.namespace import channel_in, inside, namespace
+from cirri.netlink.namespace import channel_in, inside, namespace, namespace_cookie
 
-__all__ = ["Channel", "NamespaceGone", "NetlinkRefused", "Request", "channel_in", "inside", "namespace"]
+__all__ = [
+    "Channel",
+    "NamespaceGone",
+    "NetlinkRefused",
+    "Request",
+    "channel_in",
+    "inside",
+    "namespace",
+    "namespace_cookie",
+]

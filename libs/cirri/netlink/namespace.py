@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from cirri.netlink.channel import Channel
 from cirri.netlink.errors import NamespaceGone
 
 CLONE_NEWNET = 0x40000000
+SO_NETNS_COOKIE = 71
 T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -32,6 +35,12 @@ def namespace(path: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def namespace_cookie() -> int:
+    """The number by which programs know the namespace that the caller is in."""
+    with socket.socket(socket.AF_UNIX) as one:
+        return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def channel_in(fd: int) -> Channel:

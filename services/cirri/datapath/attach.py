@@ -16,7 +16,16 @@ from cirri.datapath.store import Record
 from cirri.layout import address_of
 from cirri.maps import BpfError, Objects, Programs, attach_cgroup
 from cirri.model import NodeStatus
-from cirri.netlink import Channel, NamespaceGone, NetlinkRefused, Request, channel_in, namespace, sysctl
+from cirri.netlink import (
+    Channel,
+    NamespaceGone,
+    NetlinkRefused,
+    Request,
+    channel_in,
+    namespace,
+    namespace_cookie,
+    sysctl,
+)
 from cirri.runtime import Settings
 
 Address = IPv4Address | IPv6Address
@@ -70,7 +79,12 @@ def prepare(settings: Settings) -> Node:
     from cirri.netlink import messages, read
 
     sysctl.ensure(sysctl.FORWARDING)
-    programs = Objects.load(settings.bpf_objects, settings.bpffs, log_directory=settings.run_dir)
+    programs = Objects.load(
+        settings.bpf_objects,
+        settings.bpffs,
+        rodata={"node_netns": namespace_cookie()},
+        log_directory=settings.run_dir,
+    )
     hooks = Hooks(settings.bpffs)
     node = Node(programs, hooks, features={"attach": hooks.kind, "pod device": "veth"})
     with Channel() as channel:

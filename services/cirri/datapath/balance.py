@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from cirri.datapath.frontends import Frontends, Ways, for_sockets, for_wire, keeping
 from cirri.datapath.services import Services, difference
 from cirri.datapath.views import Views
 from cirri.layout import LbBackend, LbServiceKey, address_of
-from cirri.loadbalancer import Here, InvalidConfig, LoadBalancerConfig, frontends, service_of
-from cirri.model import resource_key
+from cirri.loadbalancer import (
+    Frontend,
+    Here,
+    InvalidConfig,
+    LoadBalancerConfig,
+    Serving,
+    frontends,
+    host_ports,
+    service_of,
+)
+from cirri.model import Resource, resource_key
 from cirri.model.bucket import text_of, token
 from cirri.model.config import config_data
 
-Name = tuple[str, str]
-"""(namespace, name)"""
-
 ZONE = "topology.kubernetes.io/zone"
-CONFIGURATION: Name = ("", "cirri-config")
+
+
+class Name(NamedTuple):
+    """Who has frontends: a Service, or a Pod of this node with host ports."""
+
+    namespace: str
+    name: str
+    kind: Literal["Service", "Pod"] = "Service"
+
+    def __str__(self) -> str:
+        """``Service default/web``."""
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+CONFIGURATION = Name("", "cirri-config")
 
 
 class Balancer:
@@ -33,7 +54,7 @@ class Balancer:
         """Keys of the slices of each Service."""
         self._owner: dict[str, Name] = {}
         self._serves: dict[LbServiceKey, Name] = {}
-        """The Service that has a frontend: the first that asked for it."""
+        """Who has a frontend: the first that asked for it; of two Pods the first by name."""
         self._waiting: dict[LbServiceKey, set[Name]] = {}
         """Others that ask for it as well."""
         self._swept = False
@@ -47,6 +68,13 @@ class Balancer:
         """Services changed, by key of bucket ``resources``."""
         self._dirty.update(_name_in(key) for key in keys)
 
+    def note_pods(self, keys: Iterable[str]) -> None:
+        """Pods of this node changed: only those with host ports matter."""
+        for key in keys:
+            name = _name_in(key)
+            if name in self._realized or name in self.faults or _host_ports(self.views.pods.get(key)):
+                self._dirty.add(name)
+
     def note_slices(self, keys: Iterable[str]) -> None:
         """EndpointSlices changed."""
         for key in keys:
@@ -55,7 +83,7 @@ class Balancer:
                 self._slices[before].discard(key)
                 self._dirty.add(before)
             if (item := self.views.slices.get(key)) is not None:
-                owner = self._owner[key] = service_of(item)
+                owner = self._owner[key] = Name(*service_of(item))
                 self._slices.setdefault(owner, set()).add(key)
                 self._dirty.add(owner)
 
@@ -71,25 +99,24 @@ class Balancer:
             return False
         self._here, self._config = here, config
         self._dirty.update(map(_name_in, self.views.services))
+        self.note_pods(self.views.pods)
         return True
 
     def step(self) -> None:
         """Write what follows from the news."""
         views = self.views
-        if not (views.services.ready.is_set() and views.slices.ready.is_set()):
+        if not all(table.ready.is_set() for table in (views.services, views.slices, views.pods)):
             return  # a Service without its slices would look as if nobody served it
         changes: dict[LbServiceKey, Ways | None] = {}
         while self._dirty:
             name = self._dirty.pop()
-            service = views.services.get(resource_key("Service", *name, node=""))
-            slices = [s for key in self._slices.get(name, ()) if (s := views.slices.get(key)) is not None]
             self.faults.pop(name, None)
             try:
-                found = frontends(service, slices, self._here, self._config) if service is not None else {}
+                found = self._found(name)
                 wanted = for_sockets(found) | for_wire(found, self._here, self._config.no_backend)
                 kept = keeping(found)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
-                self.faults[name] = f"Service {'/'.join(name)} stays as it was: {error!r} in it or its slices"
+                self.faults[name] = f"{name} stays as it was: {error!r} in it or its slices"
                 continue
             mine = self._own(name, wanted)
             changes |= difference(self._realized.pop(name, {}), mine)
@@ -108,6 +135,16 @@ class Balancer:
         """Of every frontend over UDP: the backends that may keep the sockets that are connected to them."""
         return {key: backends for each in self._kept.values() for key, backends in each.items()}
 
+    def _found(self, name: Name) -> dict[Frontend, Serving]:
+        """What *name* wants to be served."""
+        views = self.views
+        if name.kind == "Pod":
+            pod = views.pods.get(resource_key("Pod", name.namespace, name.name, self.node))
+            return host_ports([pod], self._here) if pod is not None else {}
+        service = views.services.get(resource_key("Service", name.namespace, name.name, node=""))
+        slices = [s for key in self._slices.get(name, ()) if (s := views.slices.get(key)) is not None]
+        return frontends(service, slices, self._here, self._config) if service is not None else {}
+
     def _keep(self, name: Name, kept: dict[LbServiceKey, frozenset[LbBackend]]) -> None:
         before = self._kept.pop(name, {})
         if kept:
@@ -116,22 +153,31 @@ class Balancer:
             self.left.set()
 
     def _own(self, name: Name, wanted: Frontends) -> dict[LbServiceKey, Ways]:
-        """Those of *wanted* that no other Service has; whoever waits for what *name* gives up is next."""
+        """Those of *wanted* that nobody else has; whoever waits for what *name* gives up is next."""
         for key in self._realized.get(name, {}).keys() - wanted.keys():
             del self._serves[key]
             self._dirty |= self._waiting.pop(key, set())
         found = {}
         for key, ways in wanted.items():
             owner = self._serves.setdefault(key, name)
+            if owner.kind == name.kind == "Pod" and name < owner:
+                self._take(key, name)
+                owner = name
             if owner == name:
                 found[key] = ways
                 continue
             self._waiting.setdefault(key, set()).add(name)
             self.faults[name] = (
-                f"Service {'/'.join(name)} is not served at {address_of(key.address)} port {key.port}: "
-                f"Service {'/'.join(owner)} has that address and port"
+                f"{name} is not served at {address_of(key.address)} port {key.port}: "
+                f"{owner} has that address and port"
             )
         return found
+
+    def _take(self, key: LbServiceKey, name: Name) -> None:
+        """Give *name* what another has, who is told."""
+        owner, self._serves[key] = self._serves[key], name
+        self._realized[owner] = {k: ways for k, ways in self._realized[owner].items() if k != key}
+        self._dirty.add(owner)
 
 
 def _here(node: str, views: Views) -> Here:
@@ -152,5 +198,13 @@ def _labels(views: Views, node: str) -> Mapping[str, str]:
 
 
 def _name_in(key: str) -> Name:
-    _, namespace, name, _ = key.split(".")
-    return text_of(namespace), text_of(name)
+    kind, namespace, name, _ = key.split(".")
+    return Name(text_of(namespace), text_of(name), "Pod" if kind == "Pod" else "Service")
+
+
+def _host_ports(pod: Resource | None) -> bool:
+    """Whether it has any."""
+    containers: Sequence[Mapping[str, Any]] = (
+        (pod.manifest.get("spec") or {}).get("containers") or [] if pod else []
+    )
+    return any(port.get("hostPort") for each in containers for port in each.get("ports") or [])

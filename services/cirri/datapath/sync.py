@@ -125,11 +125,15 @@ class Sync:
             balancer.note_slices(keys)
             book.note_slices(keys)
 
+        def pods(keys: frozenset[str]) -> None:
+            regenerator.note_pods(keys)
+            balancer.note_pods(keys)
+
         return {
             "policies": self._policies,
             "selectors": self._selectors,
             "identities": self._identities,
-            "pods": regenerator.note_pods,
+            "pods": pods,
             "namespaces": regenerator.note_namespaces,
             "config": config,
             "endpoints": book.note_endpoints,
