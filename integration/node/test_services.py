@@ -214,7 +214,7 @@ def with_host_ports(pod: Pod, *ports: tuple[int, str]) -> Resource:
 
 
 def test_host_ports_are_a_pods_for_clients_outside_and_inside() -> None:
-    """Of two pods that ask for one the first by name has it, which the node says; what it gives up is free."""
+    """Of two pods that ask for one the first by name has it, which the node says; given up it is free."""
 
     async def main() -> None:
         async with node() as here:
