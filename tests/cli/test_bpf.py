@@ -134,9 +134,9 @@ def test_ct(cluster: Any) -> None:
 
     assert shown == [
         f"TCP OUT {POD}:40000 -> {PEER}:80 expires=60s Packets=3 Bytes=180 ReplyPackets=2 ReplyBytes=500 "
-        "Flags=[ SeenReply Established ] SourceSecurityID=300 DestinationSecurityID=0 Epoch=2",
+        "Flags=[ SeenReply Established ] RevNAT=0 SourceSecurityID=300 DestinationSecurityID=0 Epoch=2",
         "UDP IN [fd00::1]:50000 -> [fd00::2]:53 expires=60s Packets=0 Bytes=0 ReplyPackets=0 ReplyBytes=0 "
-        "Flags=[  ] SourceSecurityID=0 DestinationSecurityID=0 Epoch=0",
+        "Flags=[  ] RevNAT=0 SourceSecurityID=0 DestinationSecurityID=0 Epoch=0",
     ]
     assert (records[0]["sourcePort"], records[0]["destinationPort"]) == (40000, 80)
     assert records[0]["egressRule"] == {"cookie": 7}

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from cirri.loadbalancer.config import Algorithm, LoadBalancerConfig
 from cirri.loadbalancer.endpoints import Backend, backends
-from cirri.model import Resource
+from cirri.model import NodeStatus, Resource
 
 Kind = Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalIPs", "HostPort"]
 Network = IPv4Network | IPv6Network
@@ -28,6 +28,8 @@ PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 """A Service with this label is somebody else's."""
 ENDED = ("Succeeded", "Failed")
 """Phases of a Pod that has given up its addresses, whatever its status lists."""
+ZONE = "topology.kubernetes.io/zone"
+"""Label of a Node object."""
 AFFINITY_S = 10800
 """Of sessionAffinity where the Service names no time."""
 
@@ -83,6 +85,20 @@ class Here:
     """Its own, on which node ports are served."""
     others: tuple[str, ...] = ()
     """Addresses of the other nodes."""
+
+    @classmethod
+    def of(cls, node: str, node_object: Resource | None, statuses: Iterable[NodeStatus]) -> Here:
+        """From the Node object, which may not be there, and what every node says of itself."""
+        metadata = (node_object.manifest.get("metadata") or {}) if node_object is not None else {}
+        labels = {str(key): str(value) for key, value in (metadata.get("labels") or {}).items()}
+        own: tuple[str, ...] = ()
+        others: list[str] = []
+        for status in statuses:
+            if status.node == node:
+                own = status.addresses
+            else:
+                others += status.addresses
+        return cls(node, labels.get(ZONE, ""), labels, own, tuple(sorted(others)))
 
 
 def frontends(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cirri.cli import lbrecords as s
 from cirri.cli import records as r
 from cirri.cli.context import Target
 from cirri.cli.endpoint import NoEndpoint
@@ -19,7 +20,11 @@ from cirri.layout import (
     ENDPOINTS,
     EVENT_COUNTER,
     IPCACHE,
+    LB_AFFINITY,
+    LB_ALIVE,
     LB_BACKENDS,
+    LB_FRONTENDS,
+    LB_RANGES,
     LB_SERVICES,
     METRICS,
     POLICY,
@@ -109,10 +114,22 @@ def policy(
     _show(target, node, form, read, show, check=check)
 
 
-@_listing("ct", "Connection tracking.")
+@bpf.group()
+def ct() -> None:
+    """Connection tracking."""
+
+
+@ct.command("list")
+@click.argument("which", type=click.Choice(["global"]), default="global", metavar="[global]")
 @_numeric
-def ct(target: Target, *, node: str | None, form: str | None, numeric: bool) -> None:
-    """List connections, those that have expired but were not yet removed too."""
+@_node
+@output
+@click.pass_obj
+def ct_list(target: Target, *, which: str, node: str | None, form: str | None, numeric: bool) -> None:
+    """List connections, those that have expired but were not yet removed too.
+
+    All connections of a node stand in one map, which `global` names.
+    """
 
     def read(on: Node) -> list[Record]:
         with open_pinned(on.bpffs, CT) as entries, open_pinned(on.bpffs, ENDPOINTS) as endpoints:
@@ -120,6 +137,38 @@ def ct(target: Target, *, node: str | None, form: str | None, numeric: bool) -> 
             return r.ct_records(entries.to_dict().items(), local, time.monotonic_ns(), on.names)
 
     _show(target, node, form, read, lambda found: "\n".join(map(r.ct_line, found)) or "No connections.")
+
+
+@ct.command("flush")
+@click.argument("which", type=click.Choice(["global"]), default="global", metavar="[global]")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_node
+@click.pass_obj
+def ct_flush(target: Target, *, which: str, yes: bool, node: str | None) -> None:
+    """Forget all connections: every packet that comes next is judged as a new connection's first.
+
+    Connections go on where policy allows both directions.  Where it allows only the one that opened
+    them, answers are dropped until the opener sends again; connections that only audit or an earlier
+    policy let pass end.
+    """
+    chosen = nodes(target, node)
+    if not yes:
+        where = ", ".join(each.name for each in chosen)
+        click.echo(
+            f"This makes {where} forget all connections.  Answers are dropped until the end that opened a "
+            "connection sends again;\nclients outside may see a Service's connection break.",
+            err=True,
+        )
+        click.confirm("Go on?", abort=True, err=True)
+
+    def flush(on: Node) -> list[str]:
+        with open_pinned(on.bpffs, CT) as entries:
+            return [f"{on.name}: {entries.clear()} connections forgotten"]
+
+    said, failed = from_each(chosen, flush)
+    click.echo("\n".join(said))
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 @_listing("ipcache", "Which identity owns which address.")
@@ -173,15 +222,67 @@ def metrics(target: Target, *, node: str | None, form: str | None) -> None:
     _show(target, node, form, read, _tabled(r.METRICS_HEADER, r.metrics_row))
 
 
-@_listing("lb", "Services and their backends.")
-def lb(target: Target, *, node: str | None, form: str | None) -> None:
-    """List Services and the backends in their slots."""
+@bpf.group()
+def lb() -> None:
+    """Services, their backends, and what clients were promised."""
+
+
+@lb.command("list")
+@click.option("--frontends", "part", flag_value="frontends", help="Only entries of frontends.")
+@click.option("--backends", "part", flag_value="backends", help="Only backends, those that terminate too.")
+@click.option("--revnat", "part", flag_value="revnat", help="Under which name answers leave, by ID.")
+@click.option("--source-ranges", "part", flag_value="ranges", help="Only ranges of sources.")
+@_node
+@output
+@click.pass_obj
+def lb_list(target: Target, *, part: str | None, node: str | None, form: str | None) -> None:
+    """List Services and the backends in their slots.
+
+    With /i stands the entry for clients in the cluster, where those from outside have another.
+    `cirri service list` adds names and types.
+    """
+    parts: dict[str | None, tuple[Callable[[s.Maps], list[Record]], Sequence[str], Row]] = {
+        None: (lambda maps: s.lb_records(maps.services, maps.backends), s.LB_HEADER, s.lb_row),
+        "frontends": (lambda m: s.frontend_records(m.services), s.FRONTEND_HEADER, s.frontend_row),
+        "backends": (s.backend_records, s.BACKEND_HEADER, s.backend_row),
+        "ranges": (lambda m: s.range_records(m.ranges, m.services), s.RANGE_HEADER, s.range_row),
+    }
+    if part == "revnat":
+        _show(target, node, form, _revnat, _tabled(s.REVNAT_HEADER, s.revnat_row))
+        return
+    records, header, row = parts[part]
+    _show(target, node, form, lambda on: records(lb_maps(on)), _tabled(header, row))
+
+
+def lb_maps(on: Node) -> s.Maps:
+    """The maps of Services of a node."""
+    with (
+        open_pinned(on.bpffs, LB_SERVICES) as services,
+        open_pinned(on.bpffs, LB_BACKENDS) as backends,
+        open_pinned(on.bpffs, LB_ALIVE) as alive,
+        open_pinned(on.bpffs, LB_RANGES) as ranges,
+    ):
+        return s.Maps(services.to_dict(), backends.to_dict(), alive.to_dict(), list(ranges.to_dict()))
+
+
+def _revnat(on: Node) -> list[Record]:
+    with open_pinned(on.bpffs, LB_FRONTENDS) as frontends:
+        return s.revnat_records(frontends.to_dict())
+
+
+@_listing("affinity", "Clients that keep their backend.")
+def affinity(target: Target, *, node: str | None, form: str | None) -> None:
+    """List clients of Services with session affinity and the backend that each keeps.
+
+    A socket has no address yet when it connects: there the network namespace stands for the client.
+    """
 
     def read(on: Node) -> list[Record]:
-        with open_pinned(on.bpffs, LB_SERVICES) as services, open_pinned(on.bpffs, LB_BACKENDS) as backends:
-            return r.lb_records(services.to_dict().items(), backends.to_dict())
+        with open_pinned(on.bpffs, LB_SERVICES) as services, open_pinned(on.bpffs, LB_AFFINITY) as entries:
+            now = time.monotonic_ns()
+            return s.affinity_records(entries.to_dict().items(), services.to_dict(), now)
 
-    _show(target, node, form, read, _tabled(r.LB_HEADER, r.lb_row))
+    _show(target, node, form, read, _tabled(s.AFFINITY_HEADER, s.affinity_row))
 
 
 @_listing("events", "The event ring buffer.")

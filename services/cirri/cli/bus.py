@@ -18,8 +18,8 @@ LAB_PLAN = "plan.json"
 """In a lab's run directory: what its supervisor runs."""
 
 
-def with_bus(target: Target, work: Callable[[Bus], Awaitable[T]]) -> T:
-    """The result of *work* on a connection to *target*; raises its :class:`CirriError`."""
+def with_bus(target: Target, work: Callable[[Bus], Awaitable[T]], *, within_s: float = 5.0) -> T:
+    """The result of *work* on a connection to *target*, made *within_s*; raises its :class:`CirriError`."""
     context = target.context()
     enter(context.netns)
 
@@ -28,7 +28,11 @@ def with_bus(target: Target, work: Callable[[Bus], Awaitable[T]]) -> T:
 
         try:
             bus = await Bus.connect(
-                context.nats_url, user=context.user, password=context.password, name="cirri-cli"
+                context.nats_url,
+                user=context.user,
+                password=context.password,
+                name="cirri-cli",
+                timeout_s=within_s,
             )
         except BusUnavailable as error:
             error.hint = _what_to_do(context) or error.hint

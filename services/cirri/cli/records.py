@@ -7,6 +7,7 @@ prints, and one that makes a table's row of a record.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from enum import IntFlag
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -22,10 +23,6 @@ from cirri.layout import (
     EndpointValue,
     IpcacheKey,
     IpcacheValue,
-    LbBackend,
-    LbBackendKey,
-    LbService,
-    LbServiceKey,
     MetricsValue,
     PolicyAction,
     PolicyDirection,
@@ -157,9 +154,10 @@ def ct_records(
                 "bytes": value.forward_bytes,
                 "replyPackets": value.reply_packets,
                 "replyBytes": value.reply_bytes,
-                "flags": _flags(value.flags, CtFlag),
+                "flags": flag_names(value.flags, CtFlag),
                 "sourceIdentity": value.source_identity,
                 "destinationIdentity": value.destination_identity,
+                "frontendId": value.frontend,
                 "epoch": value.epoch,
                 "egressRule": names.rule(value.egress_rule),
                 "ingressRule": names.rule(value.ingress_rule),
@@ -176,12 +174,13 @@ def ct_line(record: Record) -> str:
         f"{record['protocol']} {record['direction'].upper()} {source} -> {destination} "
         f"expires={record['expiresInSeconds']:.0f}s Packets={record['packets']} Bytes={record['bytes']} "
         f"ReplyPackets={record['replyPackets']} ReplyBytes={record['replyBytes']} "
-        f"Flags=[ {' '.join(record['flags'])} ] SourceSecurityID={record['sourceIdentity']} "
-        f"DestinationSecurityID={record['destinationIdentity']} Epoch={record['epoch']}"
+        f"Flags=[ {' '.join(record['flags'])} ] RevNAT={record['frontendId']} "
+        f"SourceSecurityID={record['sourceIdentity']} DestinationSecurityID={record['destinationIdentity']} "
+        f"Epoch={record['epoch']}"
     )
 
 
-def _flags(flags: int, kind: type[CtFlag | EndpointFlag]) -> list[str]:
+def flag_names(flags: int, kind: type[IntFlag]) -> list[str]:
     """``SEEN_REPLY`` becomes ``SeenReply``."""
     return [each.name.title().replace("_", "") for each in kind if flags & each and each.name]
 
@@ -253,7 +252,7 @@ def endpoint_records(entries: Iterable[tuple[bytes, EndpointValue]]) -> list[Rec
             "id": value.id,
             "identity": value.identity,
             "policy": value.policy_id,
-            "flags": _flags(value.flags, EndpointFlag),
+            "flags": flag_names(value.flags, EndpointFlag),
             "ifindex": value.ifindex,
             "mac": value.mac.hex(":"),
             "nodeMac": value.node_mac.hex(":"),
@@ -305,38 +304,3 @@ def metrics_row(record: Record) -> list[Cell]:
 def events_record(counters: Mapping[int, Sequence[int]]) -> Record:
     """How many events reached the ring buffer, and how many found it full."""
     return {"submitted": sum(counters.get(0, ())), "lost": sum(counters.get(1, ()))}
-
-
-# load balancing --------------------------------------------------------------
-
-LB_HEADER = ("SERVICE ADDRESS", "BACKEND ADDRESS (SERVICE ID) (SLOT)")
-
-
-def lb_records(
-    services: Iterable[tuple[LbServiceKey, LbService]], backends: Mapping[LbBackendKey, LbBackend]
-) -> list[Record]:
-    """Frontends with the backends in their slots; a slot that is missing is told."""
-    records = []
-    for key, service in sorted(services, key=lambda e: (e[0].address, e[0].port, e[0].protocol)):
-        slots = []
-        for slot in range(service.count):
-            backend = backends.get(LbBackendKey(service=service.id, slot=slot))
-            slots.append(end_text(str(address_of(backend.address)), backend.port) if backend else None)
-        records.append(
-            {
-                "frontend": end_text(str(address_of(key.address)), key.port),
-                "protocol": protocol_text(key.protocol),
-                "id": service.id,
-                "backends": slots,
-            }
-        )
-    return records
-
-
-def lb_row(record: Record) -> list[Cell]:
-    """One frontend, backends below each other."""
-    slots = [
-        f"{backend or 'missing'}/{record['protocol']} ({record['id']}) ({slot})"
-        for slot, backend in enumerate(record["backends"])
-    ]
-    return [f"{record['frontend']}/{record['protocol']}", slots or "-"]

@@ -38,6 +38,7 @@ ENTRIES: dict[str, Entry] = {
         "cirri.cli.policy", "policy", "Ask what policies say, in force or in manifests, and why."
     ),
     "rollback": Entry("cirri.cli.confirm", "rollback", "Undo provisional policies now."),
+    "service": Entry("cirri.cli.service", "service", "Show Services as the nodes' kernels serve them."),
     "status": Entry("cirri.cli.status", "status", "Show whether everything works, and on which nodes."),
     "version": Entry("cirri.cli.version", "version", "Show versions."),
 }

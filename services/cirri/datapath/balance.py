@@ -21,10 +21,8 @@ from cirri.loadbalancer import (
     service_of,
 )
 from cirri.model import Resource, resource_key
-from cirri.model.bucket import text_of, token
+from cirri.model.bucket import text_of
 from cirri.model.config import config_data
-
-ZONE = "topology.kubernetes.io/zone"
 
 
 class Name(NamedTuple):
@@ -181,20 +179,7 @@ class Balancer:
 
 
 def _here(node: str, views: Views) -> Here:
-    labels = _labels(views, node)
-    own = views.nodes.get(token(node))
-    others = (
-        address for key, status in views.nodes.items() if key != token(node) for address in status.addresses
-    )
-    return Here(
-        node, labels.get(ZONE, ""), labels, own.addresses if own is not None else (), tuple(sorted(others))
-    )
-
-
-def _labels(views: Views, node: str) -> Mapping[str, str]:
-    item = views.node_objects.get(resource_key("Node", "", node, ""))
-    metadata = (item.manifest.get("metadata") or {}) if item is not None else {}
-    return {str(key): str(value) for key, value in (metadata.get("labels") or {}).items()}
+    return Here.of(node, views.node_objects.get(resource_key("Node", "", node, "")), views.nodes.values())
 
 
 def _name_in(key: str) -> Name:
