@@ -70,7 +70,7 @@ static __always_inline enum outcome translate(struct bpf_sock_addr *ctx, struct 
 	/* A pod's loopback is its own. */
 	if (client.halves[1] != node_netns && address_is_loopback(&end->address))
 		return UNTOUCHED;
-	if (!lb_choose(service, &client, &chosen))
+	if (!lb_choose(service, &client, bpf_get_prandom_u32(), &chosen))
 		return REFUSED;
 	reverse.address = end->address;
 	reverse.port = end->port;

@@ -8,6 +8,7 @@
  */
 #pragma once
 #include "address.h"
+#include "maglev.h"
 #include "map.h"
 
 /* Who asks: what an address and port mean depends on it. */
@@ -39,6 +40,9 @@ struct lb_service {
 	__u32 affinity_s;	/* a client keeps its backend so long after its last connection; 0: it does not */
 	__u16 frontend;		/* number of the entry, from 1; the same as long as it is there */
 	__u16 flags;		/* enum lb_flag */
+	__u64 table;		/* where a backend is chosen (lib/maglev.h), if table_size is not 0 */
+	__u32 table_size;	/* slots */
+	__u32 seed;		/* of what a connection hashes to */
 };
 
 struct lb_backend_key {
@@ -147,17 +151,29 @@ static __always_inline const struct lb_service *lb_service_lookup(const union ad
 	return bpf_map_lookup_elem(&cirri_lb_services, &key);
 }
 
-/* Any backend, each as likely as the others; false if there is none. */
-static __always_inline bool lb_choose_random(const struct lb_service *service, struct lb_backend *chosen)
+/* What chooses the backend of a packet's connection: with Maglev the same on every node. */
+static __always_inline __u32 lb_number(const struct lb_service *service, const union address *client,
+				       __be16 client_port, __be16 port, __u8 protocol)
+{
+	if (!(service->flags & LB_MAGLEV))
+		return bpf_get_prandom_u32();
+	/* With affinity all that a client opens goes to one backend, also by way of several nodes. */
+	return maglev_hash(client, service->affinity_s ? 0 : client_port, port, protocol, service->seed);
+}
+
+/* The backend for *number*; false if there is none.  Any number is as likely as the others. */
+static __always_inline bool lb_choose_any(const struct lb_service *service, __u32 number,
+					  struct lb_backend *chosen)
 {
 	const struct lb_backend *backend;
 	struct lb_backend_key key;
-	__u32 count = service->count;
+	__u32 count = service->count, size = service->table_size;
 
 	if (!count)
 		return false;
 	key.service = service->id;
-	key.slot = bpf_get_prandom_u32() % count;
+	if (!size || !maglev_find(service->table, number % size, &key.slot))
+		key.slot = number % count;
 	backend = bpf_map_lookup_elem(&cirri_lb_backends, &key);
 	if (!backend)
 		return false;
@@ -179,10 +195,10 @@ static __always_inline __u32 lb_state(__u32 frontend, const struct lb_backend *c
 	return state ? *state : 0;
 }
 
-/* A backend for a connection of *client*: with affinity the one it had, while that takes connections.
- * False if there is none.
+/* A backend for a connection of *client*: with affinity the one it had, while that takes connections; else the one
+ * that *number* (lb_number, or a random one) leads to.  False if there is none.
  */
-static __always_inline bool lb_choose(const struct lb_service *service, const union address *client,
+static __always_inline bool lb_choose(const struct lb_service *service, const union address *client, __u32 number,
 				      struct lb_backend *chosen)
 {
 	struct lb_affinity_key key;
@@ -190,7 +206,7 @@ static __always_inline bool lb_choose(const struct lb_service *service, const un
 	__u64 now;
 
 	if (!service->affinity_s)
-		return lb_choose_random(service, chosen);
+		return lb_choose_any(service, number, chosen);
 	now = bpf_ktime_get_coarse_ns();
 	key.client = *client;
 	key.frontend = service->frontend;
@@ -204,7 +220,7 @@ static __always_inline bool lb_choose(const struct lb_service *service, const un
 			return true;
 		}
 	}
-	if (!lb_choose_random(service, chosen))
+	if (!lb_choose_any(service, number, chosen))
 		return false;
 	fresh.address = chosen->address;
 	fresh.used = now;

@@ -63,7 +63,7 @@ GLOBAL int service_backend(const struct lb_service *service, const struct packet
 	struct lb_flow_key key = {};
 	struct lb_flow fresh = {}, *flow;
 	__u64 now = bpf_ktime_get_coarse_ns();
-	__u32 epoch = runtime_lb_epoch();
+	__u32 epoch = runtime_lb_epoch(), number;
 
 	if (!service || !packet || !backend)
 		return DROP_INVALID;
@@ -79,7 +79,8 @@ GLOBAL int service_backend(const struct lb_service *service, const struct packet
 	}
 	if (!service_lets_in(service, &packet->source))
 		return DROP_SOURCE_RANGE;
-	if (!lb_choose(service, &packet->source, backend))
+	number = lb_number(service, &packet->source, packet->source_port, packet->destination_port, packet->protocol);
+	if (!lb_choose(service, &packet->source, number, backend))
 		return DROP_NO_BACKEND;
 	fresh.address = backend->address;
 	fresh.expires = now + service_lifetime_ns(packet->protocol);

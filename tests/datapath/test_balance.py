@@ -123,6 +123,47 @@ def test_a_wrong_configuration_leaves_the_earlier_one_in_force() -> None:
         assert not node.balancer.faults
 
 
+def test_the_algorithm_changes_live_by_annotation_and_by_configuration() -> None:
+    """Of one Service, and of all; tables that nobody needs any more are gone."""
+    annotated = {"service.cilium.io/lb-algorithm": "maglev"}
+    front, part = outside("a", "203.0.113.7")
+    part = replace(part, manifest={**part.manifest, "endpoints": [
+        {"addresses": [f"10.52.0.{n}"], "nodeName": "n1", "conditions": {"ready": True}} for n in (4, 5)
+    ]})  # fmt: skip
+
+    def sizes(node: Node) -> set[tuple[int, int]]:
+        """(scope, slots) of all frontends."""
+        node.balancer.step()
+        heads = node.kernel.services.services.to_dict()
+        tables = {head.table for head in heads.values() if head.table_size}
+        assert {key.table for key in node.kernel.services.tables.parts.keys()} == tables  # noqa: SIM118
+        return {(key.scope, head.table_size) for key, head in heads.items()}
+
+    def configure(node: Node, **data: str) -> None:
+        manifest = {"metadata": {}, "data": {key.replace("_", "-"): value for key, value in data.items()}}
+        node.views.config["c"] = Resource(kind="ConfigMap", name="cirri-config", manifest=manifest)
+        node.balancer.note_node()
+
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        node.put(front, part)
+        assert sizes(node) == {(0, 0), (1, 0)}
+        metadata = {**front.manifest["metadata"], "annotations": annotated}
+        node.put(replace(front, manifest={**front.manifest, "metadata": metadata}))
+        assert sizes(node) == {(0, 0), (1, 16381)}
+        configure(node, bpf_lb_maglev_table_size="251")
+        assert sizes(node) == {(0, 0), (1, 251)}
+        node.put(front)
+        assert sizes(node) == {(0, 0), (1, 0)}
+        configure(node, bpf_lb_algorithm="maglev")
+        assert sizes(node) == {(0, 0), (1, 16381)}
+        seed = node.kernel.services.copy.values()
+        before = {ways.table for ways in seed}
+        configure(node, bpf_lb_algorithm="maglev", bpf_lb_maglev_hash_seed="AAAAAAAAAAAAAAAA")
+        assert sizes(node) == {(0, 0), (1, 16381)}
+        assert before != {ways.table for ways in node.kernel.services.copy.values()}
+
+
 def test_that_a_backend_is_gone_is_told_once_it_may_keep_nothing() -> None:
     """One that terminates keeps its sockets; a frontend that goes leaves none to anybody."""
     front, part = service("10.96.0.1", ["10.52.0.4", "10.52.0.5"])

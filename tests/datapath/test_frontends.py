@@ -4,8 +4,10 @@ from ipaddress import ip_network
 from typing import Any
 
 from cirri.datapath.frontends import Ways, for_sockets, for_wire, keeping
-from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16
-from cirri.loadbalancer import Backend, Frontend, Here, NoBackend, Scope, Serving
+from cirri.datapath.tables import Table
+from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16, address_of
+from cirri.loadbalancer import Backend, Frontend, Here, LoadBalancerConfig, Scope, Serving
+from cirri.loadbalancer.config import Algorithm
 
 
 def test_for_sockets() -> None:
@@ -24,7 +26,7 @@ def test_for_sockets() -> None:
     }
     dns = LbServiceKey(address=address16("fd00:10:96::1"), port=53, protocol=17)
     gone, up = (LbBackend(address=address16(f"fd00::{n}"), port=53) for n in (4, 5))
-    assert for_sockets(found) == {
+    assert for_sockets(found, LoadBalancerConfig()) == {
         LbServiceKey(address=address16("10.96.0.1"), port=80, protocol=6): Ways(
             (LbBackend(address=address16("10.52.0.4"), port=8080),), affinity_s=30
         ),
@@ -45,13 +47,13 @@ def test_for_wire() -> None:
 
     def served(*backends: Backend, protocol: str = "TCP", scope: Scope = Scope.EXTERNAL, **more: Any) -> Any:
         front = Frontend("192.0.2.80", next(number), protocol, scope)
-        found = for_wire({front: Serving("LoadBalancer", "d", "web", backends, **more)}, here, no_backend)
+        found = for_wire({front: Serving("LoadBalancer", "d", "web", backends, **more)}, here, config)
         return found.get(
             LbServiceKey(address=address16("192.0.2.80"), port=front.port, protocol=6, scope=scope)
         )
 
     a, b = (LbBackend(address=address16(address), port=8080) for address in ("10.52.0.4", "10.52.0.5"))
-    no_backend: NoBackend = "reject"
+    config = LoadBalancerConfig()
     assert served(mine, theirs, leaving, process) == Ways((a,), leaving=frozenset((b,)))
     assert served(leaving) == Ways((b,))
     assert served(theirs, process) is None
@@ -63,5 +65,43 @@ def test_for_wire() -> None:
     assert served(mine, ranges=(network,), guarded=True) == allowed
     assert served(mine, guarded=True, ranges_deny=True).flags == LbFlag.RANGES_DENY
     assert served(elsewhere=True).flags == LbFlag.DROP_EMPTY
-    no_backend = "drop"
+    config = LoadBalancerConfig(no_backend="drop")
     assert served().flags == LbFlag.DROP_EMPTY
+
+
+def test_who_needs_a_table() -> None:
+    """Maglev for the outside alone, shares for everybody; the order of backends does not matter."""
+    here, config = Here("n1"), LoadBalancerConfig()
+    fronts = {scope: Frontend("192.0.2.80", 80, "TCP", scope) for scope in Scope}
+
+    def tables(
+        algorithm: Algorithm, *weights: int, config: LoadBalancerConfig = config
+    ) -> list[Table | None]:
+        backends = [Backend(f"10.52.0.{9 + n}", 80, "n1", weight=weight) for n, weight in enumerate(weights)]
+        for order in (backends, backends[::-1]):
+            serving = Serving("LoadBalancer", "d", "web", tuple(order), algorithm)
+            found = dict.fromkeys(fronts.values(), serving)
+            ways = for_sockets(found, config) | for_wire(found, here, config)
+            inside, outside = (ways[key] for key in sorted(ways, key=lambda key: key.scope))
+            assert not inside.flags
+            assert outside.flags == (LbFlag.MAGLEV if algorithm == "maglev" and any(weights) else 0)
+            told = [inside.table, outside.table]
+            yielded.append(told)
+            for each in filter(None, told):
+                names = [f"{address_of(b.address)}:{b.port}" for b in outside.backends]
+                assert [name for name, _ in each.weights] == names == sorted(names)
+        assert yielded[-1] == yielded[-2]
+        return told
+
+    yielded: list[list[Table | None]] = []
+    assert tables("random", 1, 1) == tables("random", 7) == tables("maglev") == [None, None]
+    inside, outside = tables("maglev", 1, 1)
+    assert (inside, outside and outside.size) == (None, 16381)
+    shared = tables("random", 1, 2)
+    assert shared[0] == shared[1] is not None
+    assert tables("maglev", 1, 2) == shared
+    assert outside not in (
+        *tables("maglev", 1, 1, 1),
+        *tables("maglev", 1, 1, config=LoadBalancerConfig(table_size=251)),
+        *tables("maglev", 1, 1, config=LoadBalancerConfig(seed="AAAAAAAAAAAAAAAA")),
+    )

@@ -1,5 +1,6 @@
 """The real maps of Services: changed without a mixture, adopted after a restart, nothing left behind."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from itertools import permutations
@@ -9,6 +10,7 @@ import pytest
 
 from cirri.datapath.frontends import Ways
 from cirri.datapath.services import Services
+from cirri.datapath.tables import Table
 from cirri.layout import (
     LbBackend,
     LbFlag,
@@ -17,8 +19,10 @@ from cirri.layout import (
     LbServiceKey,
     LbState,
     address16,
+    maglev_keys,
     network_of,
 )
+from cirri.loadbalancer import Backend, LoadBalancerConfig
 
 from .test_kernel import pinned
 
@@ -50,10 +54,18 @@ RANGED = Ways(
 )
 
 
+def shared(*addresses: str, size: int = 251) -> Ways:
+    """With a table in which the second and later backends have more."""
+    weighed = [Backend(address, 8080, weight=n) for n, address in enumerate(addresses, 1)]
+    table = Table.of(weighed, LoadBalancerConfig(table_size=size))
+    return Ways(tuple(map(backend, addresses)), table=table, flags=LbFlag.MAGLEV)
+
+
 STATES: list[dict[LbServiceKey, Ways | None]] = [
     {FRONT: ways("10.0.0.1", "10.0.0.2"), OTHER: ways()},
     {FRONT: ways("10.0.0.2", "10.0.0.3", affinity_s=30), OUTSIDE: RANGED},
     {FRONT: ways(affinity_s=30), OTHER: ways("10.0.0.3", affinity_s=60)},
+    {FRONT: shared("10.0.0.1", "10.0.0.2"), OUTSIDE: shared("10.0.0.1", "10.0.0.2")},
     {
         FRONT: None,
         OUTSIDE: Ways((backend("10.0.0.2"),), ranges=frozenset((ip_network("192.0.2.0/24"),)), flags=1),
@@ -82,6 +94,7 @@ def found(services: Services) -> dict[LbServiceKey, Ways]:
                 network_of(k.prefix_len - 32, k.address) for k in sources if k.frontend == head.frontend
             ),
             head.flags,
+            Table(head.table, head.table_size, head.seed) if head.table_size else None,
         )
         if head.affinity_s or key.scope == LbScope.EXTERNAL:
             assert len(told) == len(backends) + len(met[key].leaving)
@@ -92,6 +105,8 @@ def found(services: Services) -> dict[LbServiceKey, Ways]:
         for key in heads
         if key.scope == LbScope.EXTERNAL
     }
+    tables = {ways.table for ways in met.values() if ways.table}
+    assert set(services.tables.parts.keys()) == {k for t in tables for k in maglev_keys(t.name, t.size)}
     return met
 
 
@@ -129,10 +144,13 @@ def test_what_was_cut_short_is_cleared_away_and_written_anew() -> None:
         (lost,) = services.alive.keys()
         services.alive.delete(lost)
         services.backends.delete(next(k for k in services.backends.keys() if k.slot == 1))  # noqa: SIM118
+        services.apply({OUTSIDE: shared("10.0.0.1", "10.0.0.2")})
+        services.tables.parts.delete(next(iter(services.tables.parts.keys())))
         again = open_services(bpffs)
-        assert again.copy == {}, "neither is whole"
-        again.apply({FRONT: ways("10.0.0.1", affinity_s=30), OTHER: None})
-        assert found(again) == {FRONT: ways("10.0.0.1", affinity_s=30)}
+        assert again.copy == {}, "none is whole"
+        wanted = {FRONT: ways("10.0.0.1", affinity_s=30), OUTSIDE: shared("10.0.0.1", "10.0.0.2")}
+        again.apply({**wanted, OTHER: None})
+        assert found(again) == wanted
 
 
 def test_a_full_map_is_a_fault_until_there_is_room() -> None:
@@ -145,6 +163,23 @@ def test_a_full_map_is_a_fault_until_there_is_room() -> None:
         again = open_services(bpffs)
         again.apply({OTHER: ways("10.0.1.1")})
         assert (again.fault, set(found(again))) == ("", {FRONT, OTHER})
+
+
+def test_tables_are_made_once_and_one_that_does_not_fit_leaves_nothing() -> None:
+    """Slots are in proportion, and name the backends of the entry that leads to them."""
+    many = shared("10.0.0.1", "10.0.0.2", size=16381)
+    with pinned(lb_maglev=3) as bpffs:
+        services = open_services(bpffs)
+        services.apply({OUTSIDE: shared("10.0.0.1", "10.0.0.2"), FRONT: shared("10.0.0.1", "10.0.0.2")})
+        (table,) = {head.table for head in services.services.to_dict().values()}
+        raw = b"".join(services.tables.parts[key].slots for key in maglev_keys(table, 251))
+        assert Counter(memoryview(raw).cast("H")[:251]) == {0: 84, 1: 167}
+        services.apply({OTHER: many})
+        assert "cirri_lb_maglev is full" in services.fault
+        assert set(found(services)) == {OUTSIDE, FRONT}
+        services.apply({FRONT: ways("10.0.0.1"), OUTSIDE: None})
+        assert services.fault == ""
+        assert found(services) == {FRONT: ways("10.0.0.1")}
 
 
 def test_flows_look_again_only_when_a_backend_takes_less() -> None:

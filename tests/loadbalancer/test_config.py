@@ -7,6 +7,8 @@ from cirri.loadbalancer import InvalidConfig, LoadBalancerConfig, complaint
 WRONG = [
     ("bpf-lb-algorithm", "fair", "random, maglev"),
     ("bpf-lb-maglev-table-size", "1000", "251, 509"),
+    ("bpf-lb-maglev-hash-seed", "cirri", "12 bytes in base64"),
+    ("bpf-lb-maglev-hash-seed", "AAAA", "12 bytes in base64"),
     ("bpf-lb-mode", "nat", "snat, dsr, hybrid"),
     ("bpf-lb-dsr-dispatch", "geneve", "opt, ipip"),
     ("service-no-backend-response", "ignore", "reject, drop"),
@@ -29,6 +31,7 @@ def test_values() -> None:
     data = {
         "bpf-lb-algorithm": "maglev",
         "bpf-lb-maglev-table-size": "65521",
+        "bpf-lb-maglev-hash-seed": "AAAAAAAAAAAAAAAA",
         "bpf-lb-mode": "hybrid",
         "bpf-lb-dsr-dispatch": "ipip",
         "service-no-backend-response": "drop",
@@ -43,6 +46,7 @@ def test_values() -> None:
         "hybrid",
         "ipip",
     )
+    assert found.seed == "AAAAAAAAAAAAAAAA"
     assert (found.no_backend, found.host_namespace_only, len(found.node_ports)) == ("drop", True, 100)
     assert not found.health_check_node_ports
     assert LoadBalancerConfig.of({}) == LoadBalancerConfig()

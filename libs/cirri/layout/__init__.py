@@ -46,6 +46,7 @@ from cirri.layout.lb import (
     LbServiceKey,
     LbState,
 )
+from cirri.layout.maglev import LB_MAGLEV, MAGLEV_PART, MaglevKey, MaglevPart, maglev_keys, maglev_parts
 from cirri.layout.metrics import METRICS, MetricsValue, metrics_index, metrics_of
 from cirri.layout.mirror import Codec, Mirror
 from cirri.layout.policy import (
@@ -91,6 +92,8 @@ MIRRORS: tuple[type[Mirror], ...] = (
     LbRangeKey,
     LbReverseKey,
     LbReverse,
+    MaglevKey,
+    MaglevPart,
     MetricsValue,
     PolicyKey,
     PolicyMemo,
@@ -117,6 +120,7 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
         LB_RANGES,
         LB_FLOWS,
         LB_REVERSE,
+        LB_MAGLEV,
         METRICS,
         POLICY,
         POLICY_MEMOS,
@@ -154,6 +158,7 @@ ENUMS: tuple[EnumMirror, ...] = (
 
 CONSTANTS: tuple[tuple[str, str, int], ...] = (
     ("lib/event.h", "EVENT_COUNTERS", EVENT_COUNTERS),
+    ("lib/maglev.h", "MAGLEV_PART", MAGLEV_PART),
     ("lib/metrics.h", "METRICS_INDEX(133, 2)", metrics_index(133, 2)),
     ("lib/policy.h", "POLICY_PREFIX_PEER", POLICY_PREFIX_PEER),
     ("lib/policy.h", "POLICY_PREFIX_PROTOCOL", POLICY_PREFIX_PROTOCOL),
@@ -180,9 +185,11 @@ __all__ = [
     "LB_BACKENDS",
     "LB_FLOWS",
     "LB_FRONTENDS",
+    "LB_MAGLEV",
     "LB_RANGES",
     "LB_REVERSE",
     "LB_SERVICES",
+    "MAGLEV_PART",
     "MAPS",
     "METRICS",
     "MIRRORS",
@@ -227,6 +234,8 @@ __all__ = [
     "LbService",
     "LbServiceKey",
     "LbState",
+    "MaglevKey",
+    "MaglevPart",
     "MapSpec",
     "MapType",
     "MetricsValue",
@@ -244,6 +253,8 @@ __all__ = [
     "address16",
     "address_of",
     "drop_text",
+    "maglev_keys",
+    "maglev_parts",
     "metrics_index",
     "metrics_of",
     "network_of",

@@ -75,6 +75,12 @@ class LbService(Mirror, frozen=True, kw_only=True):
     """From 1; stays the same as long as the frontend is there."""
     flags: U16 = 0
     """:class:`LbFlag`."""
+    table: U64 = 0
+    """Where a backend is chosen, if *table_size* is not 0: :class:`cirri.layout.MaglevKey`."""
+    table_size: U32 = 0
+    """Slots."""
+    seed: U32 = 0
+    """Of what a connection hashes to."""
 
 
 class LbBackendKey(Mirror, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -31,6 +32,7 @@ class LoadBalancerConfig:
     table_size: int = DEFAULT_SIZE
     """Slots of a Maglev table."""
     seed: str = DEFAULT_SEED
+    """Of all Maglev tables: 12 bytes in base64."""
     mode: Mode = "snat"
     """How a packet from outside reaches a backend on another node."""
     dispatch: Dispatch = "opt"
@@ -49,7 +51,7 @@ class LoadBalancerConfig:
         return cls(
             algorithm=_choice(data, "bpf-lb-algorithm", Algorithm),
             table_size=_number(data, "bpf-lb-maglev-table-size", SIZES, DEFAULT_SIZE),
-            seed=data.get("bpf-lb-maglev-hash-seed") or DEFAULT_SEED,
+            seed=_seed(data, "bpf-lb-maglev-hash-seed"),
             mode=_choice(data, "bpf-lb-mode", Mode),
             dispatch=_choice(data, "bpf-lb-dsr-dispatch", Dispatch),
             no_backend=_choice(data, "service-no-backend-response", NoBackend),
@@ -86,6 +88,16 @@ def _number(data: Mapping[str, str], key: str, allowed: tuple[int, ...], default
     if text not in map(str, allowed):
         raise InvalidConfig(key, text, ", ".join(map(str, allowed)))
     return int(text)
+
+
+def _seed(data: Mapping[str, str], key: str) -> str:
+    text = data.get(key) or DEFAULT_SEED
+    try:
+        if len(b64decode(text, validate=True)) == 12:
+            return text
+    except ValueError:
+        pass
+    raise InvalidConfig(key, text, "12 bytes in base64, as openssl rand -base64 12 gives them")
 
 
 def _switch(data: Mapping[str, str], key: str, *, default: bool) -> bool:

@@ -19,6 +19,8 @@ SIZES = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
 DEFAULT_SIZE = 16381
 DEFAULT_SEED = "JLfvgnHc2kaSUFaI"
 """12 bytes in base64; all nodes must have the same."""
+MOST = 65534
+"""Backends in a table."""
 
 _LIBRARY = Path(__file__).parent / "build" / "maglev.so"
 
@@ -33,23 +35,29 @@ class NotBuilt(CirriError):
 
 
 def table(backends: Mapping[str, int], size: int = DEFAULT_SIZE, seed: str = DEFAULT_SEED) -> array[int]:
-    """*size* slots, each with the place of a backend in ``sorted(backends)``; empty without backends.
+    """*size* slots of 16 bits, each the place of a backend in ``sorted(backends)``; empty without backends.
 
     *backends*: name -> weight.  A backend gets slots in proportion to its weight; one of weight 0 gets none.
     The same backends, sizes and seeds give the same table, on every node and after every restart.
+
+    Raises:
+        ValueError: there are more than :data:`MOST` of them.
     """
     names = sorted(backends)
     chosen = [place for place, name in enumerate(names) if backends[name] > 0]
     if not chosen:
-        return array("I")
+        return array("H")
+    if len(names) > MOST:
+        raise ValueError(f"{len(names)} backends are more than a table takes: {MOST}")
     count = len(chosen)
     hashes, weights = array("Q"), array("I", [backends[names[place]] for place in chosen])
     key = seed.encode()
     for place in chosen:
         hashes.frombytes(hashlib.blake2b(names[place].encode(), digest_size=16, key=key).digest())
-    found, following, credit = (array("I", bytes(4 * length)) for length in (size, count, count))
+    found = array("H", bytes(2 * size))
+    following, credit = (array("I", bytes(4 * count)) for _ in range(2))
     _fill()(_at(found), size, count, _at(hashes), _at(weights), max(weights), _at(following), _at(credit))
-    return found if count == len(names) else array("I", (chosen[slot] for slot in found))
+    return found if count == len(names) else array("H", (chosen[slot] for slot in found))
 
 
 def _at(values: array[int]) -> ctypes.c_void_p:

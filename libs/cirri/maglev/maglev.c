@@ -5,13 +5,13 @@
 #include <stdint.h>
 #include <string.h>
 
-#define FREE UINT32_MAX
+#define FREE UINT16_MAX
 
-/* table: size slots; size is a prime.  hashes: two per backend.  weights: at least 1 each, the largest is
- * the last argument: a backend takes its turn in weight out of largest rounds.
+/* table: size slots; size is a prime.  count: of backends, less than FREE.  hashes: two per backend.  weights: at
+ * least 1 each, the largest is an argument: a backend takes its turn in weight out of largest rounds.
  * next, credit: count elements each, to work with.
  */
-void maglev_fill(uint32_t *table, uint32_t size, uint32_t count, const uint64_t *hashes, const uint32_t *weights,
+void maglev_fill(uint16_t *table, uint32_t size, uint32_t count, const uint64_t *hashes, const uint32_t *weights,
 		 uint32_t largest, uint32_t *next, uint32_t *credit)
 {
 	uint32_t taken = 0;

@@ -35,6 +35,7 @@ SERVICE = Service(
         "cirri_lb_backends",
         "cirri_lb_flows",
         "cirri_lb_frontends",
+        "cirri_lb_maglev",
         "cirri_lb_ranges",
         "cirri_lb_reverse",
         "cirri_lb_services",

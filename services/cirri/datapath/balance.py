@@ -111,7 +111,7 @@ class Balancer:
             self.faults.pop(name, None)
             try:
                 found = self._found(name)
-                wanted = for_sockets(found) | for_wire(found, self._here, self._config.no_backend)
+                wanted = for_sockets(found, self._config) | for_wire(found, self._here, self._config)
                 kept = keeping(found)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.faults[name] = f"{name} stays as it was: {error!r} in it or its slices"

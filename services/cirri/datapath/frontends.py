@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
+from cirri.datapath.tables import Table
 from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16
-from cirri.loadbalancer import Backend, Frontend, Here, NoBackend, Scope, Serving, choosable
+from cirri.loadbalancer import Backend, Frontend, Here, LoadBalancerConfig, Scope, Serving, choosable
 
 Network = IPv4Network | IPv6Network
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
@@ -27,22 +28,27 @@ class Ways:
     """Sources that *flags* speak of."""
     flags: int = 0
     """:class:`LbFlag`."""
+    table: Table | None = None
+    """In which *backends* are chosen; None: each is as likely as the others."""
 
 
 Frontends = Mapping[LbServiceKey, Ways]
 
 
-def for_sockets(found: Mapping[Frontend, Serving]) -> dict[LbServiceKey, Ways]:
+def for_sockets(found: Mapping[Frontend, Serving], config: LoadBalancerConfig) -> dict[LbServiceKey, Ways]:
     """The frontends of *found* that sockets of this node may name."""
-    return {
-        _key(frontend): Ways(tuple(map(_backend, choosable(serving.backends))), serving.affinity_s)
-        for frontend, serving in found.items()
-        if frontend.scope is Scope.INTERNAL
-    }
+    served = {}
+    for frontend, serving in found.items():
+        if frontend.scope is Scope.INTERNAL:
+            taking = _sorted(serving.backends)
+            served[_key(frontend)] = Ways(
+                tuple(map(_backend, taking)), serving.affinity_s, table=_shares(taking, config)
+            )
+    return served
 
 
 def for_wire(
-    found: Mapping[Frontend, Serving], here: Here, no_backend: NoBackend
+    found: Mapping[Frontend, Serving], here: Here, config: LoadBalancerConfig
 ) -> dict[LbServiceKey, Ways]:
     """The frontends of *found* that are served to clients outside: with a pod of *here*, or with nobody.
 
@@ -56,22 +62,38 @@ def for_wire(
             each for each in serving.backends if each.node == here.node and each.address not in here.addresses
         )
         if mine or not serving.backends:
-            served[_key(frontend)] = _way_in(serving, mine, no_backend)
+            served[_key(frontend)] = _way_in(serving, mine, config)
     return served
 
 
-def _way_in(serving: Serving, mine: tuple[Backend, ...], no_backend: NoBackend) -> Ways:
-    taking = choosable(mine)
-    flags = LbFlag.DROP_EMPTY if no_backend == "drop" or serving.elsewhere else LbFlag(0)
+def _way_in(serving: Serving, mine: tuple[Backend, ...], config: LoadBalancerConfig) -> Ways:
+    taking = _sorted(mine)
+    flags = LbFlag.DROP_EMPTY if config.no_backend == "drop" or serving.elsewhere else LbFlag(0)
     if serving.guarded:
         flags |= LbFlag.RANGES_DENY if serving.ranges_deny else LbFlag.RANGES_ALLOW
+    table = _shares(taking, config)
+    if serving.algorithm == "maglev" and taking:
+        flags |= LbFlag.MAGLEV
+        table = table or Table.of(taking, config)
     return Ways(
         tuple(map(_backend, taking)),
         serving.affinity_s,
         frozenset(map(_backend, set(mine) - set(taking))),
         frozenset(serving.ranges),
         flags,
+        table,
     )
+
+
+def _sorted(backends: Sequence[Backend]) -> list[Backend]:
+    """Those that take new connections, in the order of their names, which is that of a table's slots."""
+    return sorted(choosable(backends), key=lambda each: each.name)
+
+
+def _shares(taking: Sequence[Backend], config: LoadBalancerConfig) -> Table | None:
+    """The table in which each has its share; None if all shares are equal."""
+    unequal = len({each.weight for each in taking}) > 1
+    return Table.of(taking, config) if unequal else None
 
 
 def keeping(found: Mapping[Frontend, Serving]) -> dict[LbServiceKey, frozenset[LbBackend]]:

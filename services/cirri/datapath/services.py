@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cirri.datapath.frontends import Frontends, Ways
+from cirri.datapath.tables import Table, Tables
 from cirri.layout import (
     FRONTEND_DSR,
     LB_ALIVE,
@@ -52,6 +53,7 @@ class Services:
         self.alive = open_pinned(bpffs, LB_ALIVE)
         self.ranges = open_pinned(bpffs, LB_RANGES)
         self.frontends = open_pinned(bpffs, LB_FRONTENDS)
+        self.tables = Tables(bpffs)
         self.backends_left = backends_left
         """To be called when a backend takes no more connections, or is gone."""
         self._heads = self.services.to_dict()
@@ -71,7 +73,7 @@ class Services:
         ]
         self.services.delete_many(drop)
         for key in drop:
-            del self._heads[key]
+            self.tables.switch(self._heads.pop(key), None)
             self.copy.pop(key, None)
         try:
             self._put_all(put)
@@ -94,15 +96,16 @@ class Services:
             self._put(key, ways, self._last_id, number)
 
     def _put(self, key: LbServiceKey, ways: Ways, id_: int, frontend: int) -> None:
-        head = LbService(
-            id=id_, frontend=frontend, count=len(ways.backends), affinity_s=ways.affinity_s, flags=ways.flags
-        )
+        head = _head(ways, id_, frontend)
+        if ways.table is not None:
+            self.tables.ensure(ways.table)
         parts = _parts(key, head, ways)
         self.backends.put_many(zip(_slots(head), ways.backends, strict=True))
         self.alive.put_many(parts.alive.items())
         self.ranges.put_many(parts.ranges.items())
         self.frontends.put_many(parts.frontends.items())
         self.services.put(key, head)
+        self.tables.switch(self._heads.get(key), head)
         self._heads[key], self.copy[key] = head, ways
 
     def _clear_away(self, old: list[tuple[LbService, Parts]], put: Mapping[LbServiceKey, Ways]) -> None:
@@ -118,6 +121,7 @@ class Services:
             self.ranges.delete_many(before.ranges.keys() - after.ranges.keys())
             self.frontends.delete_many(before.frontends.keys() - after.frontends.keys())
             left |= any(after.alive.get(one, 0) != state for one, state in before.alive.items())
+        self.tables.clear_away()
         if left:
             self.backends_left()
 
@@ -132,12 +136,14 @@ class Services:
         sources: dict[int, list[LbRangeKey]] = {}
         for source in ranges:
             sources.setdefault(source.frontend, []).append(source)
+        self.tables.adopt(self._heads.values())
         used: set[LbBackendKey] = set()
         wanted = Parts({}, {}, {})
         for key, head in self._heads.items():
             keys = _slots(head)
             used.update(keys)
-            if not all(k in slots for k in keys):
+            table = Table(head.table, head.table_size, head.seed) if head.table_size else None
+            if not all(k in slots for k in keys) or (table and table.name not in self.tables):
                 continue
             ways = Ways(
                 tuple(slots[k] for k in keys),
@@ -145,6 +151,7 @@ class Services:
                 frozenset(LbBackend(address=k.address, port=k.port) for k in leaving.get(head.frontend, ())),
                 frozenset(network_of(k.prefix_len - 32, k.address) for k in sources.get(head.frontend, ())),
                 head.flags,
+                table,
             )
             parts = _parts(key, head, ways)
             wanted.alive.update(parts.alive)
@@ -161,6 +168,19 @@ class Services:
 def difference(old: Frontends, new: Frontends) -> dict[LbServiceKey, Ways | None]:
     """What to give :meth:`Services.apply` when a Service's frontends change from *old* to *new*."""
     return {**dict.fromkeys(old.keys() - new.keys()), **new}
+
+
+def _head(ways: Ways, id_: int, frontend: int) -> LbService:
+    return LbService(
+        id=id_,
+        frontend=frontend,
+        count=len(ways.backends),
+        affinity_s=ways.affinity_s,
+        flags=ways.flags,
+        table=ways.table.name if ways.table else 0,
+        table_size=ways.table.size if ways.table else 0,
+        seed=ways.table.seed if ways.table else 0,
+    )
 
 
 def _slots(head: LbService) -> list[LbBackendKey]:
