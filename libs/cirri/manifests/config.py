@@ -20,6 +20,7 @@ from cirri.addresses.config import (
 )
 from cirri.labels import InvalidLabelFilter, LabelFilter, parse_prefix
 from cirri.loadbalancer import LoadBalancerConfig, complaint
+from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
 from cirri.manifests.problems import Path, listed, suggestion
 from cirri.model import Resource
 
@@ -115,6 +116,15 @@ KEYS: Mapping[str, Key] = {
     SERVICE_RANGES: Key(DEFAULTS[SERVICE_RANGES], "ranges of Service addresses", _ranges),
     NODE_PORT_RANGE: Key(
         "30000,32767", "first and last port of Services on nodes", complaint(NODE_PORT_RANGE)
+    ),
+    "bpf-lb-algorithm": Key(
+        "random", "how backends are chosen for clients outside", complaint("bpf-lb-algorithm")
+    ),
+    "bpf-lb-maglev-table-size": Key(
+        str(DEFAULT_SIZE), "slots of a Maglev table, a prime", complaint("bpf-lb-maglev-table-size")
+    ),
+    "bpf-lb-maglev-hash-seed": Key(
+        DEFAULT_SEED, "12 bytes in base64, the same on every node", complaint("bpf-lb-maglev-hash-seed")
     ),
     routing.ROUTING_MODE: Key(
         "native", "how packets reach pods of other nodes", routing.complaint(routing.ROUTING_MODE)
