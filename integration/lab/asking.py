@@ -1,0 +1,88 @@
+"""A server that says whom it sees, and a client that asks many at once.
+
+``asking.py serve NAME PORT`` answers every connection and datagram, of both families, with its name, the
+address that it sees and how many bytes it got.  ``asking.py ask`` reads lines of JSON, each a list of
+questions, and answers each line with the list of what was heard.  Standard library only: it runs in pods.
+"""
+
+import asyncio
+import errno
+import json
+import socket
+import sys
+import threading
+from typing import Any
+
+LARGE = 8192
+REFUSED, SILENCE = "refused", "silence"
+
+
+def _name(host: str) -> str:
+    return host.removeprefix("::ffff:")
+
+
+def _serve_datagrams(name: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Answers leave from the address that was asked, whichever of the machine's that is.
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        sock.bind(("::", port))
+        while True:
+            data, about, _, peer = sock.recvmsg(LARGE, 256)
+            back = [(level, kind, value) for level, kind, value in about if kind == socket.IPV6_PKTINFO]
+            sock.sendmsg([f"{name} {_name(peer[0])} {len(data)}".encode()], back, 0, peer)
+
+
+async def serve(name: str, port: int) -> None:
+    """For ever."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = _name(writer.get_extra_info("peername")[0])
+        try:
+            while data := await reader.read(LARGE):
+                writer.write(f"{name} {peer} {len(data)}".encode())
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    threading.Thread(target=_serve_datagrams, args=(name, port), daemon=True).start()
+    server = await asyncio.start_server(answer, ["0.0.0.0", "::"], port, backlog=1024)
+    await server.serve_forever()
+
+
+async def _ask(question: dict[str, Any]) -> str:
+    """What the server says, "refused" or "silence", or what went wrong."""
+    address, port = question["address"], question["port"]
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    kind = socket.SOCK_STREAM if question["protocol"] == "TCP" else socket.SOCK_DGRAM
+    loop = asyncio.get_running_loop()
+    with socket.socket(family, kind) as sock:
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(question["patience"]):
+                if question["source_port"]:
+                    sock.bind(("", question["source_port"]))
+                await loop.sock_connect(sock, (address, port))
+                await loop.sock_sendall(sock, b"." * question["size"])
+                heard = (await loop.sock_recv(sock, LARGE)).decode()
+                there = sock.getpeername()[:2]
+        except TimeoutError:
+            return SILENCE
+        except OSError as error:
+            return REFUSED if error.errno == errno.ECONNREFUSED else repr(error)
+    return heard if there == (address, port) else f"{heard}, but the socket speaks of {there}"
+
+
+async def ask() -> None:
+    """Until standard input closes."""
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        heard = await asyncio.gather(*map(_ask, json.loads(line)))
+        print(json.dumps(heard), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        asyncio.run(serve(sys.argv[2], int(sys.argv[3])))
+    else:
+        asyncio.run(ask())

@@ -1,0 +1,158 @@
+"""Which client reaches which backend through which Service, and whom the backend sees.  Pure.
+
+::
+
+    outside ── node1 ── pods "near", "one", "unready"
+          └─── node2 ── pod "two"
+
+A case says who may answer; :func:`seen_as` has the rules about whom that one sees.  What is not built yet has
+no case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from integration.lab.asking import REFUSED, SILENCE
+
+NODE_OF = {"near": "node1", "one": "node1", "unready": "node1", "two": "node2"}
+"""Node of each pod; "one", "two" and "unready" are servers."""
+EVERYBODY: tuple[str, ...] = ("near", "node1", "outside")
+EVERY_DOOR: tuple[str, ...] = ("ClusterIP", "NodePort", "NodePort of node2", "LoadBalancer", "ExternalIPs")
+WIRE: tuple[str, ...] = ("NodePort", "LoadBalancer", "ExternalIPs")
+"""Doors that a client outside finds at node1."""
+TOO_LARGE = 3000
+"""Bytes of a datagram that travels as fragments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The cluster's configuration while the table is asked."""
+
+    routing: Literal["native", "tunnel"] = "native"
+    mode: Literal["snat", "dsr", "hybrid"] = "snat"
+    no_backend: Literal["reject", "drop"] = "reject"
+
+    def config(self) -> dict[str, str]:
+        """Keys and values of ``cirri-config``."""
+        return {
+            "routing-mode": self.routing,
+            "bpf-lb-mode": self.mode,
+            "service-no-backend-response": self.no_backend,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One connection."""
+
+    client: str
+    door: str
+    service: str
+    answers: frozenset[str]
+    """Who may answer; or that nobody does, and how that shows."""
+    family: int
+    protocol: str
+    size: int = 1
+
+    def __str__(self) -> str:
+        large = f", {self.size} bytes" if self.size > 1 else ""
+        return f"{self.client} asks {self.service} by {self.door}, IPv{self.family} {self.protocol}{large}"
+
+    @property
+    def entry(self) -> str:
+        """The node that chooses the backend: the client's own, or the one whose address is asked."""
+        return "node2" if self.client == "outside" and self.door.endswith("node2") else "node1"
+
+
+def seen_as(case: Case, server: str, setting: Setting) -> str:
+    """Whose address *server* sees.
+
+    A client of the cluster keeps its own: at the socket no packet ever bears another one.  So does one
+    outside whose packets find the backend on the node that they come to.
+    """
+    del server, setting
+    return case.client
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    """Every one that is served under *setting*."""
+    return (case for case in _wanted(setting) if built(case, setting))
+
+
+def built(case: Case, setting: Setting) -> bool:
+    """Not yet: backends of other nodes for clients outside; what comes by a tunnel for a node's address."""
+    if case.client == "outside":
+        return all(NODE_OF.get(answer, case.entry) == case.entry for answer in case.answers)
+    return not (setting.routing == "tunnel" and case.client == "near" and case.door == "HostPort of node2")
+
+
+def _wanted(setting: Setting) -> Iterator[Case]:
+    for client, door, server in product(EVERYBODY, EVERY_DOOR, ("one", "two")):
+        yield from _each(client, door, server, server)
+    for door, server in (("HostPort", "one"), ("HostPort of node2", "two")):
+        for client in EVERYBODY:
+            yield from _each(client, door, server, server)
+    for door in EVERY_DOOR:
+        yield from _each("one", door, "one", "one")
+    yield from _policies()
+    yield from _endpoints()
+    yield from _ranges()
+    yield from _nobody(setting)
+
+
+def _policies() -> Iterator[Case]:
+    """Local means the node's own; to doors for the outside, clients of the cluster take the short way."""
+    for door in WIRE:
+        yield from _each("outside", door, "local", "one")
+        yield from _each("near", door, "local-two", "two")
+    yield from _each("outside", "NodePort of node2", "local", "two")
+    yield from _each("near", "NodePort of node2", "local", "one", "two")
+    yield from _each("outside", "NodePort", "local-two", SILENCE)
+    for client in ("near", "node1"):
+        yield from _each(client, "ClusterIP", "inner", "one")
+        yield from _each(client, "ClusterIP", "inner-two", REFUSED)
+
+
+def _endpoints() -> Iterator[Case]:
+    """What EndpointSlices say of endpoints, and Services of their ports."""
+    for client in ("near", "node1"):
+        for service, *answers in (
+            ("named", "two"),
+            ("published", "unready"),
+            ("unpublished", REFUSED),
+            ("zones", "one"),
+            ("leaving", "two"),
+            ("left", "one"),
+            ("weighed", "two"),
+            ("both", "one", "two"),
+        ):
+            yield from _each(client, "ClusterIP", service, *answers)
+    for service, *answers in (("published", "unready"), ("zones", "one"), ("left", "one")):
+        yield from _each("outside", "NodePort", service, *answers)
+
+
+def _ranges() -> Iterator[Case]:
+    """Source ranges guard what a load balancer sends, from clients outside."""
+    for service, answer in (("let-in", "one"), ("shut-out", SILENCE), ("barred", SILENCE)):
+        yield from _each("outside", "LoadBalancer", service, answer)
+        yield from _each("outside", "NodePort", service, "one")
+        yield from _each("near", "LoadBalancer", service, "one")
+
+
+def _nobody(setting: Setting) -> Iterator[Case]:
+    for client, door in product(EVERYBODY, EVERY_DOOR):
+        answer = SILENCE if client == "outside" and setting.no_backend == "drop" else REFUSED
+        yield from _each(client, door, "nobody", answer)
+
+
+def _each(client: str, door: str, service: str, *answers: str) -> Iterator[Case]:
+    """That for every family and protocol; what travels as fragments to a server alone."""
+    if client == "outside" and door == "ClusterIP":
+        return  # no network leads there
+    sizes = [("TCP", 1), ("UDP", 1)] + [("UDP", TOO_LARGE)] * (answers[0] in NODE_OF)
+    for family, (protocol, size) in product((4, 6), sizes):
+        yield Case(client, door, service, frozenset(answers), family, protocol, size)

@@ -1,0 +1,273 @@
+"""The Services of the table, the pods behind them, and the clients: in a lab."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from integration.lab.asking import SILENCE
+from integration.lab.service_cases import NODE_OF, Case, Setting, seen_as
+
+from cirri.lab.status import node_manifest
+from cirri.lab.topology import Topology
+from cirri.testing.lab import CIRRI, Lab
+
+ASKING = (sys.executable, "-I", "-S", str(Path(__file__).with_name("asking.py")))
+PORT, TARGET, HOST_PORT = 80, 8080, 7080
+PROTOCOLS = ("TCP", "UDP")
+PATIENCE_S, QUIET_S = 5.0, 0.7
+"""How long an answer may take, and how long none has to come."""
+VIRTUAL = {
+    "LoadBalancer": {4: "198.51.100.{}", 6: "2001:db8:198::{:x}"},
+    "ExternalIPs": {4: "192.0.2.{}", 6: "2001:db8:192::{:x}"},
+}
+"""Addresses of the Service with a number; the client outside finds them at node1."""
+BOTH = {"in": "table"}
+"""Labels of "one" and "two"."""
+CLIENTS4, CLIENTS6 = "192.168.3.0/24", "fd00:192:168:3::/64"
+READY = {"ready": True, "serving": True, "terminating": False}
+LEAVING = {"ready": False, "serving": True, "terminating": True}
+ZONE = "topology.kubernetes.io/zone"
+
+SPECS: dict[str, dict[str, Any]] = {
+    "one": {"selector": {"app": "one"}},
+    "two": {"selector": {"app": "two"}},
+    "both": {"selector": BOTH},
+    "local": {"selector": BOTH, "externalTrafficPolicy": "Local"},
+    "local-two": {"selector": {"app": "two"}, "externalTrafficPolicy": "Local"},
+    "inner": {"selector": BOTH, "internalTrafficPolicy": "Local"},
+    "inner-two": {"selector": {"app": "two"}, "internalTrafficPolicy": "Local"},
+    "named": {"selector": {"app": "two"}},
+    "published": {"selector": {"app": "unready"}, "publishNotReadyAddresses": True},
+    "unpublished": {"selector": {"app": "unready"}},
+    "zones": {},
+    "leaving": {},
+    "left": {},
+    "weighed": {"selector": BOTH},
+    "let-in": {"selector": {"app": "one"}, "loadBalancerSourceRanges": [CLIENTS4, CLIENTS6]},
+    "shut-out": {"selector": {"app": "one"}, "loadBalancerSourceRanges": ["203.0.113.0/24"]},
+    "barred": {"selector": {"app": "one"}, "loadBalancerSourceRanges": [CLIENTS4, CLIENTS6]},
+    "nobody": {"selector": {"app": "nobody"}},
+    "sticky": {"selector": BOTH, "sessionAffinity": "ClientIP"},
+}
+NUMBERS = {name: number for number, name in enumerate(SPECS, 1)}
+ANNOTATIONS = {
+    "weighed": {"service.cirri.io/weights": "node1=0"},
+    "barred": {"service.cilium.io/src-ranges-policy": "deny"},
+}
+
+
+def service(name: str) -> dict[str, Any]:
+    """A Service of every type at once."""
+    number = NUMBERS[name]
+    ports = [
+        {
+            "name": protocol.lower(),
+            "protocol": protocol,
+            "port": PORT,
+            "targetPort": protocol.lower() if name == "named" else TARGET,
+            "nodePort": 30000 + number,
+        }
+        for protocol in PROTOCOLS
+    ]
+    ips = {kind: [form.format(number) for form in forms.values()] for kind, forms in VIRTUAL.items()}
+    usual = {"type": "LoadBalancer", "ipFamilyPolicy": "RequireDualStack", "externalIPs": ips["ExternalIPs"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "annotations": ANNOTATIONS.get(name, {})},
+        "spec": {**usual, "ports": ports, **SPECS[name]},
+        "status": {"loadBalancer": {"ingress": [{"ip": ip} for ip in ips["LoadBalancer"]]}},
+    }
+
+
+def pod(name: str) -> dict[str, Any]:
+    """A server on its node; "unready" has a second container, which never runs for long."""
+    ports = [
+        {"name": p.lower(), "containerPort": TARGET, "hostPort": HOST_PORT, "protocol": p} for p in PROTOCOLS
+    ]
+    containers: list[dict[str, Any]] = [
+        {"name": "main", "image": "asking", "command": [*ASKING, "serve", name, str(TARGET)]}
+    ]
+    if name in ("one", "two"):
+        containers[0]["ports"] = ports
+    if name == "unready":
+        containers.append({"name": "broken", "image": "broken", "command": ["false"]})
+    labels = {"app": name, **(BOTH if name in ("one", "two") else {})}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"nodeName": NODE_OF[name], "containers": containers},
+    }
+
+
+def endpoint_slice(name: str, family: int, endpoints: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """For a Service without a selector."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": f"{name}-{family}", "labels": {"kubernetes.io/service-name": name}},
+        "addressType": f"IPv{family}",
+        "ports": [{"name": p.lower(), "protocol": p, "port": TARGET} for p in PROTOCOLS],
+        "endpoints": endpoints,
+    }
+
+
+class Driver:
+    """A process in a client's place that asks what it is told."""
+
+    def __init__(self, lab: Lab, place: str) -> None:
+        where = (place,) if place in NODE_OF else ("--host", place.replace("outside", "client"))
+        self.process = subprocess.Popen(
+            [CIRRI, "lab", "exec", *where, "--", *ASKING, "ask"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "CIRRI_CONTEXT": lab.name},
+        )
+
+    def ask(self, questions: Sequence[Mapping[str, Any]]) -> None:
+        """All at once; :meth:`heard` has what came of it."""
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(questions) + "\n")
+        self.process.stdin.flush()
+
+    def heard(self) -> list[str]:
+        """One answer for each question, in order."""
+        assert self.process.stdout
+        found: list[str] = json.loads(self.process.stdout.readline())
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        self.process.communicate()
+
+
+class World:
+    """A running lab of two nodes with everything in place."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        topology = Topology(lab.name, lab.nodes)
+        hosts = {name: topology.host(name) for name in ("node1", "node2", "client")}
+        zones = [node_manifest(hosts[name]) for name in ("node1", "node2")]
+        for node, zone in zip(zones, ("a", "b"), strict=True):
+            node["metadata"]["labels"][ZONE] = zone
+        self._apply(*zones, *map(pod, NODE_OF), *map(service, SPECS))
+        self.addresses = {name: {4: host.ipv4, 6: host.ipv6} for name, host in hosts.items()}
+        self.addresses["outside"] = self.addresses.pop("client")
+        lab.wait(self._know_pods, what="every pod has its addresses")
+        self._apply(*self._slices())
+        found = lab.get("services", "-n", "default")["items"]
+        self.cluster_ips = {s["metadata"]["name"]: s["spec"]["clusterIPs"] for s in found}
+        self._route()
+        self.drivers = {place: Driver(lab, place) for place in ("near", "one", "node1", "outside")}
+        lab.wait(self._serving, what="every server answers")
+
+    def close(self) -> None:
+        """End the clients."""
+        for driver in self.drivers.values():
+            driver.close()
+
+    def play(self, table: Sequence[Case], setting: Setting) -> list[str]:
+        """Ask all of *table* at once; what is not as expected, a line each."""
+        mine = {place: [case for case in table if case.client == place] for place in self.drivers}
+        for place, driver in self.drivers.items():
+            driver.ask([self._question(case) for case in mine[place]])
+        wrong = []
+        for place, driver in self.drivers.items():
+            for case, heard in zip(mine[place], driver.heard(), strict=True):
+                expected = self._expected(case, setting)
+                if heard not in expected:
+                    wrong.append(f"{case}: {heard}, not {' or '.join(expected)}")
+        return wrong
+
+    def use(self, setting: Setting) -> None:
+        """Change the cluster's configuration; returns when every node has it."""
+        about = {"name": "cirri-config", "namespace": "kube-system"}
+        self._apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": setting.config()})
+
+    def where(self, door: str, service: str, family: int) -> tuple[str, int]:
+        """Address and port of a Service's door."""
+        number = NUMBERS[service]
+        node = "node2" if door.endswith("node2") else "node1"
+        if door == "ClusterIP":
+            return self.cluster_ips[service][(4, 6).index(family)], PORT
+        if door.startswith("NodePort"):
+            return self.addresses[node][family], 30000 + number
+        if door.startswith("HostPort"):
+            return self.addresses[node][family], HOST_PORT
+        return VIRTUAL[door][family].format(number), PORT
+
+    def question(self, address: str, port: int, protocol: str, **more: Any) -> dict[str, Any]:
+        """For a :class:`Driver`."""
+        usual = {"size": 1, "patience": PATIENCE_S, "source_port": 0}
+        return {**usual, "address": address, "port": port, "protocol": protocol, **more}
+
+    def _question(self, case: Case) -> dict[str, Any]:
+        patience = QUIET_S if case.answers == {SILENCE} else PATIENCE_S
+        where = self.where(case.door, case.service, case.family)
+        return self.question(*where, case.protocol, size=case.size, patience=patience)
+
+    def _expected(self, case: Case, setting: Setting) -> list[str]:
+        return [
+            f"{answer} {self.addresses[seen_as(case, answer, setting)][case.family]} {case.size}"
+            if answer in NODE_OF
+            else answer
+            for answer in sorted(case.answers)
+        ]
+
+    def _apply(self, *manifests: Mapping[str, Any]) -> None:
+        self.lab.apply("\n---\n".join(map(json.dumps, manifests)))
+
+    def _know_pods(self) -> bool:
+        for name, entry in self.lab.pods().items():
+            found = {6 if ":" in address else 4: address for address in entry["addresses"]}
+            self.addresses[name.removeprefix("default/")] = found
+        return all(len(self.addresses.get(name, ())) == 2 for name in NODE_OF)
+
+    def _slices(self) -> list[dict[str, Any]]:
+        made = []
+        for family in (4, 6):
+            one, two = (
+                {"addresses": [self.addresses[name][family]], "nodeName": NODE_OF[name]}
+                for name in ("one", "two")
+            )
+            hints = ({"forZones": [{"name": zone}]} for zone in "ab")
+            zones = [
+                {**each, "conditions": READY, "hints": hint}
+                for each, hint in zip((one, two), hints, strict=True)
+            ]
+            leaving = [{**one, "conditions": LEAVING}, {**two, "conditions": READY}]
+            left = [{**one, "conditions": LEAVING}, {**two, "conditions": {"ready": False}}]
+            made += [
+                endpoint_slice(name, family, endpoints)
+                for name, endpoints in (("zones", zones), ("leaving", leaving), ("left", left))
+            ]
+        return made
+
+    def _route(self) -> None:
+        """The client outside finds what belongs to no node at node1."""
+        routes = [
+            f"ip route add {form.format(0)}/{24 if family == 4 else 64} via {self.addresses['node1'][family]}"
+            for forms in VIRTUAL.values()
+            for family, form in forms.items()
+        ]
+        done = self.lab.on("client", "sh", "-ec", "\n".join(routes))
+        assert done.returncode == 0, done.stderr
+
+    def hear(self, place: str, questions: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What the client in *place* hears."""
+        self.drivers[place].ask(questions)
+        return self.drivers[place].heard()
+
+    def _serving(self) -> bool:
+        servers = [name for name in NODE_OF if name != "near"]
+        heard = self.hear("near", [self.question(self.addresses[name][4], TARGET, "TCP") for name in servers])
+        return [each.split()[0] for each in heard] == servers

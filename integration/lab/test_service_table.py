@@ -1,0 +1,52 @@
+"""Services on real sockets: who is reached, and whom the backend sees.
+
+A lab for each routing mode; the cluster's configuration is changed while it runs.  In each place of a client
+one process asks everything at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import product
+from typing import Literal
+
+import pytest
+from integration.lab.service_cases import Setting, cases
+from integration.lab.service_world import PROTOCOLS, World
+
+from cirri.testing.lab import Lab
+
+Routing = Literal["native", "tunnel"]
+TRIES = 8
+"""Connections after which two backends would both have been met, but for one time in 128."""
+
+
+@pytest.fixture(scope="module", params=["native", "tunnel"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[tuple[World, Routing]]:
+    with Lab(2, f"test-{os.getpid()}-{request.param}", "--routing", request.param) as lab:
+        world = World(lab)
+        try:
+            yield world, request.param
+        finally:
+            world.close()
+
+
+@pytest.mark.parametrize("no_backend", ["reject", "drop"])
+def test_every_way(cluster: tuple[World, Routing], no_backend: Literal["reject", "drop"]) -> None:
+    world, routing = cluster
+    setting = Setting(routing, no_backend=no_backend)
+    world.use(setting)
+    table = list(cases(setting))
+    wrong = world.play(table, setting)
+    assert not wrong, f"{len(wrong)} of {len(table)} cases:\n" + "\n".join(wrong)
+
+
+def test_a_client_keeps_its_backend(cluster: tuple[World, Routing]) -> None:
+    """By each door the one that it got there first."""
+    world, _ = cluster
+    for place, family, protocol in product(("near", "node1"), (4, 6), PROTOCOLS):
+        for door in ("ClusterIP", "NodePort", "LoadBalancer"):
+            where = world.where(door, "sticky", family)
+            heard = world.hear(place, [world.question(*where, protocol)] * TRIES)
+            assert len(set(heard)) == 1, f"{place} by {door}, IPv{family} {protocol}: {heard}"
