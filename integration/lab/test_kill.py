@@ -68,7 +68,11 @@ spec:
 """
 
 MAPS = ("cirri_policy", "cirri_ipcache", "cirri_endpoints", "cirri_lb_services", "cirri_lb_backends")
-SERVICES = ("kubernetes", "identity", "ipam", "policy", "datapath-node1", "datapath-node2")
+NODE_SERVICES = ("datapath", "health")
+SERVICES = (
+    *("kubernetes", "identity", "ipam", "policy"),
+    *(f"{name}-{node}" for node in ("node1", "node2") for name in NODE_SERVICES),
+)
 
 
 class Readiness:
@@ -78,8 +82,8 @@ class Readiness:
         self.events: list[dict[str, Any]] = []
         run = Path("/run/cirri", lab.name)
         files = {
-            "fabric": [f"{name}={run / name}.http" for name in SERVICES if not name.startswith("datapath")],
-            **{n: [f"datapath-{n}={run / n}/datapath.http"] for n in ("node1", "node2")},
+            "fabric": [f"{name}={run / name}.http" for name in SERVICES if "-node" not in name],
+            **{n: [f"{s}-{n}={run / n / s}.http" for s in NODE_SERVICES] for n in ("node1", "node2")},
         }
         self.watchers = [
             subprocess.Popen(

@@ -17,7 +17,7 @@ def test_one_process_for_each_service_and_node() -> None:
     assert list(PROCESSES) == [
         "nats-server",
         *("kubernetes", "identity", "ipam", "policy", "lab-fabric"),
-        *("datapath-node1", "datapath-node2"),
+        *("datapath-node1", "health-node1", "datapath-node2", "health-node2"),
         *("internet-dns", "internet-web"),
     ]
 

@@ -22,7 +22,7 @@ from cirri.labels import InvalidLabelFilter, LabelFilter, parse_prefix
 from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
 from cirri.manifests.problems import Path, listed, suggestion
-from cirri.model import Resource
+from cirri.model import Resource, health
 
 CONFIG_NAMESPACE = "kube-system"
 CONFIG_NAME = "cirri-config"
@@ -135,6 +135,9 @@ KEYS: Mapping[str, Key] = {
     routing.TUNNEL_PORT: Key(
         str(routing.VXLAN_PORT), "UDP port of tunnels", routing.complaint(routing.TUNNEL_PORT)
     ),
+    health.ENABLE: Key("true", "whether nodes probe each other", health.complaint(health.ENABLE)),
+    health.PORT: Key("4240", "TCP port on which nodes answer probes", health.complaint(health.PORT)),
+    health.INTERVAL: Key("10s", "time between probes of a node", health.complaint(health.INTERVAL)),
     "allow-localhost": Key(
         "auto", "whether a node may always reach its pods", _one_of("auto", "always", "policy")
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 from cirri.model.bucket import Bucket
 from cirri.model.endpoint import ENDPOINTS, REPORTS, Endpoint, EndpointState
+from cirri.model.health import HEALTH, NodeHealth, PathHealth, PeerHealth
 from cirri.model.identity import IDENTITIES, Identity
 from cirri.model.lease import LEASES, Lease
 from cirri.model.node import ACKS, NODES, POD_CIDRS, Ack, NodeStatus, PodCIDRs
@@ -36,6 +37,7 @@ BUCKETS: tuple[Bucket[Any], ...] = (
     ENDPOINTS,
     NODES,
     ACKS,
+    HEALTH,
     LEASES,
 )
 
@@ -44,6 +46,7 @@ __all__ = [
     "BUCKETS",
     "CONDITIONS",
     "ENDPOINTS",
+    "HEALTH",
     "IDENTITIES",
     "LEASES",
     "NODES",
@@ -60,8 +63,11 @@ __all__ = [
     "EndpointState",
     "Identity",
     "Lease",
+    "NodeHealth",
     "NodeStatus",
     "Origin",
+    "PathHealth",
+    "PeerHealth",
     "PodCIDRs",
     "PolicyCondition",
     "PolicyEntry",

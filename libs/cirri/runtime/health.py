@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -39,6 +40,17 @@ def readiness(conditions: list[Condition]) -> Page:
         "conditions": [{"name": c.name, "ok": c.ok, "why": c.why} for c in conditions],
     }
     return Page(200 if ready else 503, msgspec.json.encode(body), "application/json")
+
+
+async def serve_everywhere(port: int, pages: dict[str, Callable[[], Page]]) -> asyncio.Server:
+    """Answer on *port* of every address of this machine.  Raises: OSError."""
+    try:
+        server, _ = await serve(("", port), pages)
+    except OSError as error:
+        if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise
+        server, _ = await serve(("0.0.0.0", port), pages)  # noqa: S104 - a machine without IPv6
+    return server
 
 
 async def serve(

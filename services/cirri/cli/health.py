@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
+from cirri.cli.reach import ClusterHealth
 from cirri.model import Ack, Endpoint, NodeStatus, PodCIDRs, Resource
 from cirri.model.bucket import text_of
 from cirri.runtime.contract import Service
@@ -78,6 +79,8 @@ class Report(Struct, frozen=True, kw_only=True):
     managed: int
     """Those of them that have a ready endpoint."""
     identities: int
+    reach: ClusterHealth = ClusterHealth()
+    """Which nodes reach each other, by their probes."""
     warnings: tuple[str, ...] = ()
     """Not wrong yet, such as consumers that lag behind."""
     problems: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ ENTRIES: dict[str, Entry] = {
     "delete": Entry("cirri.cli.apply", "delete", "Delete objects by name or by manifest."),
     "endpoint": Entry("cirri.cli.endpoint", "endpoint", "Show endpoints: pods as the nodes realized them."),
     "get": Entry("cirri.cli.get", "get", "Show objects: pods, services, policies, ..."),
+    "health": Entry("cirri.cli.nodehealth", "health", "Show which nodes reach each other."),
     "identity": Entry("cirri.cli.identity", "identity", "Show security identities and their labels."),
     "ip": Entry("cirri.cli.ip", "ip", "Show which address has which identity."),
     "lab": Entry("cirri.lab.cli", "lab", "Run a cluster on this machine."),

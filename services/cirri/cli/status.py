@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import distribution
 from typing import TYPE_CHECKING, TypeVar
@@ -16,11 +17,13 @@ from cirri.cli.confirm import deadline, full_name, provisional
 from cirri.cli.context import Target
 from cirri.cli.health import Consumer, Instance, Report, components, managed, node_reports, slow_readers
 from cirri.cli.output import emit, output, table
+from cirri.cli.reach import cluster_health
 from cirri.errors import CirriError
 from cirri.model import (
     ACKS,
     BUCKETS,
     ENDPOINTS,
+    HEALTH,
     IDENTITIES,
     NODES,
     POD_CIDRS,
@@ -101,9 +104,11 @@ async def examine(bus: Bus) -> Report:
     policies = [e.value for e in await _entries(bus, POLICIES)]
     parts = components(_contracts(), instances, sorted(nodes))
     places = node_reports({*nodes, *statuses}, statuses, ranges, endpoints, acks)
+    reach = cluster_health(nodes, [e.value for e in await _entries(bus, HEALTH)], datetime.now(UTC))
     ready, wanted = managed(pods, endpoints)
     problems = [f"{c.name}: {p}" for c in parts for p in c.problems]
     problems += [f"{n.name}: {p}" for n in places for p in n.problems]
+    problems += reach.problems
     if ready < wanted:
         problems.append(f"{wanted - ready} of {wanted} pods have no ready endpoint")
     return Report(
@@ -116,6 +121,7 @@ async def examine(bus: Bus) -> Report:
         pods=wanted,
         managed=ready,
         identities=sum(1 for i in identities if i.labels),
+        reach=reach,
         warnings=(*await _slow_readers(bus), *await _provisional(bus)),
         problems=tuple(problems),
     )
@@ -240,6 +246,7 @@ def text(report: Report) -> str:
         lines.append(f"Routing:       {', '.join(ways)}")
     if states := sorted({state for n in report.nodes if (state := n.features.get("host firewall"))}):
         lines.append(f"Host firewall: {', '.join(states)}")
+    lines.append(f"Cluster health: {report.reach.summary}")
     lines.append(f"Cluster Pods:  {report.managed}/{report.pods} managed by Cirri")
     lines.append(f"Identities:    {report.identities} in use")
     lines.append(f"Objects:       newest change is revision {report.revision}")

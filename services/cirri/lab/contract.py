@@ -15,7 +15,7 @@ LAB = Service(
     reads=(RESOURCES, POD_CIDRS, NODES),
     calls=(APPLY, DELETE),
 )
-SERVICES = ("kubernetes", "identity", "ipam", "policy", "datapath")
+SERVICES = ("kubernetes", "identity", "ipam", "policy", "datapath", "health")
 """Services of a lab, in the order in which they are started."""
 
 
