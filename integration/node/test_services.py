@@ -11,6 +11,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from cirri.layout import LB_FLOWS, LB_SERVICES
+from cirri.maps import open_pinned
 from cirri.model import Resource
 from cirri.testing.node import Node, Pod, node, run
 from cirri.testing.objects import allow, service
@@ -248,5 +250,58 @@ def test_host_ports_are_a_pods_for_clients_outside_and_inside() -> None:
                 assert await asyncio.to_thread(asks, here.address, 9080, socket.SOCK_STREAM) == "ping"
                 assert (first.connections, second.connections) == (3, 2)
                 assert await asyncio.to_thread(asks, here.address, 9080, socket.SOCK_DGRAM) != "ping"
+
+    asyncio.run(main())
+
+
+def test_the_algorithm_changes_live_and_moves_no_connection() -> None:
+    """With Maglev who asks again from the same port meets the same backend, though its flow is forgotten."""
+
+    async def main() -> None:
+        async with node() as here:
+            pods = [await here.add(name, app="dns") for name in ("one", "two")]
+            external = f"203.0.113.{here.number}"
+            front, part = outside(external, *service("10.96.0.10", [pod.ipv4 for pod in pods]))
+            noted = {
+                **front.manifest["metadata"],
+                "annotations": {"service.cilium.io/lb-algorithm": "maglev"},
+            }
+            await served(here, replace(front, manifest={**front.manifest, "metadata": noted}), part)
+            run("ip", "route", "add", external, "via", here.address)
+            with (
+                Echo(pods[0].netns, 8080),
+                Echo(pods[1].netns, 8080),
+                Echo(pods[0].netns, 8081) as first,
+                Echo(pods[1].netns, 8081) as second,
+                socket.create_connection((external, 80), 5) as held,
+                open_pinned(here.bpffs, LB_FLOWS) as flows,
+                open_pinned(here.bpffs, LB_SERVICES) as services,
+            ):
+
+                def chosen() -> list[int]:
+                    """Whether each port's datagram came to the first; only what is held is remembered."""
+                    flows.delete_many([key for key, _ in flows.items() if key.protocol == socket.IPPROTO_UDP])
+                    found = []
+                    for port in range(42000, 42016):
+                        before = first.datagrams
+                        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                            one.settimeout(5)
+                            one.bind(("", port))
+                            one.connect((external, 81))
+                            one.send(b"ping")
+                            assert one.recv(4) == b"ping"
+                        found.append(first.datagrams - before)
+                    held.sendall(b"ping")
+                    assert held.recv(4) == b"ping"
+                    return found
+
+                by_table = await asyncio.to_thread(chosen)
+                assert await asyncio.to_thread(chosen) == by_table
+                assert 0 < first.datagrams < first.datagrams + second.datagrams == 32
+                await served(here, front)
+                assert await asyncio.to_thread(chosen) != by_table
+                await here.cluster.configure(bpf_lb_algorithm="maglev")
+                await eventually(lambda: any(head.table_size for _, head in services.items()))
+                assert await asyncio.to_thread(chosen) == by_table
 
     asyncio.run(main())
