@@ -164,11 +164,15 @@ def why_void(series: Series, left: str = RAW, right: str = AGAIN) -> str:
 
 
 def account(
-    report: Report, row: str, series: Series, subjects: Iterable[str], same_as: tuple[str, str]
+    report: Report,
+    row: str,
+    series: Series,
+    subjects: Iterable[str],
+    same_as: tuple[str, str] | None = None,
 ) -> None:
     """Files what happened beside the figures: dropped rounds, counters, raw samples; failures aloud.
 
-    *same_as*: two equal paths that prove that the run can be trusted.
+    *same_as*: two equal paths that prove that the run can be trusted, unless the caller looks itself.
     """
     label = f"{row} {series.mode} IPv{series.family}"
     report.raw[label] = {
@@ -178,7 +182,7 @@ def account(
     }
     if series.dropped:
         report.notes.append(f"{label}: {series.dropped} rounds dropped, the hypervisor took the CPU")
-    if void := why_void(series, *same_as):
+    if same_as and (void := why_void(series, *same_as)):
         report.failures.append(f"{label}: void, {void}")
     for subject in subjects:
         report.failures += [f"{label}: {said}" for said in unproved(series, subject)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from integration.bench.machine import (
@@ -120,6 +121,23 @@ class Series:
         return int(sum(turn.samples[path]["count"] for turn in self.rounds))
 
 
+def pooled(series: Series, groups: Mapping[str, Sequence[str]]) -> Series:
+    """*series* with equal paths counted as one: by new name, the paths whose mean rate it has.
+
+    Two pairs of namespaces that are equal in everything differ by a few percent, since their memory lies
+    elsewhere; the more of them a reference is the mean of, the less it depends on that.
+    """
+    gone = {name for names in groups.values() for name in names}
+    rounds = []
+    for turn in series.rounds:
+        samples = {name: sample for name, sample in turn.samples.items() if name not in gone}
+        for group, names in groups.items():
+            rates = [turn.samples[name]["rate"] for name in names]
+            samples[group] = {"rate": sum(rates) / len(rates)}
+        rounds.append(Round(samples, turn.steal))
+    return replace(series, rounds=rounds)
+
+
 STATES = frozenset({"ct_entries"})
 """Counters that tell how many there are now, not how many there were."""
 
@@ -132,8 +150,9 @@ def moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]
 def measure(clients: Clients, paths: Sequence[Path], mode: Mode, family: int, effort: Effort) -> Series:
     """Rounds over *paths* until enough are undisturbed.
 
-    A sample is cut into slices and the paths take turns slice by slice, each time in another
-    order: what slows the machine down for half a second slows all of them.
+    A sample is cut into slices and the paths take turns slice by slice, each time in an order drawn
+    anew: what slows the machine down for half a second slows all of them, and none always follows
+    the same other, which leaves it the caches in the same state.
 
     Raises:
         BenchError: a path failed, or the hypervisor disturbed so many rounds that fewer than
@@ -142,13 +161,13 @@ def measure(clients: Clients, paths: Sequence[Path], mode: Mode, family: int, ef
     kept: list[Round] = []
     dropped = 0
     slices = STREAM_SLICES if mode == "stream" else SLICES
+    chance = random.Random(1)
     before = {path.name: dict(path.counters()) for path in paths if path.counters}
     while len(kept) < effort.rounds and len(kept) + dropped < ATTEMPTS * effort.rounds:
         start = {cpu: cpu_times(cpu) for cpu in CPUS}
         found: dict[str, list[dict[str, Any]]] = {path.name: [] for path in paths}
-        for turn in range(slices):
-            first = turn % len(paths)
-            for path in (*paths[first:], *paths[:first]):
+        for _ in range(slices):
+            for path in chance.sample(paths, len(paths)):
                 found[path.name].append(clients.slice(path, family, mode, effort.seconds / slices))
         steal = _stolen(mode, start)
         for path in paths:

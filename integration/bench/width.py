@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from itertools import product
+from dataclasses import replace
+from itertools import chain, product
 
 from integration.bench import paths
 from integration.bench.cirri_paths import Width, local_pods
 from integration.bench.datapath import account, line, series_of, why_void
 from integration.bench.report import Line, Report
-from integration.bench.rounds import Clients, Effort, Mode, Series
+from integration.bench.rounds import Clients, Effort, Mode, Series, pooled
 from integration.bench.stats import Goal
 
 NONE, AGAIN, NFT = "no policy", "no policy again", "nft set of 64 k"
@@ -21,6 +22,10 @@ WIDTHS = {
     "64 k entries, 700 k prefixes": Width(32_000, 700_000),
 }
 """Of each pod, half of them for each direction."""
+REFERENCES = {name: tuple(f"{name} ({copy})" for copy in "ab") for name in (NONE, AGAIN)}
+"""Each is the mean of two equal paths."""
+SHARE = 0.3
+"""Length of a sample, of what was asked for: there are nine paths."""
 GOALS: dict[Mode, Goal] = {"rr": Goal(at_least=0.99), "crr": Goal(at_least=0.98)}
 
 
@@ -30,18 +35,24 @@ def measure(rows: Sequence[str], effort: Effort, report: Report) -> None:
         peers = [
             stack.enter_context(each)
             for each in (
-                local_pods(NONE, "w0", Width(0)),
-                local_pods(AGAIN, "w1", Width(0)),
-                *(local_pods(name, f"w{at}", width) for at, (name, width) in enumerate(WIDTHS.items(), 2)),
+                *(
+                    local_pods(name, f"r{at}", Width(0))
+                    for at, name in enumerate(chain(*REFERENCES.values()))
+                ),
+                *(local_pods(name, f"w{at}", width) for at, (name, width) in enumerate(WIDTHS.items())),
                 paths.routed(NFT, "wn", rules=nft_rules(64_000)),
             )
         ]
+        effort = replace(effort, seconds=SHARE * effort.seconds)
         clients = Clients(stack, peers, effort.families)
         modes: tuple[Mode, ...] = ("rr", "crr")
         for mode, family in product(modes, effort.families):
             if series := series_of(report, rows[0], clients, peers, mode, family, effort):
+                account(report, rows[0], series, tuple(WIDTHS))
+                series = pooled(series, REFERENCES)
                 report.lines += lines(rows[0], series)
-                account(report, rows[0], series, tuple(WIDTHS), (NONE, AGAIN))
+                if void := why_void(series, NONE, AGAIN):
+                    report.failures.append(f"{rows[0]} {mode} IPv{family}: void, {void}")
 
 
 def lines(row: str, series: Series) -> Iterator[Line]:
