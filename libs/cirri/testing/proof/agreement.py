@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -33,6 +33,15 @@ class Tally:
             self.verdicts[f"proxy {last.answer.redirect}"] += 1
         if any(side.tried != side.answer for side in found):
             self.verdicts["audit"] += 1
+
+    @classmethod
+    def together(cls, parts: Iterable[Tally]) -> Tally:
+        """What all *parts* met."""
+        found = cls()
+        for part in parts:
+            found.cases += part.cases
+            found.verdicts += part.verdicts
+        return found
 
     def check(self, shares: dict[str, float]) -> None:
         """Every verdict has at least its share of all cases: the proof is about something."""
