@@ -4,6 +4,7 @@
  */
 #include "lib/deliver.h"
 #include "lib/host.h"
+#include "lib/masquerade.h"
 #include "lib/service.h"
 #include "lib/verdict.h"
 
@@ -13,6 +14,7 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	const struct endpoint *destination;
 	int error, action;
 	__u32 device;
+	__u32 frontend = 0;
 	bool tagged = skb->vlan_present, host;
 
 	packet->flags = PACKET_FROM_NETWORK;
@@ -22,6 +24,13 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 		return TC_ACT_OK;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
+	if (!error && !tagged && nat_expected(packet)) {
+		action = nat_back(skb, packet, &frontend);
+		if (action < 0)
+			return action;
+		if (action == NAT_DONE && !endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER))
+			return DROP_UNROUTABLE;	/* the pod is gone */
+	}
 	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
 	host = !destination || endpoint_is_host(destination);
 	if (host && !error && !tagged) {
@@ -76,14 +85,24 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 {
 	struct packet *packet = &passage->packet;
 	const struct endpoint *source;
+	bool masquerades;
 	int error;
 
 	verdict_begin(passage);
-	if (!passage->host_firewall)
+	masquerades = skb->ingress_ifindex && runtime_masquerades();
+	if (!passage->host_firewall && !masquerades)
 		return TC_ACT_OK;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
 	if (!packet->family)
+		return TC_ACT_OK;
+	if (masquerades && !error) {
+		int result = masquerade(skb, passage);
+
+		if (result != NAT_NONE)
+			return result == NAT_DONE ? TC_ACT_OK : result;
+	}
+	if (!passage->host_firewall)
 		return TC_ACT_OK;
 	if (skb->ingress_ifindex) {
 		/* Only forwarded.  Under the node's address its answers come to the node, and are known by this. */

@@ -22,6 +22,7 @@ MAP_FLAGS(cirri_ipcache, LPM_TRIE, struct ipcache_key, struct ipcache_value, 104
 
 enum reserved_identity {	/* the ones that programs know */
 	IDENTITY_HOST = 1,
+	IDENTITY_WORLD = 2,
 	IDENTITY_WORLD_IPV4 = 9,
 	IDENTITY_WORLD_IPV6 = 10,
 };

@@ -112,6 +112,14 @@ static __always_inline __u8 icmp_request_type(__u8 protocol, __u8 type)
 	return type;
 }
 
+/* Does ICMP *type* ask for an answer that names the same identifier? */
+static __always_inline bool icmp_is_request(__u8 protocol, __u8 type)
+{
+	if (protocol == IPPROTO_ICMPV6)
+		return type == ICMPV6_ECHO_REQUEST;
+	return type == ICMP_ECHO || type == ICMP_TIMESTAMP;
+}
+
 static __always_inline bool icmp_is_error(__u8 protocol, __u8 type)
 {
 	if (protocol == IPPROTO_ICMPV6)

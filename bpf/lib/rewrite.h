@@ -29,13 +29,39 @@ static __always_inline __u32 rewrite_checksum(__u8 protocol)
 	return 0;
 }
 
+static __always_inline bool rewrite_is_icmp(__u8 protocol)
+{
+	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
+}
+
+#define ICMP_CHECKSUM	2	/* offsets */
+#define ICMP_IDENTIFIER	4
+
+/* Has an ICMP request or what answers it name another identifier. */
+GLOBAL int rewrite_identifier(struct __sk_buff *skb, struct packet *packet, __u32 identifier)
+{
+	__be16 fresh = identifier;
+
+	if (!packet)
+		return DROP_INVALID;
+	if (packet->source_port == fresh)
+		return 0;
+	if (bpf_l4_csum_replace(skb, packet->l4_offset + ICMP_CHECKSUM, packet->source_port, fresh, 2) ||
+	    bpf_skb_store_bytes(skb, packet->l4_offset + ICMP_IDENTIFIER, &fresh, 2, 0))
+		return DROP_INVALID;
+	packet->source_port = fresh;
+	return 0;
+}
+
 static __always_inline __u32 rewrite_address_offset(__u8 family, __u32 which)
 {
 	return family == 4 ? __builtin_offsetof(struct iphdr, saddr) + which * 4
 			   : __builtin_offsetof(struct ipv6hdr, saddr) + which * 16;
 }
 
-/* Has *packet* come from or go to *to*, as *which* says; 0, or a drop reason.  Later fragments have no port. */
+/* Has *packet* come from or go to *to*, as *which* says; 0, or a drop reason.  Later fragments have no port;
+ * ICMP's is the identifier, errors have none; SCTP's stays.
+ */
 GLOBAL int rewrite_end(struct __sk_buff *skb, struct packet *packet, const struct end *to, __u32 which)
 {
 	union address *old;
@@ -63,6 +89,9 @@ GLOBAL int rewrite_end(struct __sk_buff *skb, struct packet *packet, const struc
 			return DROP_INVALID;
 		*port = to->port;
 	}
+	if (rewrite_is_icmp(packet->protocol) && !(packet->flags & (PACKET_ICMP_ERROR | PACKET_LATER_FRAGMENT)) &&
+	    rewrite_identifier(skb, packet, to->port))
+		return DROP_INVALID;
 	at = L3_OFFSET + rewrite_address_offset(packet->family, which);
 	if (packet->family == 4) {
 		if (bpf_l3_csum_replace(skb, L3_OFFSET + __builtin_offsetof(struct iphdr, check), old->words[3],
@@ -83,7 +112,7 @@ GLOBAL int rewrite_inner(struct __sk_buff *skb, const struct packet *outer, cons
 			 const struct end *to, __u32 which)
 {
 	const union address *old;
-	__u32 checksum, header;
+	__u32 checksum, header, at;
 	__be16 port;
 
 	if (!outer || !inner || !to)
@@ -91,6 +120,11 @@ GLOBAL int rewrite_inner(struct __sk_buff *skb, const struct packet *outer, cons
 	which &= 1;
 	old = which == REWRITE_SOURCE ? &inner->source : &inner->destination;
 	port = which == REWRITE_SOURCE ? inner->source_port : inner->destination_port;
+	at = inner->l4_offset + which * 2;
+	if (rewrite_is_icmp(inner->protocol)) {
+		port = inner->source_port;
+		at = inner->l4_offset + ICMP_IDENTIFIER;
+	}
 	checksum = outer->l4_offset + 2;
 	header = outer->l4_offset + 8;
 	if (outer->family == 4) {
@@ -106,7 +140,7 @@ GLOBAL int rewrite_inner(struct __sk_buff *skb, const struct packet *outer, cons
 			return DROP_INVALID;
 	}
 	if (bpf_l4_csum_replace(skb, checksum, port, to->port, 2) ||
-	    bpf_skb_store_bytes(skb, inner->l4_offset + which * 2, &to->port, 2, 0))
+	    bpf_skb_store_bytes(skb, at, &to->port, 2, 0))
 		return DROP_INVALID;
 	return 0;
 }

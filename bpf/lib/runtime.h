@@ -21,7 +21,8 @@ struct runtime {
 	__u32 flags;		/* enum runtime_flag */
 	__u32 tunnel_ifindex;	/* device that packets to other nodes' pods take; 0: they take the uplink, as they are */
 	__u32 lb_epoch;		/* raised after a backend left a frontend or takes no more connections */
-	__u32 pad;
+	__be16 tunnel_port;	/* UDP, while there is a tunnel */
+	__u16 pad;
 	union address nat4;	/* of the node: what is sent in its name; zero: it has none of this family */
 	union address nat6;
 };
@@ -47,6 +48,13 @@ static __always_inline bool runtime_host_firewall(void)
 	const struct runtime *runtime = runtime_get();
 
 	return runtime && runtime->flags & RUNTIME_HOST_FIREWALL;
+}
+
+static __always_inline bool runtime_masquerades(void)
+{
+	const struct runtime *runtime = runtime_get();
+
+	return runtime && runtime->flags & (RUNTIME_MASQUERADE4 | RUNTIME_MASQUERADE6);
 }
 
 /* Read from the map each time it is asked. */

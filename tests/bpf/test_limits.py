@@ -22,7 +22,6 @@ INSTRUCTIONS = 500_000
 ELSEWHERE = {
     DropReason.CT_CREATE_FAILED: "test_connection_that_cannot_be_stored",
     DropReason.NO_TUNNEL_KEY: "test_what_came_by_no_tunnel_is_dropped",
-    DropReason.UNKNOWN_SENDER: "test_who_is_believed",
 }
 """Reasons that a row of packets cannot give, and the tests that meet them."""
 

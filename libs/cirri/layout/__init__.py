@@ -47,8 +47,10 @@ from cirri.layout.lb import (
     LbState,
 )
 from cirri.layout.maglev import LB_MAGLEV, MAGLEV_PART, MaglevKey, MaglevPart, maglev_keys, maglev_parts
+from cirri.layout.masquerade import MASQUERADE_NOT
 from cirri.layout.metrics import METRICS, MetricsValue, metrics_index, metrics_of
 from cirri.layout.mirror import Codec, Mirror
+from cirri.layout.nat import NAT, NAT_PORT_FIRST, NatDirection, NatKey, NatValue
 from cirri.layout.policy import (
     POLICY,
     POLICY_MEMOS,
@@ -95,6 +97,8 @@ MIRRORS: tuple[type[Mirror], ...] = (
     MaglevKey,
     MaglevPart,
     MetricsValue,
+    NatKey,
+    NatValue,
     PolicyKey,
     PolicyMemo,
     PolicyValue,
@@ -121,7 +125,9 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
         LB_FLOWS,
         LB_REVERSE,
         LB_MAGLEV,
+        MASQUERADE_NOT,
         METRICS,
+        NAT,
         POLICY,
         POLICY_MEMOS,
         RUNTIME,
@@ -148,6 +154,7 @@ ENUMS: tuple[EnumMirror, ...] = (
     EnumMirror("lb_flag", "lib/lb.h", "LB_", LbFlag),
     EnumMirror("lb_state", "lib/lb.h", "LB_", LbState),
     EnumMirror("lb_scope", "lib/lb.h", "LB_", LbScope),
+    EnumMirror("nat_direction", "lib/nat.h", "NAT_", NatDirection),
     EnumMirror("policy_action", "lib/policy.h", "ACTION_", PolicyAction),
     EnumMirror("policy_direction", "lib/policy.h", "POLICY_", PolicyDirection),
     EnumMirror("policy_match", "lib/policy.h", "MATCH_", PolicyMatch),
@@ -160,6 +167,7 @@ CONSTANTS: tuple[tuple[str, str, int], ...] = (
     ("lib/event.h", "EVENT_COUNTERS", EVENT_COUNTERS),
     ("lib/maglev.h", "MAGLEV_PART", MAGLEV_PART),
     ("lib/metrics.h", "METRICS_INDEX(133, 2)", metrics_index(133, 2)),
+    ("lib/nat.h", "NAT_PORT_FIRST", NAT_PORT_FIRST),
     ("lib/policy.h", "POLICY_PREFIX_PEER", POLICY_PREFIX_PEER),
     ("lib/policy.h", "POLICY_PREFIX_PROTOCOL", POLICY_PREFIX_PROTOCOL),
     ("lib/policy.h", "POLICY_PREFIX_PORT", POLICY_PREFIX_PORT),
@@ -191,8 +199,11 @@ __all__ = [
     "LB_SERVICES",
     "MAGLEV_PART",
     "MAPS",
+    "MASQUERADE_NOT",
     "METRICS",
     "MIRRORS",
+    "NAT",
+    "NAT_PORT_FIRST",
     "POLICY",
     "POLICY_MEMOS",
     "POLICY_PREFIX_PEER",
@@ -240,6 +251,9 @@ __all__ = [
     "MapType",
     "MetricsValue",
     "Mirror",
+    "NatDirection",
+    "NatKey",
+    "NatValue",
     "PolicyAction",
     "PolicyDirection",
     "PolicyKey",

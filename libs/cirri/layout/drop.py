@@ -32,6 +32,7 @@ class DropReason(IntEnum):
     NO_TUNNEL_ENDPOINT = 160, "No tunnel/encapsulation endpoint"
     UNKNOWN_L2 = 166, "Unsupported L2 protocol"
     UNKNOWN_SENDER = 172, "Unknown sender"
+    NAT_NO_MAPPING = 174, "No mapping for NAT masquerade"
     FRAGMENT_NOT_FOUND = 175, "First logical datagram fragment not found"
     FORBIDDEN_ICMP6 = 176, "Forbidden ICMPv6 message"
     SOURCE_RANGE = 177, "Denied by LB src range check"

@@ -15,6 +15,7 @@ class ReservedIdentity(IntEnum):
     """``enum reserved_identity``: those that programs know; all of them are in :mod:`cirri.labels`."""
 
     HOST = 1
+    WORLD = 2
     WORLD_IPV4 = 9
     WORLD_IPV6 = 10
 

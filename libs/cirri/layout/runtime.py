@@ -3,7 +3,7 @@
 from enum import IntFlag
 from typing import ClassVar
 
-from cirri.layout.mirror import U32, Address16, Mirror
+from cirri.layout.mirror import U16, U32, Address16, Be16, Mirror
 from cirri.layout.scalar import U32_NUMBER
 from cirri.layout.spec import MapSpec, MapType
 
@@ -37,7 +37,9 @@ class RuntimeConfig(Mirror, frozen=True, kw_only=True):
     """The device that packets to other nodes' pods take; 0: they take the uplink, as they are."""
     lb_epoch: U32 = 0
     """Raised after a backend left a frontend or takes no more connections."""
-    pad: U32 = 0
+    tunnel_port: Be16 = 0
+    """UDP, while there is a tunnel."""
+    pad: U16 = 0
     nat4: Address16 = bytes(16)
     """Of the node: what is sent in its name; zero: it has none of this family."""
     nat6: Address16 = bytes(16)

@@ -37,7 +37,9 @@ from cirri.layout import (
     HOPS,
     IPCACHE,
     MAPS,
+    MASQUERADE_NOT,
     METRICS,
+    NAT,
     POLICY,
     POLICY_MEMOS,
     RUNTIME,
@@ -67,7 +69,7 @@ TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
 EPOCH = 5
 UPLINK = 77
 SIZES = dict.fromkeys(("cirri_fragments", "cirri_lb_affinity", "cirri_lb_flows", "cirri_lb_reverse"), 64)
-SIZES |= {"cirri_ct": 512, "cirri_policy": 1024, "cirri_ipcache": 1024}
+SIZES |= {"cirri_ct": 512, "cirri_nat": 512, "cirri_policy": 1024, "cirri_ipcache": 1024}
 """Small maps: the kernel allocates them whole, and every test has its own."""
 
 
@@ -169,6 +171,8 @@ class World:
         self.ipcache = open_pinned(self.bpffs, IPCACHE, max_entries=SIZES["cirri_ipcache"])
         self.policy = open_pinned(self.bpffs, POLICY, max_entries=SIZES["cirri_policy"])
         self.runtime = open_pinned(self.bpffs, RUNTIME)
+        self.nat = open_pinned(self.bpffs, NAT, max_entries=SIZES["cirri_nat"])
+        self.masquerade_not = open_pinned(self.bpffs, MASQUERADE_NOT)
         self.lb: dict[str, Any] = {
             name: open_pinned(self.bpffs, spec, max_entries=SIZES.get(name, 0))
             for name, spec in MAPS.items()
@@ -186,8 +190,8 @@ class World:
     def close(self) -> None:
         """Give everything back but the pins."""
         self.ring.close()
-        maps = (self.ct, self.endpoints, self.fragments, self.ipcache, self.policy, self.runtime)
-        for each in (*maps, *self.lb.values()):
+        maps = (self.ct, self.endpoints, self.fragments, self.ipcache, self.policy, self.runtime, self.nat)
+        for each in (*maps, self.masquerade_not, *self.lb.values()):
             each.close()
         self._metrics.close()
         self._counters.close()
@@ -204,7 +208,8 @@ class World:
 
     def reset(self) -> None:
         """Nothing is known of any connection, no policy is in force, A, B, R and the host are there."""
-        for each in (self.ct, self.fragments, self.policy, self.endpoints, self.ipcache, *self.lb.values()):
+        maps = (self.ct, self.fragments, self.nat, self.masquerade_not)
+        for each in (*maps, self.policy, self.endpoints, self.ipcache, *self.lb.values()):
             each.clear()
         for each in self._remembered:  # the epoch is what it was
             nothing = bytes(len(each.get_raw(bytes(4))))
