@@ -1,27 +1,41 @@
 """Services: which frontends a node serves, and with which backends.  Pure.
 
 ``endpoints`` reads EndpointSlices, ``frontends`` expands a Service for one node, ``config`` holds the
-cluster's switches.
+cluster's switches, ``health`` what balancers outside are told.
 """
 
 from cirri.loadbalancer.config import InvalidConfig, LoadBalancerConfig, NoBackend, complaint
 from cirri.loadbalancer.endpoints import Backend, backends, choosable, service_of
 from cirri.loadbalancer.frontends import Frontend, Here, Scope, Serving, frontends, host_ports, weights
+from cirri.loadbalancer.health import (
+    HealthCheck,
+    Said,
+    eligible,
+    health_check,
+    proxy_answer,
+    service_answer,
+)
 
 __all__ = [
     "Backend",
     "Frontend",
+    "HealthCheck",
     "Here",
     "InvalidConfig",
     "LoadBalancerConfig",
     "NoBackend",
+    "Said",
     "Scope",
     "Serving",
     "backends",
     "choosable",
     "complaint",
+    "eligible",
     "frontends",
+    "health_check",
     "host_ports",
+    "proxy_answer",
+    "service_answer",
     "service_of",
     "weights",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Literal, get_args
 
 from cirri.errors import CirriError
@@ -14,6 +15,8 @@ Algorithm = Literal["random", "maglev"]
 Mode = Literal["snat", "dsr", "hybrid"]
 Dispatch = Literal["opt", "ipip"]
 NoBackend = Literal["reject", "drop"]
+
+HEALTHZ, HEALTHZ_DEFAULT = "kube-proxy-replacement-healthz-bind-address", "0.0.0.0:10256"
 
 
 class InvalidConfig(CirriError):
@@ -44,6 +47,8 @@ class LoadBalancerConfig:
     """``loadBalancerSourceRanges`` hold for node ports and external IPs too."""
     node_ports: range = range(30000, 32768)
     health_check_node_ports: bool = True
+    healthz: tuple[str, int] | None = ("0.0.0.0", 10256)  # noqa: S104 - as kube-proxy
+    """Where the node says whether it serves; None: nowhere."""
 
     @classmethod
     def of(cls, data: Mapping[str, str]) -> LoadBalancerConfig:
@@ -59,6 +64,7 @@ class LoadBalancerConfig:
             ranges_of_all_types=_switch(data, "bpf-lb-source-range-all-types", default=False),
             node_ports=_ports(data, "node-port-range", range(30000, 32768)),
             health_check_node_ports=_switch(data, "enable-health-check-nodeport", default=True),
+            healthz=_bind_address(data, HEALTHZ),
         )
 
 
@@ -88,6 +94,20 @@ def _number(data: Mapping[str, str], key: str, allowed: tuple[int, ...], default
     if text not in map(str, allowed):
         raise InvalidConfig(key, text, ", ".join(map(str, allowed)))
     return int(text)
+
+
+def _bind_address(data: Mapping[str, str], key: str) -> tuple[str, int] | None:
+    text = data.get(key, HEALTHZ_DEFAULT)
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        address = None
+    if address is None or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise InvalidConfig(key, text, 'an address and a port, as in "0.0.0.0:10256", or nothing')
+    return str(address), int(port)
 
 
 def _seed(data: Mapping[str, str], key: str) -> str:

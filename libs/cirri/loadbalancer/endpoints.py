@@ -97,6 +97,18 @@ def backends(
     )
 
 
+def local_endpoints(slices: Iterable[Resource], node: str) -> int:
+    """How many endpoints of *node* are ready; one that has an address of each family counts once."""
+    found = {
+        (part.manifest.get("addressType") or "IPv4", each.address)
+        for part in slices
+        for each in _endpoints(part)
+        if each.node == node and each.ready and not each.terminating
+    }
+    families = [family for family, _ in found]
+    return max((families.count(family) for family in families), default=0)
+
+
 def choosable(found: Sequence[Backend]) -> tuple[Backend, ...]:
     """Those of *found* that take new connections."""
     active = tuple(each for each in found if each.state == "active" and each.weight)

@@ -105,13 +105,21 @@ def frontends(
     service: Resource, slices: Sequence[Resource], here: Here, config: LoadBalancerConfig
 ) -> dict[Frontend, Serving]:
     """Every frontend of *service* that *here* serves, with the backends that hold there."""
-    spec: dict[str, Any] = service.manifest.get("spec") or {}
+    return dict(_Expansion(service, slices, here, config).all()) if is_served(service) else {}
+
+
+def is_served(service: Resource) -> bool:
+    """Whether *service* has frontends at all, and nobody else serves it."""
+    spec: Mapping[str, Any] = service.manifest.get("spec") or {}
     metadata = service.manifest.get("metadata") or {}
     if spec.get("type") == "ExternalName" or spec.get("clusterIP") == "None":
-        return {}
-    if PROXY_NAME in (metadata.get("labels") or {}):
-        return {}
-    return dict(_Expansion(service, slices, here, config).all())
+        return False
+    return PROXY_NAME not in (metadata.get("labels") or {})
+
+
+def answers_outside(service: Resource, here: Here) -> bool:
+    """Whether *here* serves what clients outside connect to: annotations may name other nodes."""
+    return _answers((service.manifest.get("metadata") or {}).get("annotations") or {}, here)
 
 
 class _Expansion:

@@ -20,6 +20,7 @@ from cirri.addresses.config import (
 )
 from cirri.labels import InvalidLabelFilter, LabelFilter, parse_prefix
 from cirri.loadbalancer import LoadBalancerConfig, complaint
+from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
 from cirri.manifests.problems import Path, listed, suggestion
 from cirri.model import Resource, health
@@ -134,6 +135,14 @@ KEYS: Mapping[str, Key] = {
     ),
     routing.TUNNEL_PORT: Key(
         str(routing.VXLAN_PORT), "UDP port of tunnels", routing.complaint(routing.TUNNEL_PORT)
+    ),
+    "enable-health-check-nodeport": Key(
+        "true",
+        "whether nodes answer on the health-check node ports of Services",
+        complaint("enable-health-check-nodeport"),
+    ),
+    HEALTHZ: Key(
+        HEALTHZ_DEFAULT, "where nodes answer as kube-proxy does; empty: nowhere", complaint(HEALTHZ)
     ),
     health.ENABLE: Key("true", "whether nodes probe each other", health.complaint(health.ENABLE)),
     health.PORT: Key("4240", "TCP port on which nodes answer probes", health.complaint(health.PORT)),

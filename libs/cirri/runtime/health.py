@@ -30,6 +30,7 @@ class Page(NamedTuple):
     status: int
     body: bytes
     kind: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def readiness(conditions: list[Condition]) -> Page:
@@ -74,8 +75,9 @@ async def serve(
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, ValueError, OSError):
             pass
         with suppress(OSError):
+            more = "".join(f"{name}: {value}\r\n" for name, value in page.headers)
             writer.write(
-                f"HTTP/1.1 {page.status} {REASONS[page.status]}\r\nContent-Type: {page.kind}\r\n"
+                f"HTTP/1.1 {page.status} {REASONS[page.status]}\r\nContent-Type: {page.kind}\r\n{more}"
                 f"Content-Length: {len(page.body)}\r\nConnection: close\r\n\r\n".encode()
                 + page.body
             )

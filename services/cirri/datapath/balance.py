@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from cirri.datapath.frontends import Frontends, Ways, for_sockets, for_wire, keeping
@@ -12,11 +13,13 @@ from cirri.datapath.views import Views
 from cirri.layout import LbBackend, LbServiceKey, address_of
 from cirri.loadbalancer import (
     Frontend,
+    HealthCheck,
     Here,
     InvalidConfig,
     LoadBalancerConfig,
     Serving,
     frontends,
+    health_check,
     host_ports,
     service_of,
 )
@@ -56,11 +59,22 @@ class Balancer:
         self._waiting: dict[LbServiceKey, set[Name]] = {}
         """Others that ask for it as well."""
         self._swept = False
-        self._here, self._config = Here(node), LoadBalancerConfig()
+        self._here, self.config = Here(node), LoadBalancerConfig()
         self.left = asyncio.Event()
         """Set when a backend is gone to which UDP sockets may be connected: see :meth:`kept`."""
         self.faults: dict[Name, str] = {}
         """Services that cannot be understood or served whole, one sentence each."""
+        self.checks: dict[Name, HealthCheck] = {}
+        """What balancers outside are told, for each Service that has a health-check node port."""
+        self.checked = asyncio.Event()
+        """Set when :attr:`checks` or the configuration changed."""
+        self.updated = datetime.now(UTC)
+        """When the maps were brought to what the tables say last."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether the maps have been brought to what the tables say since the start."""
+        return self._swept
 
     def note_services(self, keys: Iterable[str]) -> None:
         """Services changed, by key of bucket ``resources``."""
@@ -87,15 +101,16 @@ class Balancer:
 
     def note_node(self) -> bool:
         """Nodes or the configuration changed; whether every Service may mean something else here."""
-        here, config = _here(self.node, self.views), self._config
+        here, config = _here(self.node, self.views), self.config
         self.faults.pop(CONFIGURATION, None)
         try:
             config = LoadBalancerConfig.of(config_data(self.views.config))
         except InvalidConfig as error:
             self.faults[CONFIGURATION] = str(error)
-        if (here, config) == (self._here, self._config):
+        if (here, config) == (self._here, self.config):
             return False
-        self._here, self._config = here, config
+        self._here, self.config = here, config
+        self.checked.set()
         self._dirty.update(map(_name_in, self.views.services))
         self.note_pods(self.views.pods)
         return True
@@ -111,8 +126,8 @@ class Balancer:
             self.faults.pop(name, None)
             try:
                 found = self._found(name)
-                wanted = for_sockets(found, self._config) | for_wire(found, self._here, self._config)
-                kept = keeping(found)
+                wanted = for_sockets(found, self.config) | for_wire(found, self._here, self.config)
+                kept, check = keeping(found), self._check(name)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.faults[name] = f"{name} stays as it was: {error!r} in it or its slices"
                 continue
@@ -121,6 +136,10 @@ class Balancer:
             if mine:
                 self._realized[name] = mine
             self._keep(name, {key: backends for key, backends in kept.items() if key in mine})
+            if check != self.checks.pop(name, None):
+                self.checked.set()
+            if check is not None:
+                self.checks[name] = check
         if not self._swept:
             self._swept = True
             self.left.set()  # some may have gone before this process was there
@@ -128,6 +147,7 @@ class Balancer:
             changes |= dict.fromkeys(self.services.copy.keys() - wanted_keys)
         if changes:
             self.services.apply(changes)
+        self.updated = datetime.now(UTC)
 
     def kept(self) -> dict[LbServiceKey, frozenset[LbBackend]]:
         """Of every frontend over UDP: the backends that may keep the sockets that are connected to them."""
@@ -135,13 +155,22 @@ class Balancer:
 
     def _found(self, name: Name) -> dict[Frontend, Serving]:
         """What *name* wants to be served."""
-        views = self.views
         if name.kind == "Pod":
-            pod = views.pods.get(resource_key("Pod", name.namespace, name.name, self.node))
+            pod = self.views.pods.get(resource_key("Pod", name.namespace, name.name, self.node))
             return host_ports([pod], self._here) if pod is not None else {}
-        service = views.services.get(resource_key("Service", name.namespace, name.name, node=""))
-        slices = [s for key in self._slices.get(name, ()) if (s := views.slices.get(key)) is not None]
-        return frontends(service, slices, self._here, self._config) if service is not None else {}
+        service, slices = self._parts(name)
+        return frontends(service, slices, self._here, self.config) if service is not None else {}
+
+    def _check(self, name: Name) -> HealthCheck | None:
+        if name.kind == "Pod":
+            return None
+        return health_check(*self._parts(name), self._here, self.config)
+
+    def _parts(self, name: Name) -> tuple[Resource | None, list[Resource]]:
+        """The Service and its slices."""
+        service = self.views.services.get(resource_key("Service", name.namespace, name.name, node=""))
+        slices = [s for key in self._slices.get(name, ()) if (s := self.views.slices.get(key)) is not None]
+        return service, slices
 
     def _keep(self, name: Name, kept: dict[LbServiceKey, frozenset[LbBackend]]) -> None:
         before = self._kept.pop(name, {})

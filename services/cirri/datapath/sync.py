@@ -13,6 +13,7 @@ from cirri.datapath.addressbook import AddressBook
 from cirri.datapath.balance import Balancer
 from cirri.datapath.enforce import Enforcer
 from cirri.datapath.grace import programs_ended
+from cirri.datapath.healthports import HealthPorts
 from cirri.datapath.host import Firewall, HostEndpoint
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.overlay import Overlay
@@ -66,6 +67,7 @@ class Sync:
         self.changed, self.connected = changed, connected
         self.book = AddressBook(node, views, kernel.ipcache)
         self.balancer = Balancer(node, views, kernel.services)
+        self.health_ports = HealthPorts(self.balancer, self.wake)
         self.enforcer = Enforcer(views, kernel.policies, self.book)
         self.book.named = self.enforcer.named
         self.regenerator = Regenerator(node, cluster, views, enforcer=self.enforcer, changed=changed)
@@ -152,6 +154,7 @@ class Sync:
         tasks.create_task(self._retry())
         tasks.create_task(self._follow_places())
         tasks.create_task(self._release_sockets())
+        tasks.create_task(self.health_ports.run())
 
     def step(self) -> None:
         """Bring the kernel to what the tables say, then say how far it is."""
@@ -211,6 +214,7 @@ class Sync:
     def faults(self) -> list[str]:
         """What is wrong, one sentence each."""
         found = [*self.kernel.faults(), *self.balancer.faults.values(), *self.book.faults.values()]
+        found += self.health_ports.faults.values()
         found += [*self.host.faults(), *self.regenerator.faults()]
         found += filter(None, (self.overlay.fault,))
         return [*found, *self.regenerator.config.errors]
