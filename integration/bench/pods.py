@@ -20,7 +20,7 @@ from integration.bench.paths import NODE_ADDRESSES, Path, wire
 from cirri.datapath.hooks import Hooks
 from cirri.layout import address16
 from cirri.layout.scalar import ADDRESS, Raw
-from cirri.maps import BpfMap, Objects, ensure_bpffs
+from cirri.maps import BpfMap, Objects, ensure_bpffs, has_tcx
 from cirri.netlink import channel_in, inside, messages, namespace, pod
 
 BPFFS = FilePath("/sys/fs/bpf")
@@ -71,7 +71,7 @@ def attach_pod(
             index = channel.index(device.outside)
             requests = pod.hooks(index, device.outside, from_pod=from_pod, to_pod=to_pod or from_pod)
             channel.apply(requests if to_pod else requests[:2])
-        inside(outer, lambda: Hooks(links).quicken(device.outside, index, from_pod))
+        inside(outer, lambda: Hooks(links, tcx=has_tcx()).quicken(device.outside, index, from_pod))
         with channel_in(inner) as channel:
             channel.apply(pod.inside(device, channel.index(device.inside)))
         with channel_in(outer) as channel:
@@ -89,7 +89,7 @@ def attach_uplink(node: str, program: int, links: FilePath, device: str = "eth0"
                 messages.program(index, hook=messages.INGRESS, fd=program, label="from_network", name=device),
             ]
         )
-        inside(outer, lambda: Hooks(links).quicken("uplink", index, program))
+        inside(outer, lambda: Hooks(links, tcx=has_tcx()).quicken("uplink", index, program))
     return index
 
 

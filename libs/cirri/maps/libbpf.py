@@ -40,6 +40,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_prog_test_run_opts": (c_int, (c_int, c_void_p)),
     "bpf_link_create": (c_int, (c_int, c_int, c_int, c_void_p)),
     "bpf_link_update": (c_int, (c_int, c_int, c_void_p)),
+    "libbpf_probe_bpf_map_type": (c_int, (c_int, c_void_p)),
     # objects
     "bpf_object__open_file": (c_void_p, (c_char_p, c_void_p)),
     "bpf_object__load": (c_int, (c_void_p,)),

@@ -13,7 +13,7 @@ from cirri.cli import records as r
 from cirri.cli.context import Target
 from cirri.cli.endpoint import NoEndpoint
 from cirri.cli.output import Cell, emit, output, table
-from cirri.cli.pins import Node, from_each, nodes
+from cirri.cli.pins import Node, from_each, kernel, nodes
 from cirri.cli.records import Record
 from cirri.layout import (
     CT,
@@ -297,3 +297,19 @@ def events(target: Target, *, node: str | None, form: str | None) -> None:
         return [str(record["submitted"]), str(record["lost"])]
 
     _show(target, node, form, read, _tabled(r.EVENTS_HEADER, row))
+
+
+@bpf.command()
+@_node
+@output
+@click.pass_obj
+def features(target: Target, *, node: str | None, form: str | None) -> None:
+    """Show what each node's kernel has, since which Linux, and what it is used for.
+
+    It is what the datapath service found when it started; what is needed and missing keeps it from starting.
+    """
+
+    def show(found: list[Record]) -> str:
+        return "\n".join(map(r.features_text, found))
+
+    _show(target, node, form, lambda on: [kernel(on)], show)

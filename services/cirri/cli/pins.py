@@ -18,7 +18,7 @@ from cirri.errors import CirriError
 from cirri.labels import RESERVED_LABELS
 
 T = TypeVar("T")
-RULES, IDENTITIES = "rules.json", "identities.json"
+RULES, IDENTITIES, KERNEL = "rules.json", "identities.json", "kernel.json"
 """In each node's run directory, written by cirri.datapath."""
 
 
@@ -60,6 +60,16 @@ def rule_text(rule: Mapping[str, Any] | None) -> str:
     return " ".join(word for word in (rule["kind"], name, rule.get("section"), source) if word)
 
 
+class NotProbed(CirriError):
+    """A node has not said what its kernel has."""
+
+    hint = "Its datapath service writes it when it starts: has it run?"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} cannot be read")
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One node's maps."""
@@ -67,6 +77,20 @@ class Node:
     name: str
     bpffs: Path
     names: Names
+    run_dir: Path = Path()
+    """What its services left there."""
+
+
+def kernel(on: Node) -> dict[str, Any]:
+    """What the datapath service of *on* found in its kernel when it started.
+
+    Raises:
+        NotProbed: it has not written that.
+    """
+    path = on.run_dir / KERNEL
+    if not (found := _mapping(path)):
+        raise NotProbed(path)
+    return dict(found)
 
 
 def nodes(target: Target, only: str | None) -> list[Node]:
@@ -80,7 +104,7 @@ def nodes(target: Target, only: str | None) -> list[Node]:
         raise NoNode(only, sorted(context.bpffs), "Nodes with maps on this machine")
     run_dir = Path(context.run_dir) if context.run_dir else target.run_dir / context.name
     return [
-        Node(name, Path(path), Names.read(run_dir / name))
+        Node(name, Path(path), Names.read(run_dir / name), run_dir / name)
         for name, path in sorted(context.bpffs.items())
         if only in (None, name)
     ]

@@ -11,7 +11,7 @@ from enum import IntFlag
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from cirri.cli.output import Cell, for_people
+from cirri.cli.output import Cell, for_people, table
 from cirri.cli.pins import Names, rule_text
 from cirri.labels import Reserved
 from cirri.layout import (
@@ -304,3 +304,24 @@ def metrics_row(record: Record) -> list[Cell]:
 def events_record(counters: Mapping[int, Sequence[int]]) -> Record:
     """How many events reached the ring buffer, and how many found it full."""
     return {"submitted": sum(counters.get(0, ())), "lost": sum(counters.get(1, ()))}
+
+
+# kernel ----------------------------------------------------------------------
+
+FEATURES_HEADER = ("FEATURE", "SINCE LINUX", "FOUND", "NEEDED", "USE")
+
+
+def features_text(record: Record) -> str:
+    """What a node's kernel has and what was chosen of it."""
+    chosen = [
+        ("Kernel", record["kernel"]),
+        ("Attach Mode", record["attach"]),
+        ("Device Mode", record["podDevice"]),
+        ("XDP", record["xdpDevice"] or "no device"),
+    ]
+    rows = [
+        (each["name"], each["since"], each["found"], "yes" if each["needed"] else "no", each["use"])
+        for each in record["features"]
+    ]
+    lines = [f"{f'{name}:':14}{value}" for name, value in chosen]
+    return "\n".join([*lines, "", table(FEATURES_HEADER, rows)])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
+from cirri.datapath import probe
 from cirri.datapath.errors import Broken, UnknownContainer
 from cirri.datapath.hooks import Hooks
 from cirri.datapath.owners import hops_of
@@ -69,15 +71,18 @@ class Node:
         return self.tunnel_mtu if self.tunnel else self.mtu
 
 
-def prepare(settings: Settings) -> Node:
+def prepare(settings: Settings, look: Callable[[], probe.Kernel] = probe.look) -> Node:
     """Load the programs and attach them to the uplink and to sockets, in place of older ones.
 
     Raises:
+        KernelLacks: by what *look* finds, the programs cannot run here.
         BpfError: the programs cannot be loaded.
         NetlinkRefused: they cannot be attached to the uplink.
     """
     from cirri.netlink import messages, read
 
+    kernel = look()
+    probe.require(kernel)
     sysctl.ensure(sysctl.FORWARDING)
     programs = Objects.load(
         settings.bpf_objects,
@@ -85,8 +90,9 @@ def prepare(settings: Settings) -> Node:
         rodata={"node_netns": namespace_cookie()},
         log_directory=settings.run_dir,
     )
-    hooks = Hooks(settings.bpffs)
-    node = Node(programs, hooks, features={"attach": hooks.kind, "pod device": "veth"})
+    hooks = Hooks(settings.bpffs, tcx=kernel.has("tcx"))
+    chosen = {"attach": hooks.kind, "pod device": "veth"}
+    node = Node(programs, hooks, features=chosen | probe.summary(kernel))
     with Channel() as channel:
         links = {link.index: link for link in read.links(channel).values()}
         index = channel.index(settings.uplink) if settings.uplink else read.default_device(channel)
@@ -101,6 +107,7 @@ def prepare(settings: Settings) -> Node:
             uplink = links[index]
             node.uplink, node.mtu, node.mac = index, uplink.mtu, uplink.mac
             node.features["uplink"] = uplink.name
+            node.features["xdp device"] = probe.xdp(index, uplink.name)
             fd = programs[FROM_NETWORK].fd
             hook = messages.INGRESS
             channel.apply(
@@ -113,6 +120,7 @@ def prepare(settings: Settings) -> Node:
         else:
             node.faults.append("no device leads to the other nodes; set CIRRI_UPLINK to its name")
     _attach_sockets(settings, node)
+    (settings.run_dir / probe.FILE).write_text(json.dumps(probe.records(kernel, node.features)))
     return node
 
 

@@ -1,6 +1,7 @@
 """What the datapath refuses, and in which words.
 
 CirriError
+├── KernelLacks              ends the service at its start
 └── CniFailure               answered to the container runtime, with its code
     ├── IncompatibleVersion  1   ├── InvalidConfig   7
     ├── UnsupportedField     2   ├── TryAgain       11
@@ -15,6 +16,28 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from cirri.errors import CirriError
+
+
+class KernelLacks(CirriError):
+    """The running kernel has not all that the programs need."""
+
+    def __init__(
+        self, release: str, lacking: Mapping[str, str], *, newest: str, old: bool, barred: bool
+    ) -> None:
+        """*lacking*: name to the first Linux with it; *newest*: the first with all that is needed."""
+        self.release, self.lacking, self.newest = release, dict(lacking), newest
+        if old:
+            self.hint = f"Boot Linux {newest} or newer: Debian 12 has 6.1"
+        elif barred:
+            self.hint = "Run it as root, with the capabilities BPF, PERFMON and NET_ADMIN"
+        else:
+            self.hint = (
+                "It is new enough but built without: take a kernel with CONFIG_BPF_SYSCALL, "
+                "CONFIG_CGROUP_BPF, CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF, as Debian's have"
+            )
+        named = ", ".join(f"{name} (since Linux {since})" for name, since in lacking.items())
+        verb = "does not permit" if barred and not old else "lacks"
+        super().__init__(f"kernel {release} {verb} what the programs need: {named}")
 
 
 class CniFailure(CirriError):

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from cirri.maps import AttachType, KernelRefused, Program, attach_tcx, detach, has_tcx
+from cirri.maps import AttachType, KernelRefused, Program, attach_tcx, detach
 
 PREFIX = "tcx_"
 
@@ -22,10 +22,10 @@ PREFIX = "tcx_"
 class Hooks:
     """The links of a node's devices.  Every method blocks: call it in a thread."""
 
-    def __init__(self, bpffs: Path) -> None:
-        """Find the links that the process before pinned below *bpffs*."""
+    def __init__(self, bpffs: Path, *, tcx: bool) -> None:
+        """Find the links that the process before pinned below *bpffs*; *tcx*: whether the kernel has it."""
         self._bpffs = bpffs
-        self.kind: Literal["tcx", "clsact"] = "tcx" if has_tcx() else "clsact"
+        self.kind: Literal["tcx", "clsact"] = "tcx" if tcx else "clsact"
         self.names = {path.name.removeprefix(PREFIX) for path in bpffs.glob(PREFIX + "*")}
         """Devices with a link."""
 

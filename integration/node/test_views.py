@@ -1,0 +1,120 @@
+"""What the command line shows of a real node that serves Services."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from click.testing import CliRunner, Result
+from msgspec.structs import replace
+
+from cirri.cli.context import RUN_DIR
+from cirri.cli.root import cli
+from cirri.model import Resource
+from cirri.testing.node import Node, node
+from cirri.testing.objects import service
+from cirri.testing.wait import eventually
+
+
+class Cli:
+    """``cirri``, in a context of its own that leads to one node."""
+
+    def __init__(self, here: Node) -> None:
+        self.name, self.folder = here.name, RUN_DIR / here.name
+        self.folder.mkdir(parents=True)
+        (self.folder / "node1").symlink_to(here.run_dir)
+        said = {"nats_url": here.nats.url, "bpffs": {"node1": str(here.bpffs)}, "run_dir": str(self.folder)}
+        (self.folder / "context.json").write_text(json.dumps(said))
+
+    def run(self, *words: str) -> Result:
+        result = CliRunner().invoke(cli, ["--context", self.name, *words])
+        assert result.exit_code == 0, result.output
+        return result
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "-o", "json").stdout)
+
+
+@contextmanager
+def command_line(here: Node) -> Iterator[Cli]:
+    made = Cli(here)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made.folder)
+
+
+def node_port(front: Resource, part: Resource) -> list[Resource]:
+    """The Service with node ports, restricted sources and client affinity; its pods run on this node."""
+    ports = [{**port, "nodePort": 30000 + port["port"]} for port in front.manifest["spec"]["ports"]]
+    spec = {**front.manifest["spec"], "type": "NodePort", "ports": ports, "sessionAffinity": "ClientIP"}
+    endpoints = [{**each, "nodeName": "node1"} for each in part.manifest["endpoints"]]
+    return [
+        replace(front, manifest={**front.manifest, "spec": spec}),
+        replace(part, manifest={**part.manifest, "endpoints": endpoints}),
+    ]
+
+
+def leaving(part: Resource, address: str) -> Resource:
+    """The slice with the endpoint at *address* terminating, while it still serves."""
+    gone = {"ready": False, "serving": True, "terminating": True}
+    endpoints = [
+        {**each, "conditions": gone} if address in each["addresses"] else each
+        for each in part.manifest["endpoints"]
+    ]
+    return replace(part, manifest={**part.manifest, "endpoints": endpoints})
+
+
+def test_services_and_the_kernel_with_and_without_the_bus() -> None:
+    async def main() -> None:
+        async with node() as here:
+            with command_line(here) as cirri:
+                await look(here, cirri)
+
+    async def look(here: Node, cirri: Cli) -> None:
+        pods = [await here.add(name, app="web") for name in ("one", "two")]
+        front, part = node_port(*service("10.96.0.10", [pod.ipv4 for pod in pods], name="web"))
+        await here.cluster.put(front)
+        revision = await here.cluster.put(leaving(part, pods[1].ipv4))
+        await eventually(lambda: here.ack.resources_revision >= revision, what=str(here.status))
+
+        found = await asyncio.to_thread(cirri.json, "service", "list")
+        listed = {(r["frontend"], r["protocol"], r["scope"]): r for r in found}
+        kinds = {
+            ("10.96.0.10:80", "TCP", "internal"): "ClusterIP",
+            (f"{here.address}:30080", "TCP", "internal"): "NodePort",
+            (f"{here.address}:30080", "TCP", "external"): "NodePort",
+            (f"{here.address}:30081", "UDP", "external"): "NodePort",
+        }
+        states = [(f"{pods[0].ipv4}:8080", "active"), (f"{pods[1].ipv4}:8080", "terminating")]
+        for frontend, kind in kinds.items():
+            record = listed[frontend]
+            assert (record["type"], record["namespace"], record["name"]) == (kind, "default", "web")
+            if frontend[1] == "TCP":
+                assert [(b["address"], b["state"]) for b in record["backends"]] == states
+                assert record["sessionAffinitySeconds"] == 10800
+        table = (await asyncio.to_thread(cirri.run, "service", "list")).stdout
+        lines = [" ".join(line.split()) for line in table.splitlines()]
+        assert lines[0] == "ID Frontend Service Type Backend Service"
+        assert any(x.endswith(f"ClusterIP 1 => {states[0][0]}/TCP (active) default/web") for x in lines)
+        assert f"2 => {states[1][0]}/TCP (terminating)" in lines
+        number = listed["10.96.0.10:80", "TCP", "internal"]["id"]
+        one = await asyncio.to_thread(cirri.run, "service", "get", str(number))
+        assert "Service Type:     ClusterIP" in one.stdout.splitlines()
+
+        features = {each["name"]: each for each in cirri.json("bpf", "features")[0]["features"]}
+        assert features["redirect_peer"]["found"] == "yes"
+        assert f"Attach Mode:  {here.status.features['attach']}" in cirri.run("bpf", "features").stdout
+        assert here.status.features["xdp device"].endswith("[eth0, driver veth]")
+
+        here.kill()
+        here.nats.close()
+        blind = await asyncio.to_thread(cirri.run, "service", "list")
+        assert f"{states[0][0]}/TCP (active)" in blind.stdout
+        assert "ClusterIP" not in blind.stdout
+        assert "Types and names of Services are not known" in blind.stderr
+        assert cirri.json("bpf", "lb", "list")
+
+    asyncio.run(main())
