@@ -119,6 +119,12 @@ def endpoint_slice(name: str, family: int, endpoints: Sequence[dict[str, Any]]) 
     }
 
 
+def question(address: str, port: int, protocol: str, **more: Any) -> dict[str, Any]:
+    """For a :class:`Driver`."""
+    usual = {"size": 1, "patience": PATIENCE_S, "source_port": 0}
+    return {**usual, "address": address, "port": port, "protocol": protocol, **more}
+
+
 class Driver:
     """A process in a client's place that asks what it is told."""
 
@@ -132,8 +138,13 @@ class Driver:
             env={**os.environ, "CIRRI_CONTEXT": lab.name},
         )
 
+    def hear(self, *questions: Mapping[str, Any]) -> list[str]:
+        """Ask all at once; what came of each."""
+        self.ask(questions)
+        return self.heard()
+
     def ask(self, questions: Sequence[Mapping[str, Any]]) -> None:
-        """All at once; :meth:`heard` has what came of it."""
+        """The first half of :meth:`hear`."""
         assert self.process.stdin
         self.process.stdin.write(json.dumps(questions) + "\n")
         self.process.stdin.flush()
@@ -147,6 +158,16 @@ class Driver:
     def close(self) -> None:
         """End it."""
         self.process.communicate()
+
+
+def serving(lab: Lab, driver: Driver, servers: Mapping[str, str]) -> None:
+    """Wait until each of *servers* answers at its address."""
+    questions = [question(address, TARGET, "TCP") for address in servers.values()]
+
+    def answered() -> bool:
+        return [heard.split()[0] for heard in driver.hear(*questions)] == list(servers)
+
+    lab.wait(answered, what="every server answers")
 
 
 class World:
@@ -168,7 +189,9 @@ class World:
         self.cluster_ips = {s["metadata"]["name"]: s["spec"]["clusterIPs"] for s in found}
         self._route()
         self.drivers = {place: Driver(lab, place) for place in ("near", "one", "node1", "outside")}
-        lab.wait(self._serving, what="every server answers")
+        serving(
+            lab, self.drivers["near"], {name: self.addresses[name][4] for name in NODE_OF if name != "near"}
+        )
 
     def close(self) -> None:
         """End the clients."""
@@ -205,15 +228,10 @@ class World:
             return self.addresses[node][family], HOST_PORT
         return VIRTUAL[door][family].format(number), PORT
 
-    def question(self, address: str, port: int, protocol: str, **more: Any) -> dict[str, Any]:
-        """For a :class:`Driver`."""
-        usual = {"size": 1, "patience": PATIENCE_S, "source_port": 0}
-        return {**usual, "address": address, "port": port, "protocol": protocol, **more}
-
     def _question(self, case: Case) -> dict[str, Any]:
         patience = QUIET_S if case.answers == {SILENCE} else PATIENCE_S
         where = self.where(case.door, case.service, case.family)
-        return self.question(*where, case.protocol, size=case.size, patience=patience)
+        return question(*where, case.protocol, size=case.size, patience=patience)
 
     def _expected(self, case: Case, setting: Setting) -> list[str]:
         return [
@@ -261,13 +279,3 @@ class World:
         ]
         done = self.lab.on("client", "sh", "-ec", "\n".join(routes))
         assert done.returncode == 0, done.stderr
-
-    def hear(self, place: str, questions: Sequence[Mapping[str, Any]]) -> list[str]:
-        """What the client in *place* hears."""
-        self.drivers[place].ask(questions)
-        return self.drivers[place].heard()
-
-    def _serving(self) -> bool:
-        servers = [name for name in NODE_OF if name != "near"]
-        heard = self.hear("near", [self.question(self.addresses[name][4], TARGET, "TCP") for name in servers])
-        return [each.split()[0] for each in heard] == servers

@@ -13,7 +13,7 @@ from typing import Literal
 
 import pytest
 from integration.lab.service_cases import Setting, cases
-from integration.lab.service_world import PROTOCOLS, World
+from integration.lab.service_world import PROTOCOLS, World, question
 
 from cirri.testing.lab import Lab
 
@@ -48,5 +48,5 @@ def test_a_client_keeps_its_backend(cluster: tuple[World, Routing]) -> None:
     for place, family, protocol in product(("near", "node1"), (4, 6), PROTOCOLS):
         for door in ("ClusterIP", "NodePort", "LoadBalancer"):
             where = world.where(door, "sticky", family)
-            heard = world.hear(place, [world.question(*where, protocol)] * TRIES)
+            heard = world.drivers[place].hear(*[question(*where, protocol)] * TRIES)
             assert len(set(heard)) == 1, f"{place} by {door}, IPv{family} {protocol}: {heard}"
