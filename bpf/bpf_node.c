@@ -15,7 +15,7 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	int error, action;
 	__u32 device;
 	__u32 frontend = 0;
-	bool tagged = skb->vlan_present, host;
+	bool tagged = skb->vlan_present, host, served = false;
 
 	packet->flags = PACKET_FROM_NETWORK;
 	verdict_begin(passage);
@@ -41,7 +41,8 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 			metrics_count(0, POLICY_INGRESS, skb->len);
 			return action;
 		}
-		if (action == SERVED) {
+		served = action == SERVED;
+		if (served) {
 			destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
 			host = false;
 			if (!destination || endpoint_is_host(destination))
@@ -65,6 +66,8 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 		return error;
 
 	error = verdict_take(skb, passage, NULL, destination);
+	if (!error && !served && service_is_answer(passage))
+		error = service_answer(skb, passage);
 	if (error)
 		return error;
 	action = host ? TC_ACT_OK : deliver_local(skb, packet->family, destination, device);

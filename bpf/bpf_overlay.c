@@ -5,6 +5,7 @@
 #include <linux/if_packet.h>
 #include "lib/deliver.h"
 #include "lib/host.h"
+#include "lib/service.h"
 #include "lib/verdict.h"
 
 /* What a node sent, to the node's own stack. */
@@ -53,6 +54,8 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pas
 		return error;
 
 	error = verdict_take(skb, passage, NULL, destination);
+	if (!error && service_is_answer(passage))
+		error = service_answer(skb, passage);
 	if (error)
 		return error;
 	action = host ? deliver_stack(skb) : deliver_local(skb, packet->family, destination, device);

@@ -5,7 +5,7 @@
 #include "lib/arp.h"
 #include "lib/deliver.h"
 #include "lib/nd.h"
-#include "lib/service.h"
+#include "lib/service_pod.h"
 #include "lib/verdict.h"
 
 /* Is the frame the pod's own, and sent to one receiver? */
@@ -24,9 +24,9 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 {
 	struct packet *packet = &passage->packet;
 	const struct endpoint *source, *destination;
+	int error, served = NOT_SERVED;
 	__be16 ethertype;
 	__u32 device;
-	int error;
 
 	if (skb->vlan_present)
 		return DROP_VLAN_FILTERED;
@@ -50,6 +50,15 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	if (error)
 		return error;
 	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
+	if (passage->pod_services && (!destination || endpoint_is_host(destination))) {
+		served = service_from_pod(skb, passage);
+		if (served < 0 || served == TC_ACT_REDIRECT)
+			return served;
+		if (served == SERVED)
+			destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
+		else if (served == SERVED_SELF)
+			destination = source;
+	}
 	if (!destination && address_is_unroutable(&packet->destination))
 		return DROP_UNROUTABLE;
 	device = endpoint_device(destination);
@@ -59,9 +68,16 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	error = verdict_take(skb, passage, source, destination);
 	if (error)
 		return error;
-	if (passage->frontend && (passage->reply || packet->flags & PACKET_ICMP_ERROR) && !destination) {
+	if (served == SERVED_SELF) {
+		error = service_is_answer(passage) ? service_answer_self(skb, passage) : DROP_UNROUTABLE;
+		if (error)
+			return error;
+	} else if (served != SERVED && service_is_answer(passage)) {
 		error = service_answer(skb, passage);
-		return error ? error : service_deliver(skb, packet);
+		if (error)
+			return error;
+		if (!destination)
+			return service_deliver(skb, packet);
 	}
 	if (!destination || endpoint_is_host(destination))
 		return deliver_away(skb, packet, passage->epoch, source);
@@ -110,6 +126,8 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 		source = host_sender(packet, passage->epoch);
 	passage->verdict.endpoint = destination->id;
 	error = verdict_take(skb, passage, source, destination);
+	if (!error && service_is_answer(passage))
+		error = service_answer(skb, passage);
 	return error ? error : TC_ACT_OK;
 }
 

@@ -8,6 +8,7 @@
 #include <linux/in6.h>
 #include "lib/config.h"
 #include "lib/lb.h"
+#include "lib/runtime.h"
 
 #define ECONNREFUSED 111
 
@@ -68,7 +69,7 @@ static __always_inline enum outcome translate(struct bpf_sock_addr *ctx, struct 
 	/* Its address is not known yet: one client is whoever shares a network namespace. */
 	client.halves[1] = bpf_get_netns_cookie(ctx);
 	/* A pod's loopback is its own. */
-	if (client.halves[1] != node_netns && address_is_loopback(&end->address))
+	if (client.halves[1] != node_netns && (runtime_node_sockets() || address_is_loopback(&end->address)))
 		return UNTOUCHED;
 	if (!lb_choose(service, &client, bpf_get_prandom_u32(), &chosen))
 		return REFUSED;

@@ -3,7 +3,7 @@
  * A change writes the backends under a fresh service id and switches the frontend's entry.  The frontend's
  * number stays, and with it what clients with affinity were given.
  * Written by cirri.datapath (cirri_lb_reverse, cirri_lb_affinity, cirri_lb_flows by programs).
- * Read by bpf_sock.c, bpf_node.c, bpf_pod.c.
+ * Read by bpf_sock.c, bpf_node.c, bpf_overlay.c, bpf_pod.c.
  * Mirror: libs/cirri/layout/lb.py
  */
 #pragma once
@@ -61,7 +61,7 @@ enum lb_state {
 	LB_KEEPING = 2,		/* keeps those that it has */
 };
 
-/* The backends of frontends of the outside or with affinity, by themselves: enum lb_state. */
+/* The backends of frontends that packets meet or with affinity, by themselves: enum lb_state. */
 struct lb_alive_key {
 	union address address;
 	__u32 frontend;		/* struct lb_service.frontend */
@@ -69,7 +69,7 @@ struct lb_alive_key {
 	__u16  pad;
 };
 
-/* A connection that came from the wire, as its client sees it. */
+/* A connection that came from the wire or a pod, as its client sees it. */
 struct lb_flow_key {
 	union address client;
 	union address address;	/* of the frontend */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* reject: answers a packet with "port unreachable", by the device it came by. */
+/* reject: answers a packet with "port unreachable", by the device it came by; a pod's in its own namespace. */
 #pragma once
 #include "csum.h"
 #include "packet.h"
@@ -69,9 +69,7 @@ GLOBAL int reject4(struct __sk_buff *skb)
 	answer.icmp.code = ICMP_PORT_UNREACH;
 	answer.icmp.checksum = csum_fold(
 		bpf_csum_diff(NULL, 0, (__be32 *)&answer.icmp, sizeof(answer) - sizeof(answer.ip), 0));
-	if (bpf_skb_store_bytes(skb, L3_OFFSET, &answer, sizeof(answer), 0))
-		return DROP_INVALID;
-	return bpf_redirect(skb->ifindex, 0);
+	return bpf_skb_store_bytes(skb, L3_OFFSET, &answer, sizeof(answer), 0) ? DROP_INVALID : 0;
 }
 
 GLOBAL int reject6(struct __sk_buff *skb, const struct packet *packet)
@@ -96,13 +94,16 @@ GLOBAL int reject6(struct __sk_buff *skb, const struct packet *packet)
 	answer.icmp.code = ICMPV6_PORT_UNREACH;
 	answer.icmp.checksum = csum_icmp6(&packet->destination, &packet->source, (__be32 *)&answer,
 					  sizeof(answer) / 4);
-	if (bpf_skb_store_bytes(skb, L3_OFFSET + sizeof(*ip), &answer, sizeof(answer), 0))
-		return DROP_INVALID;
-	return bpf_redirect(skb->ifindex, 0);
+	return bpf_skb_store_bytes(skb, L3_OFFSET + sizeof(*ip), &answer, sizeof(answer), 0) ? DROP_INVALID : 0;
 }
 
 /* Answers the first packet of a connection to an address that nobody serves; an action, or a drop reason. */
 static __always_inline int reject(struct __sk_buff *skb, const struct packet *packet)
 {
-	return packet->family == 4 ? reject4(skb) : reject6(skb, packet);
+	int error = packet->family == 4 ? reject4(skb) : reject6(skb, packet);
+
+	if (error)
+		return error;
+	return packet->flags & PACKET_FROM_NETWORK ? bpf_redirect(skb->ifindex, 0)
+						   : bpf_redirect_peer(skb->ifindex, 0);
 }

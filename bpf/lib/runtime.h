@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* What the node's datapath service may change while programs run.
- * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c, bpf_overlay.c.
+ * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c, bpf_overlay.c, bpf_sock.c.
  * Mirror: libs/cirri/layout/runtime.py
  */
 #pragma once
@@ -12,6 +12,7 @@ enum runtime_flag {
 	RUNTIME_MASQUERADE4 = 2,	/* what pods send out of the cluster leaves under nat4 */
 	RUNTIME_MASQUERADE6 = 4,
 	RUNTIME_POD_SERVICES = 8,	/* from_pod looks for Services: not every socket of a pod does */
+	RUNTIME_NODE_SOCKETS = 16,	/* only sockets of the node's own namespace are translated */
 };
 
 struct runtime {
@@ -41,6 +42,13 @@ static __always_inline __u32 runtime_lb_epoch(void)
 	const struct runtime *runtime = runtime_get();
 
 	return runtime ? *(const volatile __u32 *)&runtime->lb_epoch : 0;
+}
+
+static __always_inline bool runtime_node_sockets(void)
+{
+	const struct runtime *runtime = runtime_get();
+
+	return runtime && runtime->flags & RUNTIME_NODE_SOCKETS;
 }
 
 static __always_inline bool runtime_host_firewall(void)

@@ -13,7 +13,7 @@ enum { NOT_SERVED = 0, SERVED = 1 };	/* no action has the number of the latter *
 
 static __always_inline bool service_follows(__u8 protocol)
 {
-	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
 }
 
 /* May *packet*'s source talk to the frontend? */
@@ -90,8 +90,8 @@ GLOBAL int service_backend(const struct lb_service *service, const struct packet
 	return 0;
 }
 
-/* An ICMP error from the wire about what a pod answered: its receiver is that pod. */
-GLOBAL int service_error_from_wire(struct __sk_buff *skb, struct packet *packet)
+/* A client's ICMP error about what a backend answered: its receiver is that backend. */
+GLOBAL int service_error_to_backend(struct __sk_buff *skb, struct packet *packet)
 {
 	struct packet inner = {};
 	struct lb_flow_key key = {};
@@ -155,12 +155,18 @@ GLOBAL int service_connection_from_wire(struct __sk_buff *skb, struct passage *p
 static __always_inline int service_from_wire(struct __sk_buff *skb, struct passage *passage)
 {
 	if (passage->packet.flags & PACKET_ICMP_ERROR)
-		return service_error_from_wire(skb, &passage->packet);
+		return service_error_to_backend(skb, &passage->packet);
 	return service_connection_from_wire(skb, passage);
 }
 
-/* What a pod sends on a connection that came by a frontend comes from that; so do its ICMP errors about it.
- * 0, or a drop reason.
+/* Does the packet travel to who knows the other end by a frontend?  To be asked once its verdict was taken. */
+static __always_inline bool service_is_answer(const struct passage *passage)
+{
+	return passage->frontend && (passage->reply || passage->packet.flags & PACKET_ICMP_ERROR);
+}
+
+/* What a backend sends on a connection that came by a frontend comes from that; ICMP errors about what was sent
+ * to it are about that, and come from it if they are the backend's own.  0, or a drop reason.
  */
 GLOBAL int service_answer(struct __sk_buff *skb, struct passage *passage)
 {
@@ -183,6 +189,8 @@ GLOBAL int service_answer(struct __sk_buff *skb, struct passage *passage)
 			return DROP_INVALID;
 		if (rewrite_inner(skb, packet, &inner, &to, REWRITE_DESTINATION))
 			return DROP_INVALID;
+		if (!address_equal(&inner.destination, &packet->source))
+			return 0;	/* some router's */
 	}
 	return rewrite_end(skb, packet, &to, REWRITE_SOURCE);
 }

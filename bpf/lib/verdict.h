@@ -175,6 +175,7 @@ struct passage {
 	__u16 reply;		/* it travels against the packet that opened its connection */
 	__u16 host_firewall;	/* the node is an endpoint */
 	__u16 frontend;		/* of the connection: struct ct_value.frontend */
+	__u32 pod_services;	/* pods' packets are for Services too */
 };
 
 SCRATCH(cirri_passage, struct passage);
@@ -282,6 +283,7 @@ GLOBAL int icmp_is_related(struct __sk_buff *skb, struct passage *passage, const
 	struct packet inner = {};
 	struct ct_value *value;
 	struct ct_key key;
+	bool high;
 
 	if (!passage || !icmp_inner(skb, &passage->packet, &inner))
 		return 0;
@@ -290,11 +292,13 @@ GLOBAL int icmp_is_related(struct __sk_buff *skb, struct passage *passage, const
 		return 0;
 	if (source && !endpoint_is_host(source) && !address_equal(&inner.destination, &passage->packet.source))
 		return 0;
-	ct_key_set(&key, &inner);
+	high = ct_key_set(&key, &inner);
 	value = bpf_map_lookup_elem(&cirri_ct, &key);
 	if (!value || value->expires < passage->now || value->epoch != passage->latest)
 		return 0;
-	passage->frontend = value->frontend;
+	/* Who opened the connection knows the other end by that, and nobody else does. */
+	if (high == !!(value->flags & CT_FROM_HIGH))
+		passage->frontend = value->frontend;
 	return 1;
 }
 
@@ -362,6 +366,7 @@ static __always_inline void verdict_begin(struct passage *passage)
 
 	passage->epoch = runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
 	passage->host_firewall = runtime ? runtime->flags & RUNTIME_HOST_FIREWALL : 0;
+	passage->pod_services = runtime ? runtime->flags & RUNTIME_POD_SERVICES : 0;
 	passage->frontend = 0;
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cirri.layout import LB_FLOWS, LB_SERVICES
+from cirri.layout import LB_FLOWS, LB_SERVICES, RUNTIME, RuntimeFlag
 from cirri.maps import open_pinned
 from cirri.model import Resource
 from cirri.testing.node import Node, Pod, node, run
@@ -27,7 +27,8 @@ for line in sys.stdin:
     what, *rest = json.loads(line)
     try:
         if what == "hold":
-            one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            kind = socket.SOCK_STREAM if "stream" in rest else socket.SOCK_DGRAM
+            one = socket.socket(socket.AF_INET6 if ":" in rest[0][0] else socket.AF_INET, kind)
             one.settimeout(5)
             one.connect(tuple(rest[0]))
             held.append(one)
@@ -41,6 +42,13 @@ for line in sys.stdin:
             with socket.create_connection(tuple(rest[0]), 2) as one:
                 one.sendall(b"ping")
                 said = one.recv(4).decode()
+        elif what == "datagram":
+            family = socket.AF_INET6 if ":" in rest[0][0] else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as one:
+                one.settimeout(2)
+                one.sendto(b"ping", tuple(rest[0]))
+                said, sender = one.recvfrom(4)
+                said = said.decode() if sender[:2] == tuple(rest[0]) else f"from {sender}"
     except OSError as error:
         said = error.strerror or str(error)
     print(json.dumps(said), flush=True)
@@ -303,5 +311,54 @@ def test_the_algorithm_changes_live_and_moves_no_connection() -> None:
                 await here.cluster.configure(bpf_lb_algorithm="maglev")
                 await eventually(lambda: any(head.table_size for _, head in services.items()))
                 assert await asyncio.to_thread(chosen) == by_table
+
+    asyncio.run(main())
+
+
+def test_services_for_packets_of_pods_switched_while_they_talk() -> None:
+    """To others, to the node's own processes and to itself; what was connected before goes on, both ways."""
+
+    async def main() -> None:
+        async with node() as here:
+            web, asks_ = await here.add("web", app="web"), await here.add("asks", app="asks")
+            backends = {"web": (web.ipv4, web.ipv6), "self": (asks_.ipv4, asks_.ipv6),
+                        "host": (here.address, here.address6), "none": (None, None)}  # fmt: skip
+            fronts: dict[str, list[str]] = {}
+            for number, (name, addresses) in enumerate(backends.items(), 10):
+                fronts[name] = [f"10.96.0.{number}", f"fd00:10:96::{number}"]
+                for version, front, address in zip("46", fronts[name], addresses, strict=True):
+                    ends = [address] if address else []
+                    await served(here, *service(front, ends, name=f"{name}{version}"))
+            runtime = open_pinned(here.bpffs, RUNTIME)
+
+            async def switch(value: str) -> None:
+                await here.cluster.configure(bpf_lb_sock_hostns_only=value)
+                wanted = RuntimeFlag.NODE_SOCKETS if value == "true" else 0
+                await eventually(lambda: runtime[0].flags & RuntimeFlag.NODE_SOCKETS == wanted)
+
+            def all_hear(one: Client) -> None:
+                for name, addresses in fronts.items():
+                    said = "Connection refused" if name == "none" else "ping"
+                    for address in addresses:
+                        assert one.say("stream", (address, 80)) == said, (name, address)
+                        if name != "none":  # a socket that is not connected is told nothing
+                            assert one.say("datagram", (address, 81)) == said, (name, address)
+
+            servers = [Echo(netns, port, socket.AF_INET6) for netns in (web.netns, asks_.netns, here.name)
+                       for port in (8080, 8081)]  # fmt: skip
+            with client(here, asks_) as one, open_pinned(here.bpffs, LB_FLOWS) as flows:
+                held = 0
+                for value in ("false", "true", "false"):
+                    await switch(value)
+                    before = len(flows.to_dict())
+                    all_hear(one)
+                    assert (len(flows.to_dict()) > before) is (value == "true")
+                    for address in (*fronts["web"], fronts["host"][0]):
+                        for kind, port in (("stream", 80), ("datagram", 81)):
+                            assert one.say("hold", (address, port), kind) is None
+                    held += 6
+                    assert {one.say("ask", number) for number in range(held)} == {"ping"}
+            for each in servers:
+                each.close()
 
     asyncio.run(main())

@@ -1,10 +1,8 @@
 """Services for packets from the wire: to a pod of this node and back, policy as if there were no Service."""
 
 from collections.abc import Iterator
-from ipaddress import ip_network
 
 import pytest
-from msgspec.structs import replace
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig
 from scapy.layers.l2 import Ether
@@ -12,32 +10,16 @@ from scapy.packet import Packet, Raw
 
 from cirri.layout import (
     LB_AFFINITY,
-    LB_ALIVE,
-    LB_BACKENDS,
-    LB_FRONTENDS,
-    LB_RANGES,
-    LB_SERVICES,
     DropReason,
     EndpointFlag,
-    LbAliveKey,
-    LbBackend,
-    LbBackendKey,
     LbFlag,
-    LbFrontend,
-    LbRangeKey,
-    LbScope,
-    LbService,
-    LbServiceKey,
-    LbState,
     PolicyDirection,
-    address16,
 )
 from cirri.testing.datapath import PODS, Entry, World, mac
+from cirri.testing.fronts import BIND, TCP_, back, into, out, serve
 from cirri.testing.packets import (
     FAMILIES,
-    NEIGHBOUR_MAC,
     STACK,
-    UPLINK_MAC,
     V4,
     Case,
     Do,
@@ -48,67 +30,7 @@ from cirri.testing.packets import (
 )
 
 VIP = {4: "192.0.2.80", 6: "2001:db8:3::80"}
-TCP_, UDP_ = 6, 17
-BIND = 8080
-"""The port on which pods serve."""
 NEW = ("new",)
-
-
-def serve(
-    address: str,
-    port: int,
-    *backends: str,
-    number: int = 1,
-    protocols: tuple[int, ...] = (TCP_, UDP_),
-    leaving: tuple[str, ...] = (),
-    affinity_s: int = 0,
-    flags: int = 0,
-    ranges: tuple[str, ...] = (),
-) -> Do:
-    """A frontend for the outside."""
-
-    def do(world: World) -> None:
-        maps = world.lb
-        alive = maps[LB_ALIVE.name]
-        for key in [k for k in alive.to_dict() if k.frontend == number]:
-            alive.delete(key)
-        for slot, backend in enumerate(backends):
-            value = LbBackend(address=address16(backend), port=BIND)
-            maps[LB_BACKENDS.name].put(LbBackendKey(service=number, slot=slot), value)
-        for state, those in ((LbState.TAKING, backends), (LbState.KEEPING, leaving)):
-            for backend in those:
-                alive.put(LbAliveKey(address=address16(backend), frontend=number, port=BIND), int(state))
-        for text in ranges:
-            maps[LB_RANGES.name].put(LbRangeKey.of(number, ip_network(text)), 1)
-        maps[LB_FRONTENDS.name].put(number, LbFrontend(address=address16(address), port=port))
-        for protocol in protocols:
-            maps[LB_SERVICES.name].put(
-                LbServiceKey(
-                    address=address16(address), port=port, protocol=protocol, scope=LbScope.EXTERNAL
-                ),
-                LbService(
-                    id=number, frontend=number, count=len(backends), affinity_s=affinity_s, flags=flags
-                ),
-            )
-        config = world.runtime[0]
-        world.runtime.put(0, replace(config, lb_epoch=config.lb_epoch + 1))
-
-    return Do(do)
-
-
-def into(pod: str, packet: Packet) -> bytes:
-    """The frame in which *packet*, as its receiver sees it, goes into the pod."""
-    return bytes(Ether(src=PODS[pod].node_mac, dst=PODS[pod].mac) / packet)
-
-
-def out(pod: str, packet: Packet) -> bytes:
-    """The frame in which *packet* leaves the node, redirected from the pod's device."""
-    return bytes(Ether(src=PODS[pod].mac, dst=PODS[pod].node_mac) / packet)
-
-
-def back(packet: Packet) -> bytes:
-    """The frame in which *packet* answers what came by the uplink."""
-    return bytes(Ether(src=UPLINK_MAC, dst=NEIGHBOUR_MAC) / packet)
 
 
 def no_checksum(packet: Packet) -> Packet:

@@ -3,14 +3,14 @@
 from ipaddress import ip_network
 from typing import Any
 
-from cirri.datapath.frontends import Ways, for_sockets, for_wire, keeping
+from cirri.datapath.frontends import Ways, for_inside, for_wire, keeping, refused
 from cirri.datapath.tables import Table
 from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16, address_of
 from cirri.loadbalancer import Backend, Frontend, Here, LoadBalancerConfig, Scope, Serving
 from cirri.loadbalancer.config import Algorithm
 
 
-def test_for_sockets() -> None:
+def test_for_inside() -> None:
     two = (Backend("10.52.0.4", 8080), Backend("10.52.1.4", 8080, weight=0))
     leaving = (Backend("fd00::4", 53, state="terminating"),)
     other = Backend("fd00::5", 53)
@@ -26,12 +26,17 @@ def test_for_sockets() -> None:
     }
     dns = LbServiceKey(address=address16("fd00:10:96::1"), port=53, protocol=17)
     gone, up = (LbBackend(address=address16(f"fd00::{n}"), port=53) for n in (4, 5))
-    assert for_sockets(found, LoadBalancerConfig()) == {
+    assert for_inside(found, LoadBalancerConfig()) == {
         LbServiceKey(address=address16("10.96.0.1"), port=80, protocol=6): Ways(
-            (LbBackend(address=address16("10.52.0.4"), port=8080),), affinity_s=30
+            (LbBackend(address=address16("10.52.0.4"), port=8080),),
+            affinity_s=30,
+            leaving=frozenset((LbBackend(address=address16("10.52.1.4"), port=8080),)),
         ),
-        dns: Ways((up,)),
+        dns: Ways((up,), leaving=frozenset((gone,))),
         LbServiceKey(address=address16("10.96.0.2"), port=80, protocol=132): Ways(),
+    }
+    assert {ways.flags for ways in for_inside(found, LoadBalancerConfig(no_backend="drop")).values()} == {
+        LbFlag.DROP_EMPTY
     }
     assert keeping(found) == {dns: {gone, up}}
 
@@ -58,7 +63,6 @@ def test_for_wire() -> None:
     assert served(leaving) == Ways((b,))
     assert served(theirs, process) is None
     assert served(mine, scope=Scope.INTERNAL) is None
-    assert served(mine, protocol="SCTP") is None
     assert served() == Ways()
     assert served(mine, affinity_s=9).affinity_s == 9
     allowed = Ways((a,), ranges=frozenset((network,)), flags=LbFlag.RANGES_ALLOW)
@@ -81,7 +85,7 @@ def test_who_needs_a_table() -> None:
         for order in (backends, backends[::-1]):
             serving = Serving("LoadBalancer", "d", "web", tuple(order), algorithm)
             found = dict.fromkeys(fronts.values(), serving)
-            ways = for_sockets(found, config) | for_wire(found, here, config)
+            ways = for_inside(found, config) | for_wire(found, here, config)
             inside, outside = (ways[key] for key in sorted(ways, key=lambda key: key.scope))
             assert not inside.flags
             assert outside.flags == (LbFlag.MAGLEV if algorithm == "maglev" and any(weights) else 0)
@@ -104,4 +108,17 @@ def test_who_needs_a_table() -> None:
         *tables("maglev", 1, 1, 1),
         *tables("maglev", 1, 1, config=LoadBalancerConfig(table_size=251)),
         *tables("maglev", 1, 1, config=LoadBalancerConfig(seed="AAAAAAAAAAAAAAAA")),
+    )
+
+
+def test_sctp_keeps_its_port() -> None:
+    """A frontend whose backends listen at another port is served nowhere, and named."""
+    config, here, backend = LoadBalancerConfig(), Here("n1"), Backend("10.52.0.4", 9000, "n1")
+    fronts = [Frontend("10.96.0.1", port, "SCTP", scope) for port in (9000, 132) for scope in Scope]
+    found = {front: Serving("ClusterIP", "d", "web", (backend,)) for front in fronts}
+    served = for_inside(found, config) | for_wire(found, here, config)
+    assert {(key.port, key.scope, key.protocol) for key in served} == {(9000, 0, 132), (9000, 1, 132)}
+    (sentence,) = refused(found)
+    assert sentence.startswith(
+        "is not served at 10.96.0.1 SCTP port 132: its backends listen at another port"
     )

@@ -197,3 +197,20 @@ def test_flows_look_again_only_when_a_backend_takes_less() -> None:
         ):
             services.apply({OUTSIDE: ways_out})
             assert len(asked) == expected, ways_out
+
+
+def test_what_packets_of_pods_need_is_there_while_they_are_looked_at() -> None:
+    """Frontends of the inside get their backends' states and their names; the outside's keep theirs."""
+    with pinned() as bpffs:
+        services = open_services(bpffs)
+        services.apply(STATES[0] | {OUTSIDE: RANGED})
+        outside_alone = services.alive.to_dict(), services.frontends.to_dict()
+        services.meet_pods_packets(True)
+        assert {each.address for each in services.frontends.to_dict().values()} == {
+            key.address for key in (FRONT, OTHER, OUTSIDE)
+        }
+        assert len(services.alive.to_dict()) == len(outside_alone[0]) + 2
+        services.apply({FRONT: ways("10.0.0.2")})
+        assert len(services.alive.to_dict()) == len(outside_alone[0]) + 1
+        services.meet_pods_packets(False)
+        assert (services.alive.to_dict(), services.frontends.to_dict()) == outside_alone

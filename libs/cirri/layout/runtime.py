@@ -20,6 +20,8 @@ class RuntimeFlag(IntFlag):
     MASQUERADE6 = 4
     POD_SERVICES = 8
     """Packets of pods are for Services as well: not every socket of a pod looks for them."""
+    NODE_SOCKETS = 16
+    """Only sockets of the node's own network namespace are translated."""
 
 
 class RuntimeConfig(Mirror, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from cirri.datapath.frontends import Frontends, Ways, for_sockets, for_wire, keeping
+from cirri.datapath.frontends import PROTOCOLS, Frontends, Ways, for_inside, for_wire, keeping, refused
 from cirri.datapath.services import Services, difference
 from cirri.datapath.views import Views
 from cirri.layout import LbBackend, LbServiceKey, address_of
@@ -58,6 +58,8 @@ class Balancer:
         """Who has a frontend: the first that asked for it; of two Pods the first by name."""
         self._waiting: dict[LbServiceKey, set[Name]] = {}
         """Others that ask for it as well."""
+        self._sctp: set[Name] = set()
+        """Who has frontends that no socket program knows."""
         self._swept = False
         self._here, self.config = Here(node), LoadBalancerConfig()
         self.left = asyncio.Event()
@@ -115,6 +117,21 @@ class Balancer:
         self.note_pods(self.views.pods)
         return True
 
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was known at the start is in the maps."""
+        return self._swept and self.views.config.ready.is_set()
+
+    @property
+    def node_sockets_only(self) -> bool:
+        """Whether sockets of pods are to be left alone."""
+        return self.config.host_namespace_only
+
+    @property
+    def packets_only(self) -> bool:
+        """Whether there are frontends that only packets meet."""
+        return bool(self._sctp)
+
     def step(self) -> None:
         """Write what follows from the news."""
         views = self.views
@@ -126,7 +143,9 @@ class Balancer:
             self.faults.pop(name, None)
             try:
                 found = self._found(name)
-                wanted = for_sockets(found, self.config) | for_wire(found, self._here, self.config)
+                wanted = for_inside(found, self.config) | for_wire(found, self._here, self.config)
+                if sentences := refused(found):
+                    self.faults[name] = f"{name} {sentences[0]}"
                 kept, check = keeping(found), self._check(name)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.faults[name] = f"{name} stays as it was: {error!r} in it or its slices"
@@ -140,6 +159,7 @@ class Balancer:
                 self.checked.set()
             if check is not None:
                 self.checks[name] = check
+            (self._sctp.add if any(map(_is_sctp, mine)) else self._sctp.discard)(name)
         if not self._swept:
             self._swept = True
             self.left.set()  # some may have gone before this process was there
@@ -214,6 +234,10 @@ def _here(node: str, views: Views) -> Here:
 def _name_in(key: str) -> Name:
     kind, namespace, name, _ = key.split(".")
     return Name(text_of(namespace), text_of(name), "Pod" if kind == "Pod" else "Service")
+
+
+def _is_sctp(key: LbServiceKey) -> bool:
+    return key.protocol == PROTOCOLS["SCTP"]
 
 
 def _host_ports(pod: Resource | None) -> bool:

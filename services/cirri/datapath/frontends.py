@@ -35,16 +35,34 @@ class Ways:
 Frontends = Mapping[LbServiceKey, Ways]
 
 
-def for_sockets(found: Mapping[Frontend, Serving], config: LoadBalancerConfig) -> dict[LbServiceKey, Ways]:
-    """The frontends of *found* that sockets of this node may name."""
+def for_inside(found: Mapping[Frontend, Serving], config: LoadBalancerConfig) -> dict[LbServiceKey, Ways]:
+    """The frontends of *found* that sockets and packets of this node may name."""
     served = {}
     for frontend, serving in found.items():
-        if frontend.scope is Scope.INTERNAL:
+        if frontend.scope is Scope.INTERNAL and not _changes_sctp(frontend, serving):
             taking = _sorted(serving.backends)
             served[_key(frontend)] = Ways(
-                tuple(map(_backend, taking)), serving.affinity_s, table=_shares(taking, config)
+                tuple(map(_backend, taking)),
+                serving.affinity_s,
+                frozenset(map(_backend, set(serving.backends) - set(taking))),
+                flags=LbFlag.DROP_EMPTY if config.no_backend == "drop" else LbFlag(0),
+                table=_shares(taking, config),
             )
     return served
+
+
+def refused(found: Mapping[Frontend, Serving]) -> list[str]:
+    """Why frontends of *found* are not served, one sentence each."""
+    return sorted(
+        f"is not served at {frontend.address} SCTP port {frontend.port}: its backends listen at another "
+        "port, and SCTP's checksum, which covers ports, cannot be put right"
+        for frontend, serving in found.items()
+        if frontend.scope is Scope.INTERNAL and _changes_sctp(frontend, serving)
+    )
+
+
+def _changes_sctp(frontend: Frontend, serving: Serving) -> bool:
+    return frontend.protocol == "SCTP" and any(each.port != frontend.port for each in serving.backends)
 
 
 def for_wire(
@@ -52,11 +70,11 @@ def for_wire(
 ) -> dict[LbServiceKey, Ways]:
     """The frontends of *found* that are served to clients outside: with a pod of *here*, or with nobody.
 
-    What only other nodes could serve is not among them, nor SCTP, whose checksum programs cannot put right.
+    What only other nodes could serve is not among them.
     """
     served = {}
     for frontend, serving in found.items():
-        if frontend.scope is not Scope.EXTERNAL or frontend.protocol == "SCTP":
+        if frontend.scope is not Scope.EXTERNAL or _changes_sctp(frontend, serving):
             continue
         mine = tuple(
             each for each in serving.backends if each.node == here.node and each.address not in here.addresses

@@ -17,6 +17,7 @@ from cirri.datapath.services import Services
 from cirri.layout import (
     ENDPOINTS,
     IPCACHE,
+    LB_FLOWS,
     LB_REVERSE,
     POLICY,
     RUNTIME,
@@ -59,8 +60,12 @@ class Switches:
 
     @host_firewall.setter
     def host_firewall(self, on: bool) -> None:
-        flags = RuntimeFlag(self.value.flags) & ~RuntimeFlag.HOST_FIREWALL
-        self._set(flags=int(flags | RuntimeFlag.HOST_FIREWALL if on else flags))
+        self.switch(RuntimeFlag.HOST_FIREWALL, on=on)
+
+    def switch(self, flag: RuntimeFlag, *, on: bool) -> None:
+        """Set flags, or clear them."""
+        flags = RuntimeFlag(self.value.flags) & ~flag
+        self._set(flags=int(flags | flag if on else flags))
 
     def _set(self, **fields: int) -> None:
         value = replace(self.value, **fields)
@@ -75,8 +80,9 @@ class Kernel:
     def __init__(self, bpffs: Path) -> None:
         self.runtime = Switches(open_pinned(bpffs, RUNTIME))
         self.ipcache = Ipcache(open_pinned(bpffs, IPCACHE))
-        self.services = Services(bpffs, self.runtime.backends_left)
-        self.reverse = open_pinned(bpffs, LB_REVERSE)
+        met = bool(self.runtime.value.flags & RuntimeFlag.POD_SERVICES)
+        self.services = Services(bpffs, self.runtime.backends_left, pods_packets=met)
+        self.reverse, self.flows = open_pinned(bpffs, LB_REVERSE), open_pinned(bpffs, LB_FLOWS)
         self.policies = Policies(open_pinned(bpffs, POLICY), open_pinned(bpffs, ENDPOINTS))
         self.runtime.next_epoch()  # what programs remember may be from before a crash
 

@@ -47,7 +47,7 @@ class Services:
     client meets the old list or the new one.  The frontend's number stays as long as it is there.
     """
 
-    def __init__(self, bpffs: Path, backends_left: Callable[[], None]) -> None:
+    def __init__(self, bpffs: Path, backends_left: Callable[[], None], *, pods_packets: bool = False) -> None:
         self.services = open_pinned(bpffs, LB_SERVICES)
         self.backends = open_pinned(bpffs, LB_BACKENDS)
         self.alive = open_pinned(bpffs, LB_ALIVE)
@@ -56,6 +56,8 @@ class Services:
         self.tables = Tables(bpffs)
         self.backends_left = backends_left
         """To be called when a backend takes no more connections, or is gone."""
+        self.pods_packets = pods_packets
+        """Packets meet frontends of the inside as well, which then need what those of the outside need."""
         self._heads = self.services.to_dict()
         self.copy: dict[LbServiceKey, Ways] = {}
         self.fault = ""
@@ -69,7 +71,9 @@ class Services:
         drop = [key for key, value in changes.items() if value is None and key in self._heads]
         put = {k: v for k, v in changes.items() if v is not None and self.copy.get(k) != v}
         old = [
-            (head, _parts(k, head, self.copy.get(k))) for k in (*drop, *put) if (head := self._heads.get(k))
+            (head, self._parts(k, head, self.copy.get(k)))
+            for k in (*drop, *put)
+            if (head := self._heads.get(k))
         ]
         self.services.delete_many(drop)
         for key in drop:
@@ -81,6 +85,23 @@ class Services:
         except MapFull as error:
             self.fault = str(error)
         self._clear_away(old, put)
+
+    def meet_pods_packets(self, on: bool) -> None:
+        """Write what programs need of frontends of the inside, or take it away."""
+        if on == self.pods_packets:
+            return
+        inside = {k: h for k, h in self._heads.items() if k.scope == LbScope.INTERNAL}
+        before = {k: self._parts(k, h, self.copy.get(k)) for k, h in inside.items()}
+        self.pods_packets = on
+        for key, head in inside.items():
+            now, was = self._parts(key, head, self.copy.get(key)), before[key]
+            try:
+                self.alive.put_many(now.alive.items())
+                self.frontends.put_many(now.frontends.items())
+            except MapFull as error:
+                self.fault = str(error)
+            self.alive.delete_many(was.alive.keys() - now.alive.keys())
+            self.frontends.delete_many(was.frontends.keys() - now.frontends.keys())
 
     def _put_all(self, put: Mapping[LbServiceKey, Ways]) -> None:
         ids = _free(self._last_id, {head.id for head in self._heads.values()}, 0xFFFF_FFFF)
@@ -99,7 +120,7 @@ class Services:
         head = _head(ways, id_, frontend)
         if ways.table is not None:
             self.tables.ensure(ways.table)
-        parts = _parts(key, head, ways)
+        parts = self._parts(key, head, ways)
         self.backends.put_many(zip(_slots(head), ways.backends, strict=True))
         self.alive.put_many(parts.alive.items())
         self.ranges.put_many(parts.ranges.items())
@@ -110,7 +131,7 @@ class Services:
 
     def _clear_away(self, old: list[tuple[LbService, Parts]], put: Mapping[LbServiceKey, Ways]) -> None:
         live = {head.id for head in self._heads.values()}
-        now = {h.frontend: _parts(k, h, self.copy.get(k)) for k in put if (h := self._heads.get(k))}
+        now = {h.frontend: self._parts(k, h, self.copy.get(k)) for k in put if (h := self._heads.get(k))}
         nothing = Parts({}, {}, {})
         left = False
         for head, before in old:
@@ -124,6 +145,21 @@ class Services:
         self.tables.clear_away()
         if left:
             self.backends_left()
+
+    def _parts(self, key: LbServiceKey, head: LbService, ways: Ways | None) -> Parts:
+        met = self.pods_packets or key.scope == LbScope.EXTERNAL
+        if ways is None or not (ways.affinity_s or met):
+            return Parts({}, {}, {})
+        states = dict.fromkeys(ways.leaving, int(LbState.KEEPING))
+        states |= dict.fromkeys(ways.backends, int(LbState.TAKING))
+        return Parts(
+            {
+                LbAliveKey(address=b.address, frontend=head.frontend, port=b.port): s
+                for b, s in states.items()
+            },
+            {LbRangeKey.of(head.frontend, network): 1 for network in ways.ranges},
+            {head.frontend: LbFrontend(address=key.address, port=key.port)} if met else {},
+        )
 
     def _adopt(self) -> None:
         """Take over what is there and whole; clear away what nothing leads to."""
@@ -153,7 +189,7 @@ class Services:
                 head.flags,
                 table,
             )
-            parts = _parts(key, head, ways)
+            parts = self._parts(key, head, ways)
             wanted.alive.update(parts.alive)
             wanted.ranges.update(parts.ranges)
             wanted.frontends.update(parts.frontends)
@@ -185,19 +221,6 @@ def _head(ways: Ways, id_: int, frontend: int) -> LbService:
 
 def _slots(head: LbService) -> list[LbBackendKey]:
     return [LbBackendKey(service=head.id, slot=slot) for slot in range(head.count)]
-
-
-def _parts(key: LbServiceKey, head: LbService, ways: Ways | None) -> Parts:
-    outside = key.scope == LbScope.EXTERNAL
-    if ways is None or not (ways.affinity_s or outside):
-        return Parts({}, {}, {})
-    states = dict.fromkeys(ways.leaving, int(LbState.KEEPING))
-    states |= dict.fromkeys(ways.backends, int(LbState.TAKING))
-    return Parts(
-        {LbAliveKey(address=b.address, frontend=head.frontend, port=b.port): s for b, s in states.items()},
-        {LbRangeKey.of(head.frontend, network): 1 for network in ways.ranges},
-        {head.frontend: LbFrontend(address=key.address, port=key.port)} if outside else {},
-    )
 
 
 def _free(last: int, used: set[int], limit: int) -> Iterator[int]:

@@ -17,6 +17,7 @@ from cirri.datapath.healthports import HealthPorts
 from cirri.datapath.host import Firewall, HostEndpoint
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.overlay import Overlay
+from cirri.datapath.podservices import PodServices
 from cirri.datapath.policies import Layer
 from cirri.datapath.provisional import Provisional
 from cirri.datapath.regenerate import Local, Regenerator
@@ -31,6 +32,8 @@ from cirri.runtime.logs import Log
 
 RETRY_S = 1.0
 """How often what did not fit into a full map is tried again."""
+SETTLE_S = 30.0
+"""How often it is looked whether connections still need what only they need."""
 NOTED_S = 0.002
 """After this long whoever was woken by a table's change has noted it."""
 
@@ -68,6 +71,7 @@ class Sync:
         self.book = AddressBook(node, views, kernel.ipcache)
         self.balancer = Balancer(node, views, kernel.services)
         self.health_ports = HealthPorts(self.balancer, self.wake)
+        self.pod_services = PodServices(kernel.runtime, kernel.services, kernel.flows)
         self.enforcer = Enforcer(views, kernel.policies, self.book)
         self.book.named = self.enforcer.named
         self.regenerator = Regenerator(node, cluster, views, enforcer=self.enforcer, changed=changed)
@@ -155,6 +159,7 @@ class Sync:
         tasks.create_task(self._follow_places())
         tasks.create_task(self._release_sockets())
         tasks.create_task(self.health_ports.run())
+        tasks.create_task(self._settle())
 
     def step(self) -> None:
         """Bring the kernel to what the tables say, then say how far it is."""
@@ -171,6 +176,10 @@ class Sync:
         touched |= enforcer.inherit(heirs)
         touched |= book.come(places)
         self.balancer.step()
+        if self.balancer.complete:
+            self.pod_services.step(
+                node_sockets_only=self.balancer.node_sockets_only, packets=self.balancer.packets_only
+            )
         touched |= self.regenerator.step()
         touched |= self.host.step(self.regenerator.locals)
         if touched:
@@ -318,6 +327,12 @@ class Sync:
                 continue
             if count:
                 self.log.info("UDP sockets whose backends are gone were told", sockets=count)
+
+    async def _settle(self) -> None:
+        while True:
+            await asyncio.sleep(SETTLE_S)
+            pods = self.regenerator.locals.values()
+            await self.pod_services.settle(one for local in pods for one in local.record.addresses)
 
     async def _acknowledge_resources(self) -> None:
         """The three tables are three streams of one bucket: only when each has caught up with the

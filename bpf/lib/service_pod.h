@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* service_pod: Services for packets of pods whose sockets do not look for them (struct runtime,
+ * RUNTIME_POD_SERVICES).  Before conntrack and policy, so that both see the backend.
+ */
+#pragma once
+#include "service.h"
+
+/* service_from_pod: the answer of a pod to itself; no action has this number. */
+#define SERVED_SELF 2
+
+/* What a pod that reaches itself by a Service sees as the client: an address that nobody has, or its stack would
+ * answer itself without us.  169.254.42.1, fd42::1.
+ */
+static __always_inline void self_address(union address *address, __u8 family)
+{
+	if (family == 4) {
+		address_set4(address, bpf_htonl(0xa9fe2a01));
+	} else {
+		address->words[0] = bpf_htonl(0xfd420000);
+		address->words[1] = 0;
+		address->words[2] = 0;
+		address->words[3] = bpf_htonl(1);
+	}
+}
+
+static __always_inline bool service_is_to_self(const struct packet *packet)
+{
+	union address self;
+
+	self_address(&self, packet->family);
+	return address_equal(&packet->destination, &self);
+}
+
+/* Is the destination behind another node, and no address of that node itself? */
+static __always_inline bool service_is_elsewhere(const struct packet *packet, __u32 epoch)
+{
+	const union address *node = hop_lookup(&packet->destination, epoch);
+
+	return node && !address_is_zero(node) && !address_equal(node, &packet->destination);
+}
+
+/* The first packet of a connection, and all after it. */
+GLOBAL int service_connection_from_pod(struct __sk_buff *skb, struct passage *passage)
+{
+	const struct lb_service *service;
+	struct lb_backend backend = {};
+	struct packet *packet;
+	struct end to = {};
+	int error;
+
+	if (!passage)
+		return DROP_INVALID;
+	packet = &passage->packet;
+	if (!service_follows(packet->protocol))
+		return NOT_SERVED;
+	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT) && fragment_resolve(packet))
+		return NOT_SERVED;
+	service = lb_service_lookup(&packet->destination, packet->destination_port, packet->protocol, LB_INTERNAL);
+	if (!service)
+		return NOT_SERVED;
+	error = service_backend(service, packet, &backend);
+	if (!error && address_is4(&backend.address) != (packet->family == 4))
+		error = DROP_NO_BACKEND;
+	if (error == DROP_NO_BACKEND && !(service->flags & LB_DROP_EMPTY))
+		return reject(skb, packet);
+	if (error)
+		return error;
+	passage->frontend = service->frontend;
+	if (address_equal(&backend.address, &packet->source)) {
+		self_address(&to.address, packet->family);
+		to.port = packet->source_port;
+		error = rewrite_end(skb, packet, &to, REWRITE_SOURCE);
+		if (error)
+			return error;
+	}
+	to.address = backend.address;
+	to.port = backend.port;
+	error = rewrite_end(skb, packet, &to, REWRITE_DESTINATION);
+	return error ? error : SERVED;
+}
+
+/* Sends what a pod sent for a frontend on to a backend: NOT_SERVED, SERVED (its destination is another one now),
+ * SERVED_SELF, the action that answers it, or a drop reason.
+ */
+static __always_inline int service_from_pod(struct __sk_buff *skb, struct passage *passage)
+{
+	if (service_is_elsewhere(&passage->packet, passage->epoch))
+		return NOT_SERVED;
+	if (service_is_to_self(&passage->packet))
+		return SERVED_SELF;
+	if (passage->packet.flags & PACKET_ICMP_ERROR)
+		return service_error_to_backend(skb, &passage->packet);
+	return service_connection_from_pod(skb, passage);
+}
+
+/* What a pod answers itself: comes from the frontend, and goes to the pod's own address.  0, or a drop reason. */
+GLOBAL int service_answer_self(struct __sk_buff *skb, struct passage *passage)
+{
+	struct packet *packet, inner = {};
+	struct end to = {};
+	int error;
+
+	if (!passage)
+		return DROP_INVALID;
+	packet = &passage->packet;
+	to.address = packet->source;
+	to.port = packet->destination_port;
+	if (packet->flags & PACKET_ICMP_ERROR) {
+		struct end client = {};
+
+		if (!icmp_inner(skb, packet, &inner))
+			return DROP_INVALID;
+		client.address = packet->source;
+		client.port = inner.source_port;
+		if (rewrite_inner(skb, packet, &inner, &client, REWRITE_SOURCE))
+			return DROP_INVALID;
+	}
+	error = rewrite_end(skb, packet, &to, REWRITE_DESTINATION);
+	return error ? error : service_answer(skb, passage);
+}

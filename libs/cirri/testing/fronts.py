@@ -1,0 +1,90 @@
+"""Frontends for the programs under test, and the frames in which translated packets leave them."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from msgspec.structs import replace
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+from cirri.layout import (
+    LB_ALIVE,
+    LB_BACKENDS,
+    LB_FRONTENDS,
+    LB_RANGES,
+    LB_SERVICES,
+    LbAliveKey,
+    LbBackend,
+    LbBackendKey,
+    LbFrontend,
+    LbRangeKey,
+    LbScope,
+    LbService,
+    LbServiceKey,
+    LbState,
+    address16,
+)
+from cirri.testing.datapath import PODS, World
+from cirri.testing.packets import NEIGHBOUR_MAC, UPLINK_MAC, Do
+
+TCP_, UDP_ = 6, 17
+BIND = 8080
+"""The port on which pods serve."""
+
+
+def serve(
+    address: str,
+    port: int,
+    *backends: str,
+    number: int = 1,
+    protocols: tuple[int, ...] = (TCP_, UDP_),
+    leaving: tuple[str, ...] = (),
+    affinity_s: int = 0,
+    flags: int = 0,
+    ranges: tuple[str, ...] = (),
+    scope: LbScope = LbScope.EXTERNAL,
+    bind: int = BIND,
+) -> Do:
+    """A frontend, its backends at port *bind*."""
+
+    def do(world: World) -> None:
+        maps = world.lb
+        alive = maps[LB_ALIVE.name]
+        for key in [k for k in alive.to_dict() if k.frontend == number]:
+            alive.delete(key)
+        for slot, backend in enumerate(backends):
+            value = LbBackend(address=address16(backend), port=bind)
+            maps[LB_BACKENDS.name].put(LbBackendKey(service=number, slot=slot), value)
+        for state, those in ((LbState.TAKING, backends), (LbState.KEEPING, leaving)):
+            for backend in those:
+                alive.put(LbAliveKey(address=address16(backend), frontend=number, port=bind), int(state))
+        for text in ranges:
+            maps[LB_RANGES.name].put(LbRangeKey.of(number, ip_network(text)), 1)
+        maps[LB_FRONTENDS.name].put(number, LbFrontend(address=address16(address), port=port))
+        for protocol in protocols:
+            maps[LB_SERVICES.name].put(
+                LbServiceKey(address=address16(address), port=port, protocol=protocol, scope=scope),
+                LbService(
+                    id=number, frontend=number, count=len(backends), affinity_s=affinity_s, flags=flags
+                ),
+            )
+        config = world.runtime[0]
+        world.runtime.put(0, replace(config, lb_epoch=config.lb_epoch + 1))
+
+    return Do(do)
+
+
+def into(pod: str, packet: Packet) -> bytes:
+    """The frame in which *packet*, as its receiver sees it, goes into the pod."""
+    return bytes(Ether(src=PODS[pod].node_mac, dst=PODS[pod].mac) / packet)
+
+
+def out(pod: str, packet: Packet) -> bytes:
+    """The frame in which *packet* leaves the node, redirected from the pod's device."""
+    return bytes(Ether(src=PODS[pod].mac, dst=PODS[pod].node_mac) / packet)
+
+
+def back(packet: Packet) -> bytes:
+    """The frame in which *packet* answers what came by the uplink."""
+    return bytes(Ether(src=UPLINK_MAC, dst=NEIGHBOUR_MAC) / packet)
