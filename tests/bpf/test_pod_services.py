@@ -38,7 +38,7 @@ def ways(f: Family) -> Iterator[Case]:
     for what, address, port in (("own address", VIP[f.version], 80), ("node port", f.host, 30080),
                                 ("node port elsewhere", f.node, 30080)):  # fmt: skip
         yield Case(
-            f"{f.name} {what}, a pod here",
+            f"pods {f.name} {what}, a pod here",
             (
                 LOOK,
                 inside(address, port, f.b),
@@ -56,10 +56,12 @@ def ways(f: Family) -> Iterator[Case]:
     answer, known = f.udp(f.r, f.a, BIND, 4000), f.udp(vip, f.a, 53, 4000)
     elsewhere = (LOOK, inside(vip, 53, f.r), Send("A", asked, sent, NEW))
     known.ttl = known.hlim = 63
-    yield Case(f"{f.name} a pod elsewhere", (*elsewhere, Send("net", answer, into("A", known))))
-    yield Case(f"{f.name} its answer by the stack", (*elsewhere, Do(lambda w: by_stack(w, f, answer, vip))))
-    yield Case(f"{f.name} sockets look", (inside(vip, 53, f.r), Send("A", asked, STACK, NEW)))
-    yield Case(f"{f.name} another port", (LOOK, inside(vip, 54, f.r), Send("A", asked, STACK, NEW)))
+    yield Case(f"pods {f.name} a pod elsewhere", (*elsewhere, Send("net", answer, into("A", known))))
+    yield Case(
+        f"pods {f.name} its answer by the stack", (*elsewhere, Do(lambda w: by_stack(w, f, answer, vip)))
+    )
+    yield Case(f"pods {f.name} sockets look", (inside(vip, 53, f.r), Send("A", asked, STACK, NEW)))
+    yield Case(f"pods {f.name} another port", (LOOK, inside(vip, 54, f.r), Send("A", asked, STACK, NEW)))
 
 
 def by_stack(world: World, f: Family, answer: Packet, vip: str) -> None:
@@ -77,7 +79,7 @@ def policy(f: Family) -> Iterator[Case]:
         Entry("B", PolicyDirection.INGRESS, PODS["A"].identity, TCP_, BIND, 16, rule=8),
     )
     yield Case(
-        f"{f.name} policy allows the backend",
+        f"pods {f.name} policy allows the backend",
         (
             LOOK,
             inside(vip, 80, f.b),
@@ -88,7 +90,7 @@ def policy(f: Family) -> Iterator[Case]:
         entries,
     )  # fmt: skip
     yield Case(
-        f"{f.name} policy denies the backend",
+        f"pods {f.name} policy denies the backend",
         (LOOK, inside(vip, 80, f.b),
          Send("A", first, DropReason.POLICY, ("egress POLICY match=0 rule=0",))),
         closed,
@@ -105,7 +107,7 @@ def to_itself(f: Family) -> Iterator[Case]:
         Send("A", f.tcp(f.a, vip, "S", 4000, 80), into("A", f.tcp(own, f.a, "S", 4000, BIND, ttl=63)), NEW),
     )
     yield Case(
-        f"{f.name} a pod to itself",
+        f"pods {f.name} a pod to itself",
         (
             *opened,
             Send("A", f.tcp(f.a, own, "SA", BIND, 4000),
@@ -115,12 +117,12 @@ def to_itself(f: Family) -> Iterator[Case]:
         shut,
     )  # fmt: skip
     yield Case(
-        f"{f.name} a pod to itself, not as an answer",
+        f"pods {f.name} a pod to itself, not as an answer",
         (*opened, Send("A", f.tcp(f.a, own, "R", BIND, 4001), DropReason.UNROUTABLE)),
     )
     asked = f.udp(own, f.a, 5000, BIND, ttl=63)
     yield Case(
-        f"{f.name} a pod to itself, refused",
+        f"pods {f.name} a pod to itself, refused",
         (
             LOOK,
             inside(vip, 53, f.a),
@@ -139,9 +141,11 @@ def nobody(f: Family) -> Iterator[Case]:
         answer = IP(src=vip, dst=f.a, id=0, ttl=64) / ICMP(type=3, code=3) / about
     else:
         answer = f.ip(vip, f.a) / ICMPv6DestUnreach(code=4) / about
-    yield Case(f"{f.name} nobody, refused", (LOOK, inside(vip, 53), Send("A", packet, into("A", answer))))
     yield Case(
-        f"{f.name} nobody, no answer",
+        f"pods {f.name} nobody, refused", (LOOK, inside(vip, 53), Send("A", packet, into("A", answer)))
+    )
+    yield Case(
+        f"pods {f.name} nobody, no answer",
         (LOOK, inside(vip, 53, flags=LbFlag.DROP_EMPTY), Send("A", packet, DropReason.NO_BACKEND)),
     )
 
@@ -159,7 +163,7 @@ def errors(f: Family) -> Iterator[Case]:
     )
     for what, at, told, known in rows:
         yield Case(
-            f"{f.name} an error {what}",
+            f"pods {f.name} an error {what}",
             (
                 *opened,
                 Send("net", answered, into("A", seen)),
@@ -198,7 +202,7 @@ def fragmented(f: Family) -> Case:
     for each in (*arrive, *known):
         each.ttl = each.hlim = 63
     return Case(
-        f"{f.name} fragments",
+        f"pods {f.name} fragments",
         (
             LOOK,
             inside(vip, 53, f.b),
@@ -223,7 +227,7 @@ def sctp(f: Family) -> Case:
         return made
 
     return Case(
-        f"{f.name} SCTP",
+        f"pods {f.name} SCTP",
         (
             LOOK,
             inside(vip, 9000, f.b, bind=9000, protocols=(SCTP_,)),
