@@ -31,12 +31,15 @@ static __always_inline bool service_is_to_self(const struct packet *packet)
 	return address_equal(&packet->destination, &self);
 }
 
-/* Is the destination behind another node, and no address of that node itself? */
+/* Is the destination behind another node, and no address of that node itself?  In a tunnel a node's IPv6
+ * address is behind its IPv4 address, like its pods': then the answer is no for all of them.
+ */
 static __always_inline bool service_is_elsewhere(const struct packet *packet, __u32 epoch)
 {
 	const union address *node = hop_lookup(&packet->destination, epoch);
 
-	return node && !address_is_zero(node) && !address_equal(node, &packet->destination);
+	return node && !address_is_zero(node) && !address_equal(node, &packet->destination) &&
+	       address_is4(node) == (packet->family == 4);
 }
 
 /* The first packet of a connection, and all after it. */

@@ -24,6 +24,8 @@ EVERYBODY: tuple[str, ...] = ("near", "node1", "outside")
 EVERY_DOOR: tuple[str, ...] = ("ClusterIP", "NodePort", "NodePort of node2", "LoadBalancer", "ExternalIPs")
 WIRE: tuple[str, ...] = ("NodePort", "LoadBalancer", "ExternalIPs")
 """Doors that a client outside finds at node1."""
+ITSELF = "itself"
+"""The client that a pod sees when its packet for a Service comes back to it."""
 TOO_LARGE = 3000
 """Bytes of a datagram that travels as fragments."""
 
@@ -35,6 +37,8 @@ class Setting:
     routing: Literal["native", "tunnel"] = "native"
     mode: Literal["snat", "dsr", "hybrid"] = "snat"
     no_backend: Literal["reject", "drop"] = "reject"
+    sockets: Literal["all", "node"] = "all"
+    """Whose are translated; packets of pods whose sockets are not are."""
 
     def config(self) -> dict[str, str]:
         """Keys and values of ``cirri-config``."""
@@ -42,6 +46,7 @@ class Setting:
             "routing-mode": self.routing,
             "bpf-lb-mode": self.mode,
             "service-no-backend-response": self.no_backend,
+            "bpf-lb-sock-hostns-only": "true" if self.sockets == "node" else "false",
         }
 
 
@@ -72,10 +77,10 @@ def seen_as(case: Case, server: str, setting: Setting) -> str:
     """Whose address *server* sees.
 
     A client of the cluster keeps its own: at the socket no packet ever bears another one.  So does one
-    outside whose packets find the backend on the node that they come to.
+    outside whose packets find the backend on the node that they come to.  A pod whose packet comes back to it
+    meets another address, or it would answer itself.
     """
-    del server, setting
-    return case.client
+    return ITSELF if case.client == server and setting.sockets == "node" else case.client
 
 
 def cases(setting: Setting) -> Iterator[Case]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.lab.asking import SILENCE
-from integration.lab.service_cases import NODE_OF, Case, Setting, seen_as
+from integration.lab.service_cases import ITSELF, NODE_OF, Case, Setting, seen_as
 
 from cirri.lab.status import node_manifest
 from cirri.lab.topology import Topology
@@ -183,6 +183,7 @@ class World:
         self._apply(*zones, *map(pod, NODE_OF), *map(service, SPECS))
         self.addresses = {name: {4: host.ipv4, 6: host.ipv6} for name, host in hosts.items()}
         self.addresses["outside"] = self.addresses.pop("client")
+        self.addresses[ITSELF] = {4: "169.254.42.1", 6: "fd42::1"}
         lab.wait(self._know_pods, what="every pod has its addresses")
         self._apply(*self._slices())
         found = lab.get("services", "-n", "default")["items"]

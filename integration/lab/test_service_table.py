@@ -32,10 +32,12 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[tuple[World, Routing]]:
             world.close()
 
 
-@pytest.mark.parametrize("no_backend", ["reject", "drop"])
-def test_every_way(cluster: tuple[World, Routing], no_backend: Literal["reject", "drop"]) -> None:
+@pytest.mark.parametrize(("no_backend", "sockets"), [("reject", "all"), ("drop", "all"), ("reject", "node")])
+def test_every_way(
+    cluster: tuple[World, Routing], no_backend: Literal["reject", "drop"], sockets: Literal["all", "node"]
+) -> None:
     world, routing = cluster
-    setting = Setting(routing, no_backend=no_backend)
+    setting = Setting(routing, no_backend=no_backend, sockets=sockets)
     world.use(setting)
     table = list(cases(setting))
     wrong = world.play(table, setting)
