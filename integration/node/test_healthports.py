@@ -25,8 +25,9 @@ def asked(address: str, port: int, path: str = "/healthz") -> tuple[int, str, An
             return answer.status, answer.headers["X-Load-Balancing-Endpoint-Weight"], json.load(answer)
     except urllib.error.HTTPError as refused:
         with refused:
-            return refused.code, refused.headers["X-Load-Balancing-Endpoint-Weight"], json.load(refused)
-    except urllib.error.URLError:
+            said = None if refused.code == 404 else json.load(refused)  # 404: the port is about to close
+            return refused.code, refused.headers["X-Load-Balancing-Endpoint-Weight"], said
+    except OSError:
         return 0, "", None
 
 
