@@ -1,5 +1,6 @@
 """Node ports of Services."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -50,6 +51,8 @@ CASES = [
     Case("the health check asked for", {**LOCAL, "healthCheckNodePort": 30009}, [FIRST], 30009),
     Case("the health check is kept", LOCAL, [31000], 30009,
          before={"ports": [{**TCP, "nodePort": 31000}], "healthCheckNodePort": 30009}),
+    Case("a port is not chosen where the health check is", {**LOCAL, "ports": [TCP]}, [FIRST + 1], FIRST,
+         before={"ports": [], "healthCheckNodePort": FIRST}),
     Case("the health check goes with its reason", {"type": "LoadBalancer"}, [31000], 0,
          before={"ports": [{**TCP, "nodePort": 31000}], "healthCheckNodePort": 30009}),
 ]  # fmt: skip
@@ -84,6 +87,17 @@ def test_refused(spec: dict[str, Any], field: str, why: str) -> None:
     with pytest.raises(PortRefused) as caught:
         with_node_ports(service(**spec), None, {NodePort("TCP", 30500): "d/b"}, RANGE)
     assert (caught.value.field, caught.value.why) == (field, why)
+
+
+def test_ports_that_a_service_has_already_are_not_given_to_it_twice() -> None:
+    ports = [{**TCP, "port": 54, "nodePort": 30001}, {**TCP, "nodePort": 30001}]
+    old = service(**LOCAL, ports=[{**TCP, "nodePort": 30001}], healthCheckNodePort=30009)
+    for wanted, field in (
+        (ports, "ports[1].nodePort: 30001"),
+        ([{**TCP, "nodePort": 30009}], "ports[0].nodePort: 30009"),
+    ):
+        with pytest.raises(PortRefused, match=re.escape(f"{field}/TCP already belongs to Service d/a")):
+            with_node_ports(service(**LOCAL, ports=wanted), old, {}, RANGE)
 
 
 def test_a_health_check_port_stays() -> None:

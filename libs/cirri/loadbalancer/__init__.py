@@ -4,6 +4,7 @@
 cluster's switches, ``health`` what balancers outside are told.
 """
 
+from cirri.loadbalancer.annotations import annotation_faults
 from cirri.loadbalancer.config import InvalidConfig, LoadBalancerConfig, NoBackend, complaint
 from cirri.loadbalancer.endpoints import Backend, backends, choosable, service_of
 from cirri.loadbalancer.frontends import Frontend, Here, Scope, Serving, frontends, host_ports, weights
@@ -27,6 +28,7 @@ __all__ = [
     "Said",
     "Scope",
     "Serving",
+    "annotation_faults",
     "backends",
     "choosable",
     "complaint",

@@ -30,6 +30,8 @@ ENDED = ("Succeeded", "Failed")
 """Phases of a Pod that has given up its addresses, whatever its status lists."""
 ZONE = "topology.kubernetes.io/zone"
 """Label of a Node object."""
+EVERY_KIND = frozenset(("ClusterIP", "NodePort", "LoadBalancer", "ExternalIPs"))
+"""Kinds of frontends that annotation ``service.cilium.io/type`` chooses among."""
 AFFINITY_S = 10800
 """Of sessionAffinity where the Service names no time."""
 
@@ -255,7 +257,7 @@ def weights(text: str) -> dict[str, int]:
 
 def _kinds(annotation: str) -> frozenset[str]:
     asked = frozenset(part.strip() for part in annotation.split(",") if part.strip())
-    return asked or frozenset(("ClusterIP", "NodePort", "LoadBalancer", "ExternalIPs"))
+    return asked or EVERY_KIND
 
 
 def _answers(notes: Mapping[str, str], here: Here) -> bool:

@@ -59,13 +59,15 @@ def with_node_ports(
     before: dict[str, Any] = old.manifest["spec"] if old is not None else {}
     ports = [dict(port) for port in spec.get("ports", ())]
     mine = dict(used)
+    if _wants_health(spec) and (held := before.get(HEALTH)):
+        mine[NodePort("TCP", held)] = _name(service)
     wants = _wants_ports(spec)
     for at, port in enumerate(ports):
         if number := port.get("nodePort"):
             if not _may_have_ports(spec):
                 raise PortRefused(f"ports[{at}].nodePort", f"a Service of type {spec['type']} has none")
-            if number != _held(port, before):
-                _check(f"ports[{at}].nodePort", NodePort(port["protocol"], number), mine, allowed)
+            range_ = None if number == _held(port, before) else allowed
+            _check(f"ports[{at}].nodePort", NodePort(port["protocol"], number), mine, range_)
             mine[NodePort(port["protocol"], number)] = _name(service)
     for port in ports:
         if wants and not port.get("nodePort"):
@@ -86,7 +88,7 @@ def _health(
     spec = service.manifest["spec"]
     asked = int(spec.get(HEALTH) or 0)
     held = int(before.get(HEALTH) or 0)
-    if spec["type"] != "LoadBalancer" or spec.get("externalTrafficPolicy") != "Local":
+    if not _wants_health(spec):
         if asked:
             raise PortRefused(HEALTH, "needs type LoadBalancer and externalTrafficPolicy Local")
         return 0
@@ -146,8 +148,9 @@ def _held(port: Mapping[str, Any], before: Mapping[str, Any]) -> int:
     return 0
 
 
-def _check(field: str, port: NodePort, used: Mapping[NodePort, str], allowed: range) -> None:
-    if port.number not in allowed:
+def _check(field: str, port: NodePort, used: Mapping[NodePort, str], allowed: range | None) -> None:
+    """*allowed* None: the Service has it already, from a time with another range perhaps."""
+    if allowed is not None and port.number not in allowed:
         raise PortRefused(field, f"{port.number} is not in node-port-range {allowed[0]},{allowed[-1]}")
     if port in used:
         raise PortRefused(field, f"{port.number}/{port.protocol} already belongs to Service {used[port]}")
@@ -161,6 +164,10 @@ def _wants_ports(spec: Mapping[str, Any]) -> bool:
     if spec["type"] == "LoadBalancer":
         return spec.get("allocateLoadBalancerNodePorts") is not False
     return bool(spec["type"] == "NodePort")
+
+
+def _wants_health(spec: Mapping[str, Any]) -> bool:
+    return bool(spec["type"] == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local")
 
 
 def _ports_of(spec: Mapping[str, Any]) -> list[NodePort]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 
+from cirri.loadbalancer import annotation_faults
 from cirri.manifests.schema import BOOLEAN, TEXT, Fault, Fields, Integer, Items, Text, unread
 from cirri.manifests.schemas.meta import STATUS, metadata
 from cirri.manifests.words import (
@@ -50,7 +51,12 @@ def _ports(spec: Mapping[str, Any]) -> Iterator[Fault]:
     if not ports and not headless and spec.get("type") != "ExternalName":
         yield ("ports",), "required, but missing (only headless and ExternalName Services have none)"
     seen: dict[tuple[int, str], int] = {}
+    names: dict[str, int] = {}
     for i, port in enumerate(ports):
+        if (name := port.get("name")) in names:
+            yield ("ports", i, "name"), f'"{name}" is already the name of port {names[name]}'
+        elif name:
+            names[name] = i
         if len(ports) > 1 and "name" not in port:
             yield ("ports", i, "name"), "required, but missing: a Service with several ports names each"
         where = (port["port"], port["protocol"])
@@ -75,6 +81,38 @@ def _addresses(spec: Mapping[str, Any]) -> Iterator[Fault]:
     if spec.get("clusterIP") == "None" and spec.get("type", "ClusterIP") != "ClusterIP":
         yield ("clusterIP",), f'"None" (headless) is allowed with type ClusterIP only, not {spec["type"]}'
 
+
+def _outside(spec: Mapping[str, Any]) -> Iterator[Fault]:
+    """What only Services have that clients outside can reach."""
+    addresses = spec.get("externalIPs", [])
+    for i, text in enumerate(addresses):
+        if _only_near(text):
+            yield ("externalIPs", i), f'"{text}" is not an address that clients outside can send to'
+        elif text in addresses[:i]:
+            yield ("externalIPs", i), f'"{text}" is already item {addresses.index(text)}'
+    inside = spec.get("type", "ClusterIP") in ("ClusterIP", "ExternalName") and not addresses
+    if inside and "externalTrafficPolicy" in spec:
+        says = "needs a Service for clients outside: type NodePort or LoadBalancer, or externalIPs"
+        yield ("externalTrafficPolicy",), says
+
+
+def _affinity(spec: Mapping[str, Any]) -> Iterator[Fault]:
+    if "sessionAffinityConfig" in spec and spec.get("sessionAffinity") != "ClientIP":
+        yield ("sessionAffinityConfig",), "needs sessionAffinity: ClientIP"
+
+
+def _only_near(text: str) -> bool:
+    """Whether an address means something on one host or one link alone."""
+    ip = ip_address(text)
+    return ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified
+
+
+def _annotations(service: Mapping[str, Any]) -> Iterator[Fault]:
+    for key, says in annotation_faults(service["metadata"].get("annotations", {})):
+        yield ("metadata", "annotations", key), says
+
+
+_AFFINITY = Fields({"clientIP": Fields({"timeoutSeconds": Integer(1, 86400)})})
 
 SERVICE = Fields(
     {
@@ -101,14 +139,16 @@ SERVICE = Fields(
                 "healthCheckNodePort": Integer(0, 65535),
                 "publishNotReadyAddresses": BOOLEAN,
                 "allocateLoadBalancerNodePorts": BOOLEAN,
-                **unread("sessionAffinityConfig trafficDistribution"),
+                "sessionAffinityConfig": _AFFINITY,
+                **unread("trafficDistribution"),
             },
             defaults={"type": "ClusterIP", "sessionAffinity": "None"},
-            rules=(_ports, _addresses),
+            rules=(_ports, _addresses, _outside, _affinity),
         ),
         "status": STATUS,
     },
     required=("metadata", "spec"),
+    rules=(_annotations,),
 )
 
 _CONDITIONS = Fields({"ready": BOOLEAN, "serving": BOOLEAN, "terminating": BOOLEAN})
@@ -142,12 +182,9 @@ def _family(slice_: Mapping[str, Any]) -> Iterator[Fault]:
             if complaint := address_complaint(text):
                 yield where, complaint
                 continue
-            address = ip_address(text)
-            if f"IPv{address.version}" != wanted:
+            if f"IPv{ip_address(text).version}" != wanted:
                 yield where, f'"{text}" is not of addressType {wanted}'
-            elif (
-                address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
-            ):
+            elif _only_near(text):
                 yield where, f'"{text}" is not an address that traffic can be sent to from another host'
 
 
