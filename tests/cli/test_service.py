@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from cirri.cli import lbrecords as s
+from cirri.cli import records as r
 from cirri.cli.service import meant_for
 from cirri.layout import (
     CT,
@@ -13,8 +14,11 @@ from cirri.layout import (
     LB_ALIVE,
     LB_BACKENDS,
     LB_FRONTENDS,
+    LB_MAGLEV,
     LB_RANGES,
     LB_SERVICES,
+    MAGLEV_PART,
+    CtFlag,
     CtKey,
     CtValue,
     LbAffinity,
@@ -29,7 +33,13 @@ from cirri.layout import (
     LbService,
     LbServiceKey,
     LbState,
+    MaglevPart,
+    NatDirection,
+    NatKey,
+    NatValue,
     address16,
+    maglev_keys,
+    maglev_parts,
 )
 from cirri.loadbalancer import Backend, Frontend, Scope, Serving
 from cirri.maps import open_pinned
@@ -294,6 +304,65 @@ def test_service_get(balanced: Any) -> None:
     unknown = balanced.run("service", "get", "99")
     assert unknown.exit_code == 1
     assert "no frontend 99 on node1, node2. `cirri service list` shows all" in unknown.stderr
+
+
+def test_maglev_list(cluster: Any) -> None:
+    """A table of seven slots, and one of which a part is not there."""
+    head = LbService(id=3, frontend=7, count=2, table=0xAB, table_size=7)
+    half = LbService(id=3, frontend=8, count=2, table=0xCD, table_size=MAGLEV_PART + 1)
+    part = next(maglev_parts(b"".join(slot.to_bytes(2, "little") for slot in (0, 1, 1, 0, 1, 0, 1))))
+    content: list[tuple[Any, dict[Any, Any]]] = [
+        (LB_SERVICES, {key(): head, key(port=81): half, key(port=82): LbService(id=9, frontend=9, count=0)}),
+        (LB_BACKENDS, slots(3, ONE, TWO)),
+        (
+            LB_MAGLEV,
+            {
+                maglev_keys(0xAB, 7)[0]: part,
+                maglev_keys(0xCD, 1)[0]: MaglevPart(slots=bytes(2 * MAGLEV_PART)),
+            },
+        ),
+    ]
+    for spec, entries in content:
+        with open_pinned(cluster.bpffs["node1"], spec) as opened:
+            opened.put_many(entries.items())
+
+    result = cluster.run("bpf", "lb", "maglev", "list", "--node", "node1")
+    rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+    assert rows[1:] == [
+        f"7 {VIP}:80/TCP 00000000000000ab 7 {ONE}:8080/TCP (3, 42.9%)",
+        f"{TWO}:8080/TCP (4, 57.1%)",
+        f"8 {VIP}:81/TCP 00000000000000cd {MAGLEV_PART + 1} {ONE}:8080/TCP ({MAGLEV_PART}, 99.5%)",
+        "missing (1, 0.5%)",
+    ]
+    assert [each["slots"] for each in cluster.json("bpf", "lb", "maglev", "list")[0]["backends"]] == [3, 4]
+
+
+def test_nat() -> None:
+    """A pod that got another port, both directions; a ping; an answer to a client of a frontend."""
+    node, remote = address16("192.168.3.11"), address16("198.51.100.9")
+    later, seen = 30_400_000_000, int(CtFlag.SEEN_REPLY)
+
+    def way(direction: NatDirection, local: bytes, port: int) -> NatKey:
+        return NatKey(
+            local=local, local_port=port, remote=remote, remote_port=443, protocol=6, direction=direction
+        )
+
+    pod, ping = address16(ONE), NatKey(local=node, local_port=7, remote=remote, protocol=1, direction=1)
+    entries = {
+        way(NatDirection.OUT, pod, 4000): NatValue(address=node, port=49152),
+        way(NatDirection.BACK, node, 49152): NatValue(address=pod, port=4000, expires=later, flags=seen),
+        ping: NatValue(address=address16("fd00::1"), port=7, expires=later, frontend=3),
+    }
+    found = r.nat_records(entries.items(), 0)
+
+    assert [r.nat_line(record) for record in found] == [
+        "ICMP IN 198.51.100.9:0 -> 192.168.3.11:7 XLATE_DST [fd00::1]:7 expires=30s Flags=[  ] RevNAT=3",
+        f"TCP OUT {ONE}:4000 -> 198.51.100.9:443 XLATE_SRC 192.168.3.11:49152 RevNAT=0",
+        f"TCP IN 198.51.100.9:443 -> 192.168.3.11:49152 XLATE_DST {ONE}:4000 expires=30s "
+        "Flags=[ SeenReply ] RevNAT=0",
+    ]
+    assert [record["translated"] for record in found] == ["destination", "source", "destination"]
 
 
 def test_connections_are_forgotten_only_when_somebody_says_so(cluster: Any) -> None:

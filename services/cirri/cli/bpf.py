@@ -24,9 +24,11 @@ from cirri.layout import (
     LB_ALIVE,
     LB_BACKENDS,
     LB_FRONTENDS,
+    LB_MAGLEV,
     LB_RANGES,
     LB_SERVICES,
     METRICS,
+    NAT,
     POLICY,
     RUNTIME,
 )
@@ -171,6 +173,17 @@ def ct_flush(target: Target, *, which: str, yes: bool, node: str | None) -> None
         raise click.exceptions.Exit(1)
 
 
+@_listing("nat", "Connections that leave under an address of the node's.")
+def nat(target: Target, *, node: str | None, form: str | None) -> None:
+    """List translations: masqueraded pods, and clients whose backend runs on another node."""
+
+    def read(on: Node) -> list[Record]:
+        with open_pinned(on.bpffs, NAT) as entries:
+            return r.nat_records(entries.to_dict().items(), time.monotonic_ns())
+
+    _show(target, node, form, read, lambda found: "\n".join(map(r.nat_line, found)) or "No translations.")
+
+
 @_listing("ipcache", "Which identity owns which address.")
 @_numeric
 def ipcache(target: Target, *, node: str | None, form: str | None, numeric: bool) -> None:
@@ -268,6 +281,29 @@ def lb_maps(on: Node) -> s.Maps:
 def _revnat(on: Node) -> list[Record]:
     with open_pinned(on.bpffs, LB_FRONTENDS) as frontends:
         return s.revnat_records(frontends.to_dict())
+
+
+@lb.group()
+def maglev() -> None:
+    """Tables that tell a connection's backend."""
+
+
+@maglev.command("list")
+@_node
+@output
+@click.pass_obj
+def maglev_list(target: Target, *, node: str | None, form: str | None) -> None:
+    """List Services with a table, and how many of its slots each backend has.
+
+    Tables of the same content are one, which several frontends name.  A random choice with weights has
+    a table too.
+    """
+
+    def read(on: Node) -> list[Record]:
+        with open_pinned(on.bpffs, LB_MAGLEV) as parts:
+            return s.maglev_records(lb_maps(on), parts.to_dict())
+
+    _show(target, node, form, read, _tabled(s.MAGLEV_HEADER, s.maglev_row))
 
 
 @_listing("affinity", "Clients that keep their backend.")

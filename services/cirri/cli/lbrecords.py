@@ -6,12 +6,14 @@ bus alone; whoever has them passes them as :data:`Known`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from cirri.cli.output import Cell
 from cirri.cli.records import Record, end_text, flag_names, protocol_text
 from cirri.layout import (
+    MAGLEV_PART,
     LbAffinity,
     LbAffinityKey,
     LbAliveKey,
@@ -24,7 +26,10 @@ from cirri.layout import (
     LbService,
     LbServiceKey,
     LbState,
+    MaglevKey,
+    MaglevPart,
     address_of,
+    maglev_keys,
     network_of,
 )
 from cirri.loadbalancer import Frontend, Scope, Serving
@@ -361,3 +366,37 @@ def _name(key: LbServiceKey) -> str:
 
 def _place(key: LbServiceKey) -> tuple[bytes, int, int, int]:
     return key.address, key.port, key.protocol, key.scope
+
+
+MAGLEV_HEADER = ("ID", "SERVICE ADDRESS", "TABLE", "SIZE", "BACKEND ADDRESS (SLOTS)")
+
+
+def maglev_records(maps: Maps, parts: Mapping[MaglevKey, MaglevPart]) -> list[Record]:
+    """Frontends whose backend a table tells, and how many of its slots each backend has."""
+    found = []
+    for key, head in sorted(maps.services.items(), key=lambda e: e[1].frontend):
+        if not head.table_size:
+            continue
+        missing = MaglevPart(slots=b"\xff\xff" * MAGLEV_PART)
+        raw = b"".join(parts.get(one, missing).slots for one in maglev_keys(head.table, head.table_size))
+        counts = Counter(memoryview(raw).cast("H")[: head.table_size])
+        backends = list(_slots(maps, head))
+        shares = []
+        for slot, count in sorted(counts.items()):
+            at = backends[slot] if slot < len(backends) else None
+            shares.append({"address": end_text(*at) if at else None, "slots": count})
+        table = f"{head.table:016x}"
+        found.append(
+            {**_head(key, head, maps.services), "table": table, "size": head.table_size, "backends": shares}
+        )
+    return found
+
+
+def maglev_row(record: Record) -> list[Cell]:
+    """One frontend, backends below each other."""
+    shares = [
+        f"{each['address'] or MISSING}{'/' + record['protocol'] if each['address'] else ''} "
+        f"({each['slots']}, {100 * each['slots'] / record['size']:.1f}%)"
+        for each in record["backends"]
+    ]
+    return [str(record["frontendId"]), frontend_text(record), record["table"], str(record["size"]), shares]

@@ -24,6 +24,9 @@ from cirri.layout import (
     IpcacheKey,
     IpcacheValue,
     MetricsValue,
+    NatDirection,
+    NatKey,
+    NatValue,
     PolicyAction,
     PolicyDirection,
     PolicyKey,
@@ -183,6 +186,55 @@ def ct_line(record: Record) -> str:
 def flag_names(flags: int, kind: type[IntFlag]) -> list[str]:
     """``SEEN_REPLY`` becomes ``SeenReply``."""
     return [each.name.title().replace("_", "") for each in kind if flags & each and each.name]
+
+
+# NAT -------------------------------------------------------------------------
+
+
+def nat_records(entries: Iterable[tuple[NatKey, NatValue]], now_ns: int) -> list[Record]:
+    """Translations in both directions; *now_ns* is CLOCK_MONOTONIC.
+
+    On the way out the source is another one (and has an entry only where the port had to change), on the
+    way back the destination.  The way out is worth as long as its way back.
+    """
+    found = []
+    for key, value in entries:
+        local, remote = (
+            (str(address_of(key.local)), key.local_port),
+            (str(address_of(key.remote)), key.remote_port),
+        )
+        out = key.direction == NatDirection.OUT
+        source, destination = (local, remote) if out else (remote, local)
+        found.append(
+            {
+                "protocol": protocol_text(key.protocol),
+                "direction": "out" if out else "in",
+                "source": source[0],
+                "sourcePort": source[1],
+                "destination": destination[0],
+                "destinationPort": destination[1],
+                "translated": "source" if out else "destination",
+                "address": str(address_of(value.address)),
+                "port": value.port,
+                "expiresInSeconds": None if out else round((value.expires - now_ns) / 1e9, 1),
+                "flags": flag_names(value.flags, CtFlag),
+                "frontendId": key.frontend if out else value.frontend,
+            }
+        )
+    return sorted(found, key=lambda r: (r["protocol"], r["source"], r["sourcePort"], r["destination"]))
+
+
+def nat_line(record: Record) -> str:
+    """One translation, as ``cilium-dbg bpf nat list`` writes it."""
+    source = end_text(record["source"], record["sourcePort"])
+    destination = end_text(record["destination"], record["destinationPort"])
+    what = "XLATE_SRC" if record["direction"] == "out" else "XLATE_DST"
+    expires = record["expiresInSeconds"]
+    ends = "" if expires is None else f" expires={expires:.0f}s Flags=[ {' '.join(record['flags'])} ]"
+    return (
+        f"{record['protocol']} {record['direction'].upper()} {source} -> {destination} "
+        f"{what} {end_text(record['address'], record['port'])}{ends} RevNAT={record['frontendId']}"
+    )
 
 
 # ipcache ---------------------------------------------------------------------

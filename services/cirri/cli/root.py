@@ -35,6 +35,7 @@ ENTRIES: dict[str, Entry] = {
     "monitor": Entry(
         "cirri.cli.monitor", "monitor", "Follow the kernel's events: drops, verdicts, connections."
     ),
+    "node": Entry("cirri.cli.node", "node", "Show nodes: addresses, pod ranges, routing, health."),
     "policy": Entry(
         "cirri.cli.policy", "policy", "Ask what policies say, in force or in manifests, and why."
     ),

@@ -15,6 +15,7 @@ import msgspec
 from cirri.cli.bus import with_bus
 from cirri.cli.confirm import deadline, full_name, provisional
 from cirri.cli.context import Target
+from cirri.cli.details import details
 from cirri.cli.health import Consumer, Instance, Report, components, managed, node_reports, slow_readers
 from cirri.cli.output import emit, output, table
 from cirri.cli.reach import cluster_health
@@ -64,9 +65,10 @@ class NotHealthy(CirriError):
     metavar="SECONDS",
     help="With --wait: give up after this long.",
 )
+@click.option("-v", "--verbose", is_flag=True, help="What each node does with packets, and its kernel.")
 @output
 @click.pass_obj
-def status(target: Target, *, wait: bool, timeout_s: float, form: str | None) -> None:
+def status(target: Target, *, wait: bool, timeout_s: float, verbose: bool, form: str | None) -> None:
     """Show whether everything works, and on which nodes.
 
     Exits with 1 if something is wrong.  Every change of an object has a revision (apply -o json shows
@@ -87,6 +89,8 @@ def status(target: Target, *, wait: bool, timeout_s: float, form: str | None) ->
         emit(report, form)
     else:
         click.echo(text(report))
+        if verbose:
+            click.echo("".join(f"\n{details(node)}\n" for node in report.nodes), nl=False)
     if not report.ok:
         raise NotHealthy(len(report.problems), timeout_s if wait else None)
 

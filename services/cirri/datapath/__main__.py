@@ -10,6 +10,7 @@ from cirri.datapath import SERVICE, attach, routes
 from cirri.datapath.bus import bus_place
 from cirri.datapath.cni import CniServer
 from cirri.datapath.established import remember
+from cirri.datapath.features import features
 from cirri.datapath.host import Firewall, Uplink
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.lifecycle import Endpoints
@@ -66,7 +67,9 @@ async def serve(rt: Runtime) -> None:
             addresses_used=endpoints.pool.used(),
             addresses_total=endpoints.pool.total(),
             errors=(*node.faults, *endpoints.faults, *route_faults, *sync.faults()),
-            features=node.features | {"host firewall": sync.host.feature, "routing": sync.overlay.feature},
+            features=node.features
+            | features(sync.balancer.config, node.features, node.addresses)
+            | {"host firewall": sync.host.feature, "routing": sync.overlay.feature},
         )
 
     def look() -> None:
