@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* reject: answers a packet with "port unreachable", by the device it came by; a pod's in its own namespace. */
+/* reject: answers a packet as a host does where nobody listens, by the device it came by; a pod's in its own
+ * namespace: a TCP segment with a reset, others with "port unreachable".
+ */
 #pragma once
 #include "csum.h"
 #include "packet.h"
+#include "reset.h"
 
 struct icmp_unreachable {
 	__u8   type;
@@ -97,11 +100,41 @@ GLOBAL int reject6(struct __sk_buff *skb, const struct packet *packet)
 	return bpf_skb_store_bytes(skb, L3_OFFSET + sizeof(*ip), &answer, sizeof(answer), 0) ? DROP_INVALID : 0;
 }
 
+GLOBAL int reject_tcp(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct reset_packet answer = {};
+	__u32 error;
+
+	if (!packet)
+		return DROP_INVALID;
+	if (bpf_skb_load_bytes(skb, packet->l4_offset, &answer.tcp, sizeof(answer.tcp)))
+		return DROP_INVALID;
+	if (answer.tcp.flags & TCP_RST)
+		return DROP_NO_BACKEND;	/* that is never answered */
+	reset_fill(skb, packet, &answer);
+	if (packet->family == 4) {
+		if (reject_turn(skb, L3_OFFSET + sizeof(answer.ip) + sizeof(answer.tcp)))
+			return DROP_INVALID;
+		error = bpf_skb_store_bytes(skb, L3_OFFSET, &answer.ip, sizeof(answer.ip) + sizeof(answer.tcp), 0);
+	} else {
+		if (reject_turn(skb, L3_OFFSET + sizeof(answer)))
+			return DROP_INVALID;
+		error = bpf_skb_store_bytes(skb, L3_OFFSET, &answer, sizeof(answer), 0);
+	}
+	return error ? DROP_INVALID : 0;
+}
+
 /* Answers the first packet of a connection to an address that nobody serves; an action, or a drop reason. */
 static __always_inline int reject(struct __sk_buff *skb, const struct packet *packet)
 {
-	int error = packet->family == 4 ? reject4(skb) : reject6(skb, packet);
+	int error;
 
+	if (packet->flags & PACKET_LATER_FRAGMENT)
+		return DROP_NO_BACKEND;	/* its first was answered */
+	if (packet->protocol == IPPROTO_TCP)
+		error = reject_tcp(skb, packet);
+	else
+		error = packet->family == 4 ? reject4(skb) : reject6(skb, packet);
 	if (error)
 		return error;
 	return packet->flags & PACKET_FROM_NETWORK ? bpf_redirect(skb->ifindex, 0)

@@ -167,7 +167,7 @@ def asks(address: str, port: int, kind: socket.SocketKind) -> str:
     """What a client outside hears from a server that echoes."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, kind) as one:
-        one.settimeout(2)  # the kernel heeds an ICMP error only once connect() sleeps: with the second SYN
+        one.settimeout(2)
         try:
             one.connect((address, port))
             one.sendall(b"ping")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach
 from scapy.packet import Packet, Raw
 
@@ -144,6 +144,12 @@ def nobody(f: Family) -> Iterator[Case]:
     yield Case(
         f"pods {f.name} nobody, refused", (LOOK, inside(vip, 53), Send("A", packet, into("A", answer)))
     )
+    reset = f.ip(vip, f.a)
+    if f.version == 4:
+        reset.id, reset.flags = 0, "DF"
+    reset /= TCP(sport=80, dport=4000, seq=0, ack=1, flags="RA", window=0)
+    syn = Send("A", f.tcp(f.a, vip, "S", 4000, 80), into("A", reset))
+    yield Case(f"pods {f.name} nobody, reset", (LOOK, inside(vip, 80), syn))
     yield Case(
         f"pods {f.name} nobody, no answer",
         (LOOK, inside(vip, 53, flags=LbFlag.DROP_EMPTY), Send("A", packet, DropReason.NO_BACKEND)),

@@ -147,17 +147,47 @@ def backends(f: Family) -> Iterator[Case]:
 
 
 def refusal(f: Family) -> Iterator[Case]:
-    """Nobody serves: port unreachable, in the frontend's name."""
-    for packet in (f.tcp(f.world, f.host, "S", 4000, 30080), f.udp(f.world, f.host, 4000, 30080, size=100)):
-        about = Raw(bytes(packet)[: 28 if f.version == 4 else 48])
+    """Nobody serves: port unreachable, in the frontend's name; TCP is reset, as RFC 9293 has it."""
+    packet = f.udp(f.world, f.host, 4000, 30080, size=100)
+    about = Raw(bytes(packet)[: 28 if f.version == 4 else 48])
+    if f.version == 4:
+        answer = IP(src=f.host, dst=f.world, id=0, ttl=64) / ICMP(type=3, code=3) / about
+    else:
+        answer = f.ip(f.host, f.world) / ICMPv6DestUnreach(code=4) / about
+    yield Case(f"{f.name} nobody, refused UDP", (serve(f.host, 30080), Send("net", packet, back(answer))))
+    first, later = f.fragments(f.world, f.host, UDP(sport=4000, dport=30080) / Raw(b"d" * 60))
+    about = Raw(bytes(first)[: 28 if f.version == 4 else 48])
+    yield Case(
+        f"{f.name} nobody, a later fragment",
+        (
+            serve(f.host, 30080),
+            Do(lambda w: send(w, "net", first)),
+            Send("net", later, DropReason.NO_BACKEND),
+        ),
+    )
+    options = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]
+    for what, carried, fields, says in (
+        ("SYN", b"", {"flags": "S", "options": options}, {"seq": 0, "ack": 78, "flags": "RA"}),
+        ("SYN with data", b"fast", {"flags": "S"}, {"seq": 0, "ack": 82, "flags": "RA"}),
+        (
+            "at the end of its numbers",
+            b"",
+            {"flags": "S", "seq": 2**32 - 1},
+            {"seq": 0, "ack": 0, "flags": "RA"},
+        ),
+        ("ACK", b"data" * 300, {"flags": "PA", "ack": 9}, {"seq": 9, "ack": 0, "flags": "R"}),
+        ("FIN", b"", {"flags": "FA", "ack": 2**32 - 1}, {"seq": 2**32 - 1, "ack": 0, "flags": "R"}),
+        ("RST", b"", {"flags": "R"}, None),
+    ):
+        ip = f.ip(f.world, f.host)
+        segment = ip / TCP(**{"sport": 4000, "dport": 30080, "seq": 77, **fields}) / Raw(carried)
+        head = f.ip(f.host, f.world)
         if f.version == 4:
-            answer = IP(src=f.host, dst=f.world, id=0, ttl=64) / ICMP(type=3, code=3) / about
-        else:
-            answer = f.ip(f.host, f.world) / ICMPv6DestUnreach(code=4) / about
-        protocol = "TCP" if TCP in packet else "UDP"
+            head.id, head.flags = 0, "DF"
+        reset = head / TCP(sport=30080, dport=4000, window=0, **(says or {}))
+        came_of_it = back(reset) if says else DropReason.NO_BACKEND
         yield Case(
-            f"{f.name} nobody, refused {protocol}",
-            (serve(f.host, 30080), Send("net", packet, back(answer))),
+            f"{f.name} nobody, refused TCP {what}", (serve(f.host, 30080), Send("net", segment, came_of_it))
         )
 
 
