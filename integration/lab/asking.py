@@ -14,7 +14,12 @@ import threading
 from typing import Any
 
 LARGE = 8192
-REFUSED, SILENCE = "refused", "silence"
+REFUSED, UNREACHABLE, SILENCE = "refused", "unreachable", "silence"
+WORDS = {
+    errno.ECONNREFUSED: REFUSED,
+    errno.EHOSTUNREACH: UNREACHABLE,
+    errno.ENETUNREACH: UNREACHABLE,
+}
 
 
 def _name(host: str) -> str:
@@ -52,26 +57,35 @@ async def serve(name: str, port: int) -> None:
 
 
 async def _ask(question: dict[str, Any]) -> str:
-    """What the server says, "refused" or "silence", or what went wrong."""
-    address, port = question["address"], question["port"]
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    kind = socket.SOCK_STREAM if question["protocol"] == "TCP" else socket.SOCK_DGRAM
+    """What the server says, a word for how nobody does, or what went wrong."""
+    try:
+        async with asyncio.timeout(question["patience"]):
+            return await _heard(question)
+    except TimeoutError:
+        return SILENCE
+    except OSError as error:
+        return WORDS.get(error.errno or 0, repr(error))
+
+
+async def _heard(question: dict[str, Any]) -> str:
+    """Protocol "TCP mapped" asks for an IPv4 address by an IPv6 socket, "UDP unconnected" never connects."""
+    protocol, _, manner = question["protocol"].partition(" ")
+    there = (f"::ffff:{question['address']}" if manner == "mapped" else question["address"], question["port"])
+    family = socket.AF_INET6 if ":" in there[0] else socket.AF_INET
     loop = asyncio.get_running_loop()
-    with socket.socket(family, kind) as sock:
+    with socket.socket(family, socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
-        try:
-            async with asyncio.timeout(question["patience"]):
-                if question["source_port"]:
-                    sock.bind(("", question["source_port"]))
-                await loop.sock_connect(sock, (address, port))
-                await loop.sock_sendall(sock, b"." * question["size"])
-                heard = (await loop.sock_recv(sock, LARGE)).decode()
-                there = sock.getpeername()[:2]
-        except TimeoutError:
-            return SILENCE
-        except OSError as error:
-            return REFUSED if error.errno == errno.ECONNREFUSED else repr(error)
-    return heard if there == (address, port) else f"{heard}, but the socket speaks of {there}"
+        if question["source_port"]:
+            sock.bind(("", question["source_port"]))
+        data = b"." * question["size"]
+        if manner == "unconnected":
+            await loop.sock_sendto(sock, data, there)
+            heard, peer = await loop.sock_recvfrom(sock, LARGE)
+        else:
+            await loop.sock_connect(sock, there)
+            await loop.sock_sendall(sock, data)
+            heard, peer = await loop.sock_recv(sock, LARGE), sock.getpeername()
+    return heard.decode() if peer[:2] == there else f"{heard.decode()}, but the socket speaks of {peer}"
 
 
 async def ask() -> None:

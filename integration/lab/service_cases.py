@@ -12,11 +12,11 @@ no case.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
-from integration.lab.asking import REFUSED, SILENCE
+from integration.lab.asking import REFUSED, SILENCE, UNREACHABLE
 
 NODE_OF = {"near": "node1", "one": "node1", "unready": "node1", "two": "node2"}
 """Node of each pod; "one", "two" and "unready" are servers."""
@@ -26,6 +26,8 @@ WIRE: tuple[str, ...] = ("NodePort", "LoadBalancer", "ExternalIPs")
 """Doors that a client outside finds at node1."""
 ITSELF = "itself"
 """The client that a pod sees when its packet for a Service comes back to it."""
+NOBODY = (REFUSED, SILENCE, UNREACHABLE)
+"""What shows that an address is not served: its packets go wherever they are led without us."""
 TOO_LARGE = 3000
 """Bytes of a datagram that travels as fragments."""
 
@@ -39,6 +41,8 @@ class Setting:
     no_backend: Literal["reject", "drop"] = "reject"
     sockets: Literal["all", "node"] = "all"
     """Whose are translated; packets of pods whose sockets are not are."""
+    every_type_guarded: bool = False
+    """Whether source ranges hold for every type of a Service."""
 
     def config(self) -> dict[str, str]:
         """Keys and values of ``cirri-config``."""
@@ -47,6 +51,7 @@ class Setting:
             "bpf-lb-mode": self.mode,
             "service-no-backend-response": self.no_backend,
             "bpf-lb-sock-hostns-only": "true" if self.sockets == "node" else "false",
+            "bpf-lb-source-range-all-types": str(self.every_type_guarded).lower(),
         }
 
 
@@ -92,20 +97,28 @@ def built(case: Case, setting: Setting) -> bool:
     """Not yet: backends of other nodes for clients outside; what comes by a tunnel for a node's address."""
     if case.client == "outside":
         return all(NODE_OF.get(answer, case.entry) == case.entry for answer in case.answers)
-    return not (setting.routing == "tunnel" and case.client == "near" and case.door == "HostPort of node2")
+    by_tunnel = case.door == "HostPort of node2" or (case.door, case.service) == (
+        "NodePort of node2",
+        "elsewhere",
+    )
+    return not (setting.routing == "tunnel" and case.client == "near" and by_tunnel)
 
 
 def _wanted(setting: Setting) -> Iterator[Case]:
     for client, door, server in product(EVERYBODY, EVERY_DOOR, ("one", "two")):
         yield from _each(client, door, server, server)
+        for family, protocol in ((4, "TCP mapped"), (4, "UDP unconnected"), (6, "UDP unconnected")):
+            if client != "outside":
+                yield Case(client, door, server, frozenset([server]), family, protocol)
     for door, server in (("HostPort", "one"), ("HostPort of node2", "two")):
         for client in EVERYBODY:
             yield from _each(client, door, server, server)
     for door in EVERY_DOOR:
         yield from _each("one", door, "one", "one")
     yield from _policies()
+    yield from _limits()
     yield from _endpoints()
-    yield from _ranges()
+    yield from _ranges(setting)
     yield from _nobody(setting)
 
 
@@ -119,7 +132,6 @@ def _policies() -> Iterator[Case]:
     yield from _each("outside", "NodePort", "local-two", SILENCE)
     for client in ("near", "node1"):
         yield from _each(client, "ClusterIP", "inner", "one")
-        yield from _each(client, "ClusterIP", "inner-two", REFUSED)
 
 
 def _endpoints() -> Iterator[Case]:
@@ -128,7 +140,6 @@ def _endpoints() -> Iterator[Case]:
         for service, *answers in (
             ("named", "two"),
             ("published", "unready"),
-            ("unpublished", REFUSED),
             ("zones", "one"),
             ("leaving", "two"),
             ("left", "one"),
@@ -140,18 +151,39 @@ def _endpoints() -> Iterator[Case]:
         yield from _each("outside", "NodePort", service, *answers)
 
 
-def _ranges() -> Iterator[Case]:
+def _limits() -> Iterator[Case]:
+    """Services that are not served by every door, on every node, or by us at all."""
+    for client, door in product(("near", "outside"), EVERY_DOOR):
+        there = door == "ClusterIP" or door.endswith("node2")
+        yield from _each(client, door, "elsewhere", *(("two",) if there else NOBODY))
+        yield from _each(client, door, "balanced", *(("one",) if door == "LoadBalancer" else NOBODY))
+        yield from _each(client, door, "foreign", *NOBODY)
+    for client in ("near", "outside"):
+        for case in _each(client, "NodePort", "six", "one"):
+            yield case if case.family == 6 else replace(case, answers=frozenset(NOBODY))
+
+
+def _ranges(setting: Setting) -> Iterator[Case]:
     """Source ranges guard what a load balancer sends, from clients outside."""
     for service, answer in (("let-in", "one"), ("shut-out", SILENCE), ("barred", SILENCE)):
         yield from _each("outside", "LoadBalancer", service, answer)
-        yield from _each("outside", "NodePort", service, "one")
+        yield from _each("outside", "NodePort", service, answer if setting.every_type_guarded else "one")
         yield from _each("near", "LoadBalancer", service, "one")
 
 
 def _nobody(setting: Setting) -> Iterator[Case]:
+    """Without a backend; without one of this node where only that counts; without one that is ready."""
     for client, door in product(EVERYBODY, EVERY_DOOR):
-        answer = SILENCE if client == "outside" and setting.no_backend == "drop" else REFUSED
-        yield from _each(client, door, "nobody", answer)
+        yield from _each(client, door, "nobody", _refusal(client, setting))
+    for client in ("near", "node1"):
+        yield from _each(client, "ClusterIP", "inner-two", _refusal(client, setting))
+        yield from _each(client, "ClusterIP", "unpublished", _refusal(client, setting))
+
+
+def _refusal(client: str, setting: Setting) -> str:
+    """What *client* meets where nobody serves; at the socket that is an error at once in any case."""
+    at_socket = client == "node1" or (client == "near" and setting.sockets == "all")
+    return SILENCE if setting.no_backend == "drop" and not at_socket else REFUSED
 
 
 def _each(client: str, door: str, service: str, *answers: str) -> Iterator[Case]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from cirri.testing.lab import CIRRI, Lab
 ASKING = (sys.executable, "-I", "-S", str(Path(__file__).with_name("asking.py")))
 PORT, TARGET, HOST_PORT = 80, 8080, 7080
 PROTOCOLS = ("TCP", "UDP")
+FIRST_PORT = 10000
+"""Of clients: each case has its own, or two that lead to one pod would look alike to it."""
 PATIENCE_S, QUIET_S = 5.0, 0.7
 """How long an answer may take, and how long none has to come."""
 VIRTUAL = {
@@ -53,13 +56,21 @@ SPECS: dict[str, dict[str, Any]] = {
     "shut-out": {"selector": {"app": "one"}, "loadBalancerSourceRanges": ["203.0.113.0/24"]},
     "barred": {"selector": {"app": "one"}, "loadBalancerSourceRanges": [CLIENTS4, CLIENTS6]},
     "nobody": {"selector": {"app": "nobody"}},
+    "elsewhere": {"selector": {"app": "two"}},
+    "balanced": {"selector": {"app": "one"}},
+    "foreign": {"selector": {"app": "one"}},
+    "six": {"selector": {"app": "one"}, "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"]},
     "sticky": {"selector": BOTH, "sessionAffinity": "ClientIP"},
 }
 NUMBERS = {name: number for number, name in enumerate(SPECS, 1)}
 ANNOTATIONS = {
     "weighed": {"service.cirri.io/weights": "node1=0"},
+    "elsewhere": {"service.cilium.io/node": "node2"},
+    "balanced": {"service.cilium.io/type": "LoadBalancer"},
     "barred": {"service.cilium.io/src-ranges-policy": "deny"},
 }
+
+LABELS = {"foreign": {"service.kubernetes.io/service-proxy-name": "somebody"}}
 
 
 def service(name: str) -> dict[str, Any]:
@@ -80,7 +91,7 @@ def service(name: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "annotations": ANNOTATIONS.get(name, {})},
+        "metadata": {"name": name, "annotations": ANNOTATIONS.get(name, {}), "labels": LABELS.get(name, {})},
         "spec": {**usual, "ports": ports, **SPECS[name]},
         "status": {"loadBalancer": {"ingress": [{"ip": ip} for ip in ips["LoadBalancer"]]}},
     }
@@ -175,6 +186,7 @@ class World:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self._ports = count(FIRST_PORT)
         topology = Topology(lab.name, lab.nodes)
         hosts = {name: topology.host(name) for name in ("node1", "node2", "client")}
         zones = [node_manifest(hosts[name]) for name in ("node1", "node2")]
@@ -230,9 +242,10 @@ class World:
         return VIRTUAL[door][family].format(number), PORT
 
     def _question(self, case: Case) -> dict[str, Any]:
-        patience = QUIET_S if case.answers == {SILENCE} else PATIENCE_S
+        patience = QUIET_S if SILENCE in case.answers else PATIENCE_S
         where = self.where(case.door, case.service, case.family)
-        return question(*where, case.protocol, size=case.size, patience=patience)
+        more: dict[str, Any] = {"size": case.size, "patience": patience, "source_port": next(self._ports)}
+        return question(*where, case.protocol, **more)
 
     def _expected(self, case: Case, setting: Setting) -> list[str]:
         return [

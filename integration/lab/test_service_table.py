@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from integration.lab.service_cases import Setting, cases
@@ -32,12 +32,18 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[tuple[World, Routing]]:
             world.close()
 
 
-@pytest.mark.parametrize(("no_backend", "sockets"), [("reject", "all"), ("drop", "all"), ("reject", "node")])
-def test_every_way(
-    cluster: tuple[World, Routing], no_backend: Literal["reject", "drop"], sockets: Literal["all", "node"]
-) -> None:
+CHANGES: tuple[dict[str, Any], ...] = (
+    {},
+    {"no_backend": "drop", "every_type_guarded": True},
+    {"sockets": "node"},
+    {"sockets": "node", "no_backend": "drop"},
+)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_every_way(cluster: tuple[World, Routing], change: dict[str, Any]) -> None:
     world, routing = cluster
-    setting = Setting(routing, no_backend=no_backend, sockets=sockets)
+    setting = Setting(routing, **change)
     world.use(setting)
     table = list(cases(setting))
     wrong = world.play(table, setting)
