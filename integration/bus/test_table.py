@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgpack  # type: ignore[import-untyped]  # it has no types
 import pytest
@@ -461,5 +462,23 @@ def test_reader_that_does_not_read_costs_nobody(nats: NatsServer) -> None:
             await other.caught_up(10)
             await slow.caught_up(10)
             assert dict(slow) == dict(other)
+
+    with_two(nats, test)
+
+
+def test_who_stood_still_himself_does_not_start_over(nats: NatsServer) -> None:
+    """Long work, or a machine that is busy elsewhere, is no silence of the server."""
+
+    async def test(writer: Bus, reader: Bus) -> None:
+        publisher = writer.publisher(IDENTITIES)
+        await publisher.replace([identity(1)])
+        async with quick(reader) as table:
+            await ready(table)
+            for _ in range(3):
+                time.sleep(0.8)  # noqa: ASYNC251 - the whole process stands still
+                await asyncio.sleep(0.25)
+            await publisher.put(identity(2))
+            await eventually(lambda: len(table) == 2)
+            assert table.resyncs == 0
 
     with_two(nats, test)

@@ -54,7 +54,7 @@ class Feed:
         """Whether the snapshot has been delivered."""
         self._delivered = 0
         self._pending: int | None = None  # unknown until the server has answered
-        self._heard = 0.0
+        self._heard = self._due = 0.0  # when the server spoke last, when to look again
         self._timer: asyncio.TimerHandle | None = None
         self._subscription: Subscription | None = None
 
@@ -79,7 +79,7 @@ class Feed:
         if inbox.lower() in self._link.refused:
             raise NotPermitted(self._link.user, "subscribe", inbox)
         self._pending = made.num_pending + made.delivered.consumer_seq
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = self._due = asyncio.get_running_loop().time()
         self._watch()
         if self._pending == 0:
             self._done()
@@ -141,11 +141,16 @@ class Feed:
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
-        silent = loop.time() - self._heard
+        now, pause = loop.time(), self._heartbeat_s / 2
+        if (stood_still := now - self._due) > pause:
+            # This process did: what the server said meanwhile is still to be read.
+            self._heard += stood_still
+        silent = now - self._heard
         if silent > 2.5 * self._heartbeat_s:
             self._end(f"no heartbeat for {silent:.1f} s")
         elif not self.ended.is_set():
-            self._timer = loop.call_later(self._heartbeat_s / 2, self._watch)
+            self._due = now + pause
+            self._timer = loop.call_at(self._due, self._watch)
 
     def _end(self, why: str) -> None:
         if not self.ended.is_set():
