@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
-    effort = Effort(options.rounds, options.seconds, options.families)
+    effort = Effort(options.rounds, options.seconds, options.families, options.churn)
     report = Report(machine=facts())
     try:
         with alone():
@@ -112,6 +112,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, default=15, help="rounds of each comparison (default 15)")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a sample (default 1)")
     parser.add_argument("--families", type=_families, default=(4, 6), help="4, 6 or 4,6 (default)")
+    parser.add_argument("--churn", type=float, default=60.0, help="seconds of row B13 (default 60)")
     parser.add_argument("--json", type=Path, help="file for all figures and samples")
     return parser.parse_args(arguments)
 

@@ -46,6 +46,8 @@ class Effort:
     seconds: float = 1.0
     """Length of one sample."""
     families: tuple[int, ...] = (4, 6)
+    churn_s: float = 60.0
+    """How long row B13 goes on."""
 
 
 class Clients:
