@@ -1,7 +1,8 @@
 """A server that says whom it sees, and a client that asks many at once.
 
 ``asking.py serve NAME PORT`` answers every connection and datagram, of both families, with its name, the
-address that it sees and how many bytes it got.  ``asking.py ask`` reads lines of JSON, each a list of
+address that it sees and how many bytes it got, in as many bytes.  A question on a connection ends with a
+line's end, as the answer does.  ``asking.py ask`` reads lines of JSON, each a list of
 questions, and answers each line with the list of what was heard.  Standard library only: it runs in pods.
 """
 
@@ -13,7 +14,8 @@ import sys
 import threading
 from typing import Any
 
-LARGE = 8192
+LARGE = 1 << 20
+"""More than a question or an answer has."""
 REFUSED, UNREACHABLE, SILENCE = "refused", "unreachable", "silence"
 WORDS = {
     errno.ECONNREFUSED: REFUSED,
@@ -22,8 +24,8 @@ WORDS = {
 }
 
 
-def _name(host: str) -> str:
-    return host.removeprefix("::ffff:")
+def _answer(name: str, host: str, data: bytes) -> bytes:
+    return f"{name} {host.removeprefix('::ffff:')} {len(data)}".ljust(len(data) - 1).encode() + b"\n"
 
 
 def _serve_datagrams(name: str, port: int) -> None:
@@ -35,24 +37,23 @@ def _serve_datagrams(name: str, port: int) -> None:
         while True:
             data, about, _, peer = sock.recvmsg(LARGE, 256)
             back = [(level, kind, value) for level, kind, value in about if kind == socket.IPV6_PKTINFO]
-            sock.sendmsg([f"{name} {_name(peer[0])} {len(data)}".encode()], back, 0, peer)
+            sock.sendmsg([_answer(name, peer[0], data)], back, 0, peer)
 
 
 async def serve(name: str, port: int) -> None:
     """For ever."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = _name(writer.get_extra_info("peername")[0])
         try:
-            while data := await reader.read(LARGE):
-                writer.write(f"{name} {peer} {len(data)}".encode())
-        except OSError:
+            while data := await reader.readuntil():
+                writer.write(_answer(name, writer.get_extra_info("peername")[0], data))
+        except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
 
     threading.Thread(target=_serve_datagrams, args=(name, port), daemon=True).start()
-    server = await asyncio.start_server(answer, ["0.0.0.0", "::"], port, backlog=1024)
+    server = await asyncio.start_server(answer, ["0.0.0.0", "::"], port, backlog=1024, limit=LARGE)
     await server.serve_forever()
 
 
@@ -77,7 +78,7 @@ async def _heard(question: dict[str, Any]) -> str:
         sock.setblocking(False)
         if question["source_port"]:
             sock.bind(("", question["source_port"]))
-        data = b"." * question["size"]
+        data = b"\n".rjust(question["size"], b".")
         if manner == "unconnected":
             await loop.sock_sendto(sock, data, there)
             heard, peer = await loop.sock_recvfrom(sock, LARGE)
@@ -85,7 +86,11 @@ async def _heard(question: dict[str, Any]) -> str:
             await loop.sock_connect(sock, there)
             await loop.sock_sendall(sock, data)
             heard, peer = await loop.sock_recv(sock, LARGE), sock.getpeername()
-    return heard.decode() if peer[:2] == there else f"{heard.decode()}, but the socket speaks of {peer}"
+            while heard and not heard.endswith(b"\n"):
+                more = await loop.sock_recv(sock, LARGE)
+                heard = heard + more if more else b""
+    said = heard.decode().strip() if len(heard) >= len(data) else f"{len(heard)} bytes"
+    return said if peer[:2] == there else f"{said}, but the socket speaks of {peer}"
 
 
 async def ask() -> None:

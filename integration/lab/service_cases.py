@@ -30,6 +30,8 @@ NOBODY = (REFUSED, SILENCE, UNREACHABLE)
 """What shows that an address is not served: its packets go wherever they are led without us."""
 TOO_LARGE = 3000
 """Bytes of a datagram that travels as fragments."""
+MUCH = 200_000
+"""Bytes each way of a connection that fills its packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,9 @@ def _wanted(setting: Setting) -> Iterator[Case]:
         for family, protocol in ((4, "TCP mapped"), (4, "UDP unconnected"), (6, "UDP unconnected")):
             if client != "outside":
                 yield Case(client, door, server, frozenset([server]), family, protocol)
+        for family in (4, 6):
+            if (client, door) != ("outside", "ClusterIP"):
+                yield Case(client, door, server, frozenset([server]), family, "TCP", MUCH)
     for door, server in (("HostPort", "one"), ("HostPort of node2", "two")):
         for client in EVERYBODY:
             yield from _each(client, door, server, server)

@@ -38,7 +38,7 @@ class Line:
         """Name of the server that answers.  Raises: OSError, TimeoutError."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(PATIENCE_S):
-            await loop.sock_sendall(self.sock, b".")
+            await loop.sock_sendall(self.sock, b"\n")
             heard = (await loop.sock_recv(self.sock, 512)).decode()
         if not heard:
             raise ConnectionResetError("closed by the server")
