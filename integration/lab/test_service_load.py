@@ -2,8 +2,8 @@
 
 ::
 
-    near (node1) ── ClusterIP, at the socket         a, b on node1
-    outside ─────── node ports of node1 and node2    c, d on node2
+    near (node1) ── ClusterIP, at the socket, then by packet     a, b on node1
+    outside ─────── node ports of node1 and node2                c, d on node2
 
 No connection to a backend that stays is broken, none is begun with one that is gone, and one that terminates
 keeps what it has.
@@ -44,6 +44,12 @@ SERVERS = frozenset("abcd")
 NODE_PORT = 30080
 TALK_S = 0.5
 """How long traffic goes on between two events: several new connections through every door."""
+PODS_BY_PACKET = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "cirri-config", "namespace": "kube-system"},
+    "data": {"bpf-lb-sock-hostns-only": "true"},
+}
 CONTROL = ("kubernetes", "identity", "ipam", "policy", "datapath-node1", "datapath-node2", "nats-server")
 
 
@@ -217,6 +223,8 @@ def test_nothing_breaks_that_stays(cluster: Cluster) -> None:
         ):
             cluster.lab.apply(json.dumps(service(annotations, **spec)))
             time.sleep(TALK_S)
+        cluster.lab.apply(json.dumps(PODS_BY_PACKET))
+        time.sleep(TALK_S)
         for name in CONTROL:
             cluster.kill(name)
             time.sleep(TALK_S)
