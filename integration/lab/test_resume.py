@@ -19,6 +19,11 @@ metadata: {name: client}
 spec:
   containers: [{name: main, image: pause}]
 """
+NODE = """
+apiVersion: v1
+kind: Node
+metadata: {name: node1, labels: {tier: gold}}
+"""
 
 
 def landing(lab: Lab) -> str:
@@ -30,7 +35,7 @@ def landing(lab: Lab) -> str:
 
 def test_pods_survive_the_controller_and_the_supervisor() -> None:
     with Lab(1, f"test-{os.getpid()}-resume") as lab:
-        lab.apply(WEB)
+        lab.apply(WEB + "---" + NODE)
         before = lab.pods()["default/web"]
         assert landing(lab) == "Ship landed\n"
 
@@ -54,6 +59,7 @@ def test_pods_survive_the_controller_and_the_supervisor() -> None:
         lab.wait(lambda: "default/web" not in lab.pods(), what="the pod's removal")
         assert start_time(before["pids"][0]) == 0, "its process runs on"
         assert not os.path.exists(f"/run/netns/{before['netns']}")
+        assert lab.get("node", "node1")["metadata"]["labels"] == {"tier": "gold"}, "a node stays as it is"
 
 
 def test_pods_survive_the_bus_and_its_store() -> None:

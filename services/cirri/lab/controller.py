@@ -139,10 +139,11 @@ class Controller:
 
     async def _first_objects(self) -> None:
         """Configuration, nodes and cluster DNS: what is there before anybody applies anything."""
-        data = plan_of(self._topology.name).config
-        if data and Ref("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME) not in self._cluster().objects:
+        data, there = plan_of(self._topology.name).config, self._cluster().objects
+        if data and Ref("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME) not in there:
             self._seen = max(self._seen, await self._api.apply([manifest(data)], "lab"))
-        nodes = [node_manifest(self._topology.host(name)) for name in self._topology.node_names]
+        new = [name for name in self._topology.node_names if Ref("Node", "", name) not in there]
+        nodes = [node_manifest(self._topology.host(name)) for name in new]
         self._seen = max(self._seen, await self._api.apply(nodes, "lab"))
         for document in load([str(MANIFESTS / "coredns.yaml")]):
             revision = await self._api.apply([document.manifest], f"{document.file}:{document.line}")
