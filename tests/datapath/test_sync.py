@@ -27,6 +27,7 @@ from cirri.datapath.sync import Sync
 from cirri.datapath.views import Views
 from cirri.labels import LabelFilter, canonical, pod_labels, probes
 from cirri.layout import EndpointFlag, IpcacheKey, LbServiceKey, address16, address_of
+from cirri.maps import KernelRefused
 from cirri.model import (
     Compiled,
     Direction,
@@ -76,6 +77,7 @@ class World:
         self.bpffs = bpffs
         self.state = Path(mkdtemp(prefix="cirri-test-"))
         self.watched = self.refuse = False
+        self.accelerated: list[bool] = []
         self.start()
         record = Record(
             id=1, container="c", ifname="eth0", netns="/n", namespace="default", pod="web", interface="lxc0",
@@ -101,6 +103,7 @@ class World:
             connected=lambda: True,
             firewall=Firewall(Uplink(9, "eth0", "02:00:00:00:00:09"), self.watch, BusPlace(4222)),
             tunnel=self.tunnel,
+            accelerate=self.accelerate,
             state_dir=self.state,
             log=None,  # type: ignore[arg-type]
         )
@@ -116,6 +119,11 @@ class World:
         if self.refuse:
             raise NetlinkRefused("do it", 1)
         return 7 if port else 0
+
+    def accelerate(self, on: bool) -> None:
+        if on and self.refuse:
+            raise KernelRefused("attach", 16)
+        self.accelerated.append(on)
 
     def watch(self, on: bool) -> str:
         self.watched = on
@@ -399,6 +407,33 @@ def configured(world: World, **data: str) -> None:
     manifest = {"data": {key.replace("_", "-"): value for key, value in data.items()}}
     found = Resource(kind="ConfigMap", namespace="kube-system", name="cirri-config", manifest=manifest)
     world.put("config", "ConfigMap.kube-system.cirri-config._", found)
+
+
+def test_acceleration_follows_the_configuration_and_stays_until_that_is_known(world: World) -> None:
+    def feature() -> str:
+        return world.sync.accelerator.feature
+
+    world.views.config.ready.clear()
+    world.start()
+    world.sync.step()
+    assert world.accelerated == [], "what runs is not touched"
+    world.views.config.ready.set()
+    configured(world)
+    assert (world.accelerated, feature()) == ([False], "Disabled")
+    configured(world, bpf_lb_acceleration="native")
+    world.sync.step()
+    assert (world.accelerated, feature()) == ([False, True], "Native")
+    configured(world, bpf_lb_acceleration="disabled")
+    assert (world.accelerated, feature()) == ([False, True, False], "Disabled")
+    world.refuse = True
+    configured(world, bpf_lb_acceleration="best-effort")
+    assert not world.sync.faults()
+    assert feature().startswith("Disabled (attach")
+    configured(world, bpf_lb_acceleration="native")
+    assert any("bpf-lb-acceleration native: attach" in fault for fault in world.sync.faults())
+    world.refuse = False
+    world.sync.step()
+    assert (world.sync.faults(), feature()) == ([], "Native"), "it is tried again"
 
 
 def test_the_routing_mode_follows_the_configuration(world: World) -> None:

@@ -6,6 +6,7 @@ from cirri.loadbalancer import InvalidConfig, LoadBalancerConfig, complaint
 
 WRONG = [
     ("bpf-lb-algorithm", "fair", "random, maglev"),
+    ("bpf-lb-acceleration", "generic", "disabled, native, best-effort"),
     ("bpf-lb-maglev-table-size", "1000", "251, 509"),
     ("bpf-lb-maglev-hash-seed", "cirri", "12 bytes in base64"),
     ("bpf-lb-maglev-hash-seed", "AAAA", "12 bytes in base64"),
@@ -32,6 +33,7 @@ def test_values() -> None:
         "bpf-lb-algorithm": "maglev",
         "bpf-lb-maglev-table-size": "65521",
         "bpf-lb-maglev-hash-seed": "AAAAAAAAAAAAAAAA",
+        "bpf-lb-acceleration": "best-effort",
         "bpf-lb-mode": "hybrid",
         "bpf-lb-dsr-dispatch": "ipip",
         "service-no-backend-response": "drop",
@@ -46,6 +48,7 @@ def test_values() -> None:
         "hybrid",
         "ipip",
     )
+    assert found.acceleration == "best-effort"
     assert found.seed == "AAAAAAAAAAAAAAAA"
     assert (found.no_backend, found.host_namespace_only, len(found.node_ports)) == ("drop", True, 100)
     assert not found.health_check_node_ports

@@ -51,6 +51,7 @@ from cirri.layout.masquerade import MASQUERADE_NOT
 from cirri.layout.metrics import METRICS, MetricsValue, metrics_index, metrics_of
 from cirri.layout.mirror import Codec, Mirror
 from cirri.layout.nat import NAT, NAT_PORT_FIRST, NatDirection, NatKey, NatValue
+from cirri.layout.nexthop import NEXTHOPS, Nexthop
 from cirri.layout.policy import (
     POLICY,
     POLICY_MEMOS,
@@ -97,6 +98,7 @@ MIRRORS: tuple[type[Mirror], ...] = (
     MaglevKey,
     MaglevPart,
     MetricsValue,
+    Nexthop,
     NatKey,
     NatValue,
     PolicyKey,
@@ -128,6 +130,7 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
         MASQUERADE_NOT,
         METRICS,
         NAT,
+        NEXTHOPS,
         POLICY,
         POLICY_MEMOS,
         RUNTIME,
@@ -204,6 +207,7 @@ __all__ = [
     "MIRRORS",
     "NAT",
     "NAT_PORT_FIRST",
+    "NEXTHOPS",
     "POLICY",
     "POLICY_MEMOS",
     "POLICY_PREFIX_PEER",
@@ -254,6 +258,7 @@ __all__ = [
     "NatDirection",
     "NatKey",
     "NatValue",
+    "Nexthop",
     "PolicyAction",
     "PolicyDirection",
     "PolicyKey",

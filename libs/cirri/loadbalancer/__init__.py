@@ -5,7 +5,7 @@ cluster's switches, ``health`` what balancers outside are told.
 """
 
 from cirri.loadbalancer.annotations import annotation_faults
-from cirri.loadbalancer.config import InvalidConfig, LoadBalancerConfig, NoBackend, complaint
+from cirri.loadbalancer.config import Acceleration, InvalidConfig, LoadBalancerConfig, NoBackend, complaint
 from cirri.loadbalancer.endpoints import Backend, backends, choosable, service_of
 from cirri.loadbalancer.frontends import Frontend, Here, Scope, Serving, frontends, host_ports, weights
 from cirri.loadbalancer.health import (
@@ -18,6 +18,7 @@ from cirri.loadbalancer.health import (
 )
 
 __all__ = [
+    "Acceleration",
     "Backend",
     "Frontend",
     "HealthCheck",

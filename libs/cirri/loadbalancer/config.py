@@ -15,6 +15,7 @@ Algorithm = Literal["random", "maglev"]
 Mode = Literal["snat", "dsr", "hybrid"]
 Dispatch = Literal["opt", "ipip"]
 NoBackend = Literal["reject", "drop"]
+Acceleration = Literal["disabled", "native", "best-effort"]
 
 HEALTHZ, HEALTHZ_DEFAULT = "kube-proxy-replacement-healthz-bind-address", "0.0.0.0:10256"
 
@@ -40,6 +41,8 @@ class LoadBalancerConfig:
     """How a packet from outside reaches a backend on another node."""
     dispatch: Dispatch = "opt"
     """What carries the frontend's address in mode ``dsr``."""
+    acceleration: Acceleration = "disabled"
+    """Whether the driver of the device to other nodes turns packets round; ``best-effort``: where it can."""
     no_backend: NoBackend = "reject"
     host_namespace_only: bool = False
     """Sockets of pods are left alone; their packets are translated instead."""
@@ -59,6 +62,7 @@ class LoadBalancerConfig:
             seed=_seed(data, "bpf-lb-maglev-hash-seed"),
             mode=_choice(data, "bpf-lb-mode", Mode),
             dispatch=_choice(data, "bpf-lb-dsr-dispatch", Dispatch),
+            acceleration=_choice(data, "bpf-lb-acceleration", Acceleration),
             no_backend=_choice(data, "service-no-backend-response", NoBackend),
             host_namespace_only=_switch(data, "bpf-lb-sock-hostns-only", default=False),
             ranges_of_all_types=_switch(data, "bpf-lb-source-range-all-types", default=False),

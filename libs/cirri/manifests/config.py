@@ -127,6 +127,11 @@ KEYS: Mapping[str, Key] = {
     "bpf-lb-maglev-hash-seed": Key(
         DEFAULT_SEED, "12 bytes in base64, the same on every node", complaint("bpf-lb-maglev-hash-seed")
     ),
+    "bpf-lb-acceleration": Key(
+        "disabled",
+        "whether drivers send packets on that are for other nodes' backends",
+        complaint("bpf-lb-acceleration"),
+    ),
     routing.ROUTING_MODE: Key(
         "native", "how packets reach pods of other nodes", routing.complaint(routing.ROUTING_MODE)
     ),

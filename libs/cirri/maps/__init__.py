@@ -4,7 +4,16 @@ All that knows libbpf and the bpf(2) system call.  Importing it loads no library
 ``cirri.layout`` says what the maps hold.
 """
 
-from cirri.maps.attach import AttachType, attach_cgroup, attach_tcx, detach, device_links, has_tcx
+from cirri.maps.attach import (
+    AttachType,
+    attach_cgroup,
+    attach_tcx,
+    attach_xdp,
+    detach,
+    device_links,
+    has_tcx,
+    xdp_program,
+)
 from cirri.maps.codec import Codec, PerCpu, possible_cpus
 from cirri.maps.errors import (
     BpfError,
@@ -25,7 +34,7 @@ from cirri.maps.libbpf import ensure_bpffs
 from cirri.maps.load import OBJECTS, Objects, Program, Programs, pin_program
 from cirri.maps.map import BpfMap, open_per_cpu, open_pinned
 from cirri.maps.ring import RingBuffer
-from cirri.maps.run import Run, SkBuff, test_run
+from cirri.maps.run import Run, SkBuff, XdpBuff, test_run
 
 __all__ = [
     "OBJECTS",
@@ -53,8 +62,10 @@ __all__ = [
     "Run",
     "SkBuff",
     "VerifierRejected",
+    "XdpBuff",
     "attach_cgroup",
     "attach_tcx",
+    "attach_xdp",
     "detach",
     "device_links",
     "ensure_bpffs",
@@ -67,4 +78,5 @@ __all__ = [
     "program_info",
     "run_statistics",
     "test_run",
+    "xdp_program",
 ]

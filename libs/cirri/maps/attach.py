@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from cirri.maps.errors import KernelRefused, MapMissing
-from cirri.maps.info import LINK_TYPE_CGROUP, LINK_TYPE_TCX, LinkInfo, link_info
+from cirri.maps.info import LINK_TYPE_CGROUP, LINK_TYPE_TCX, LINK_TYPE_XDP, LinkInfo, link_info
 from cirri.maps.libbpf import checked, libbpf, object_get, object_pin
 from cirri.maps.load import Program
 
@@ -27,11 +27,20 @@ class AttachType(IntEnum):
     CGROUP_UDP6_RECVMSG = 20
     CGROUP_INET4_GETPEERNAME = 29
     CGROUP_INET6_GETPEERNAME = 30
+    XDP = 37
     TCX_INGRESS = 46
     TCX_EGRESS = 47
 
 
 Outcome = Literal["attached", "updated"]
+XDP_FLAGS_DRV_MODE = 1 << 2
+"""Of <linux/if_link.h>: by the driver, or not at all."""
+
+
+class _LinkOptions(ctypes.Structure):
+    """``struct bpf_link_create_opts``, as far as it is used."""
+
+    _fields_ = (("sz", ctypes.c_size_t), ("flags", ctypes.c_uint32), ("pad", ctypes.c_uint32))
 
 
 def attach_cgroup(
@@ -102,6 +111,37 @@ def attach_tcx(program: Program | int, ifindex: int, attach_type: int, pin: Path
     return _attach((fd, ifindex, attach_type), Path(pin), fits, f"attach to device {ifindex}")
 
 
+def attach_xdp(program: Program | int, ifindex: int, pin: Path | str) -> Outcome:
+    """Have the driver of a device run *program* for what arrives, before the kernel makes packets of it.
+
+    A link that is pinned at *pin* and belongs to this device gets the new program in place; any other is
+    replaced.  The first one may have the driver set up its queues anew, which loses what is in them.
+
+    Raises:
+        BpffsMissing: *pin* is not on a BPF file system.
+        KernelRefused: the driver cannot (EOPNOTSUPP), its frames are too large (EINVAL, ERANGE), or the
+            device has a program of others (EBUSY).
+    """
+    fd = program if isinstance(program, int) else program.fd
+
+    def fits(info: LinkInfo) -> bool:
+        # Devices of other namespaces may have the same number.
+        return (info.type, info.ifindex, info.program_id) == (LINK_TYPE_XDP, ifindex, xdp_program(ifindex))
+
+    hook = fd, ifindex, AttachType.XDP
+    return _attach(hook, Path(pin), fits, f"attach to the driver of device {ifindex}", XDP_FLAGS_DRV_MODE)
+
+
+def xdp_program(ifindex: int) -> int:
+    """The kernel's number of the program that a device's driver runs; 0: none."""
+    number = ctypes.c_uint32()
+    checked(
+        libbpf().bpf_xdp_query_id(ifindex, XDP_FLAGS_DRV_MODE, ctypes.byref(number)),
+        f"ask for the program of device {ifindex}",
+    )
+    return number.value
+
+
 def device_links(ifindex: int, attach_type: int) -> tuple[int, ...]:
     """Numbers of the links at a hook of a device of the calling thread's network namespace.
 
@@ -137,12 +177,15 @@ def detach(pin: Path | str) -> bool:
     return True
 
 
-def _attach(hook: tuple[int, int, int], pin: Path, fits: Callable[[LinkInfo], bool], doing: str) -> Outcome:
+def _attach(
+    hook: tuple[int, int, int], pin: Path, fits: Callable[[LinkInfo], bool], doing: str, flags: int = 0
+) -> Outcome:
     """Attach, *hook* being (program, cgroup or device, attach type)."""
     program, target, attach_type = hook
     if _update(program, pin, fits):
         return "updated"
-    link = checked(libbpf().bpf_link_create(program, target, attach_type, None), doing)
+    options = _LinkOptions(ctypes.sizeof(_LinkOptions), flags)
+    link = checked(libbpf().bpf_link_create(program, target, attach_type, ctypes.byref(options)), doing)
     try:
         object_pin(link, pin)
     finally:

@@ -14,7 +14,7 @@ PROGRAM_INFO_SIZE = 224
 """Of ``struct bpf_prog_info`` up to ``verified_insns`` (Linux 5.16)."""
 LINK_INFO = struct.Struct("=3I4xQI")
 """``struct bpf_link_info`` with its member ``cgroup``."""
-LINK_TYPE_CGROUP, LINK_TYPE_TCX = 3, 11
+LINK_TYPE_CGROUP, LINK_TYPE_XDP, LINK_TYPE_TCX = 3, 6, 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class ProgramInfo:
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """An attachment to a cgroup."""
+    """An attachment to a cgroup or a device."""
 
     type: int
     id: int
@@ -57,6 +57,11 @@ class LinkInfo:
     cgroup_id: int
     """Inode of the cgroup's directory; 0 when the cgroup is gone."""
     attach_type: int
+
+    @property
+    def ifindex(self) -> int:
+        """Of an XDP link: the device, 0 when it is gone."""
+        return self.cgroup_id & 0xFFFF_FFFF
 
 
 def map_info(fd: int) -> MapInfo:

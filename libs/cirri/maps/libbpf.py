@@ -39,6 +39,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     # programs
     "bpf_prog_test_run_opts": (c_int, (c_int, c_void_p)),
     "bpf_link_create": (c_int, (c_int, c_int, c_int, c_void_p)),
+    "bpf_xdp_query_id": (c_int, (c_int, c_int, _U32)),
     "bpf_link_update": (c_int, (c_int, c_int, c_void_p)),
     "libbpf_probe_bpf_map_type": (c_int, (c_int, c_void_p)),
     # objects

@@ -19,6 +19,8 @@ _OFFSETS = {
     "gso_size": 176,
 }
 _CB = 48
+_XDP = struct.Struct("=6I")
+"""``struct xdp_md``: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex."""
 _HEADROOM = 256
 """By how much a program may make a packet longer."""
 
@@ -77,6 +79,14 @@ class SkBuff:
         return cls(cb=struct.unpack_from("=5I", raw, _CB), **values)
 
 
+@dataclass(frozen=True, slots=True)
+class XdpBuff:
+    """``struct xdp_md``, the field that a test can set."""
+
+    ingress_ifindex: int
+    """A device of this network namespace whose driver runs XDP programs."""
+
+
 class Run(NamedTuple):
     """What came of it."""
 
@@ -94,7 +104,7 @@ def test_run(
     program: Program | int,
     packet: bytes,
     *,
-    context: SkBuff | None = None,  # noqa: PT028
+    context: SkBuff | XdpBuff | None = None,  # noqa: PT028
     repeat: int = 1,  # noqa: PT028
 ) -> Run:
     """Run *program* on *packet*; maps change as in earnest, the packet goes nowhere.
@@ -102,7 +112,7 @@ def test_run(
     Args:
         program: of a type that looks at packets.
         packet: at least an Ethernet header.
-        context: for ``tc`` programs; the kernel's default without.
+        context: for ``tc`` programs, or for XDP; the kernel's default without.
         repeat: how often, for a measure of time.  The packet of one run is the next one's input.
 
     Raises:
@@ -110,7 +120,11 @@ def test_run(
     """
     room = len(packet) + _HEADROOM
     data = ctypes.create_string_buffer(room)
-    given = context.pack() if context is not None else None
+    given = None
+    if isinstance(context, SkBuff):
+        given = context.pack()
+    elif context is not None:
+        given = _XDP.pack(0, len(packet), 0, context.ingress_ifindex, 0, 0)
     told = ctypes.create_string_buffer(_SKB_SIZE)
     options = _Options(
         sz=ctypes.sizeof(_Options),
@@ -120,7 +134,7 @@ def test_run(
         data_size_out=room,
         ctx_in=given,
         ctx_out=ctypes.addressof(told) if given else None,
-        ctx_size_in=_SKB_SIZE if given else 0,
+        ctx_size_in=len(given or b""),
         ctx_size_out=_SKB_SIZE if given else 0,
         repeat=repeat,
     )
@@ -129,7 +143,7 @@ def test_run(
     return Run(
         action=ctypes.c_int32(options.retval).value,
         packet=data.raw[: options.data_size_out],
-        context=SkBuff.unpack(told.raw) if given else None,
+        context=SkBuff.unpack(told.raw) if isinstance(context, SkBuff) else None,
         duration_ns=options.duration,
     )
 

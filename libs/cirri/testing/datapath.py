@@ -161,7 +161,7 @@ class World:
         self.programs = Objects.load(
             BUILD,
             self.bpffs,
-            names=["bpf_pod", "bpf_node", "bpf_overlay"],
+            names=["bpf_pod", "bpf_node", "bpf_overlay", "bpf_xdp"],
             max_entries=SIZES,
             rodata=self.rodata,
         )

@@ -42,6 +42,7 @@ SERVICE = Service(
         "cirri_masquerade_not",
         "cirri_metrics",
         "cirri_nat",
+        "cirri_nexthops",
         "cirri_policy",
         "cirri_policy_memos",
         "cirri_runtime",

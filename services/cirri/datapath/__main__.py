@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import msgspec
 
-from cirri.datapath import SERVICE, attach, routes
+from cirri.datapath import SERVICE, accelerate, attach, routes
 from cirri.datapath.bus import bus_place
 from cirri.datapath.cni import CniServer
 from cirri.datapath.established import remember
@@ -68,8 +68,16 @@ async def serve(rt: Runtime) -> None:
             addresses_total=endpoints.pool.total(),
             errors=(*node.faults, *endpoints.faults, *route_faults, *sync.faults()),
             features=node.features
+<<<<<<< HEAD
             | features(sync.balancer.config, node.features, node.addresses)
             | {"host firewall": sync.host.feature, "routing": sync.overlay.feature},
+=======
+            | {
+                "host firewall": sync.host.feature,
+                "routing": sync.overlay.feature,
+                "xdp": sync.accelerator.feature,
+            },
+>>>>>>> e5c0100 (XDP: established connections of clients outside to backends of other nodes turn round at the driver (bpf-lb-acceleration))
         )
 
     def look() -> None:
@@ -143,6 +151,7 @@ async def serve(rt: Runtime) -> None:
             lambda: remember(connections, node.addresses, kernel.runtime.value.epoch),
         ),
         tunnel=lambda port: realize(node, port),
+        accelerate=lambda on: accelerate.realize(node, settings.bpffs, on),
         state_dir=settings.state_dir,
         log=log,
     )

@@ -12,6 +12,7 @@ from cirri.datapath.services import Services, difference
 from cirri.datapath.views import Views
 from cirri.layout import LbBackend, LbServiceKey, address_of
 from cirri.loadbalancer import (
+    Acceleration,
     Frontend,
     HealthCheck,
     Here,
@@ -62,6 +63,8 @@ class Balancer:
         """Who has frontends that no socket program knows."""
         self._swept = False
         self._here, self.config = Here(node), LoadBalancerConfig()
+        self.acceleration: Acceleration | None = None
+        """What is configured; None: not known yet."""
         self.left = asyncio.Event()
         """Set when a backend is gone to which UDP sockets may be connected: see :meth:`kept`."""
         self.faults: dict[Name, str] = {}
@@ -109,6 +112,8 @@ class Balancer:
             config = LoadBalancerConfig.of(config_data(self.views.config))
         except InvalidConfig as error:
             self.faults[CONFIGURATION] = str(error)
+        if self.views.config.ready.is_set():
+            self.acceleration = config.acceleration
         if (here, config) == (self._here, self.config):
             return False
         self._here, self.config = here, config
@@ -135,7 +140,9 @@ class Balancer:
     def step(self) -> None:
         """Write what follows from the news."""
         views = self.views
-        if not all(table.ready.is_set() for table in (views.services, views.slices, views.pods)):
+        if not all(
+            table.ready.is_set() for table in (views.services, views.slices, views.pods, views.config)
+        ):
             return  # a Service without its slices would look as if nobody served it
         changes: dict[LbServiceKey, Ways | None] = {}
         while self._dirty:

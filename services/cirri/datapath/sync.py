@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pyroaring import BitMap
 
+from cirri.datapath.accelerate import Accelerator
 from cirri.datapath.addressbook import AddressBook
 from cirri.datapath.balance import Balancer
 from cirri.datapath.enforce import Enforcer
@@ -63,6 +64,7 @@ class Sync:
         connected: Callable[[], bool],
         firewall: Firewall,
         tunnel: Callable[[int], int],
+        accelerate: Callable[[bool], None],
         state_dir: Path,
         log: Log,
     ) -> None:
@@ -85,6 +87,7 @@ class Sync:
             removed=removed,
         )
         self.overlay = Overlay(kernel.runtime, tunnel)
+        self.accelerator = Accelerator(accelerate)
         self.book.tunnel = bool(self.overlay.index)
         self.policy_revision = 0
         """Revision of ``resources`` up to which every policy is in force."""
@@ -176,6 +179,7 @@ class Sync:
         touched |= enforcer.inherit(heirs)
         touched |= book.come(places)
         self.balancer.step()
+        self.accelerator.step(self.balancer.acceleration)
         if self.balancer.complete:
             self.pod_services.step(
                 node_sockets_only=self.balancer.node_sockets_only, packets=self.balancer.packets_only
@@ -225,7 +229,7 @@ class Sync:
         found = [*self.kernel.faults(), *self.balancer.faults.values(), *self.book.faults.values()]
         found += self.health_ports.faults.values()
         found += [*self.host.faults(), *self.regenerator.faults()]
-        found += filter(None, (self.overlay.fault,))
+        found += filter(None, (self.overlay.fault, self.accelerator.fault))
         return [*found, *self.regenerator.config.errors]
 
     def configure(self, number: int, audit: bool | None) -> bool:
