@@ -6,16 +6,17 @@
  * other one within the last second, and was let through.  What opens or ends a connection, is a fragment or carries
  * options always goes there.
  */
+#include "lib/conntrack.h"
 #include "lib/ipcache.h"
 #include "lib/lb.h"
 #include "lib/metrics.h"
-#include "lib/nat.h"
+#include "lib/natmap.h"
 #include "lib/nexthop.h"
 #include "lib/packet.h"
-#include "lib/policy.h"
 #include "lib/rewrite.h"
 #include "lib/runtime.h"
 
+#define INGRESS 1		/* POLICY_INGRESS; lib/policy.h would bring its maps along */
 #define FRESH_NS 1000000000ull	/* so long after a packet went the other way this one is open */
 
 /* Where the headers of the packet at hand are. */
@@ -236,7 +237,7 @@ static __always_inline int handle(struct xdp_md *ctx, __u8 family)
 	turn(&frame, &packet, &from, &to, family);
 	mac_copy(eth->h_dest, next->to);
 	mac_copy(eth->h_source, next->source);
-	metrics_count(0, POLICY_INGRESS, bpf_xdp_get_buff_len(ctx));
+	metrics_count(0, INGRESS, bpf_xdp_get_buff_len(ctx));
 	return XDP_TX;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* ipcache: which identity owns an address prefix, and on which node it lives.
- * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c, bpf_overlay.c.
+ * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c, bpf_overlay.c, bpf_xdp.c.
  * Mirror: libs/cirri/layout/ipcache.py
  */
 #pragma once

@@ -3,7 +3,7 @@
  * A change writes the backends under a fresh service id and switches the frontend's entry.  The frontend's
  * number stays, and with it what clients with affinity were given.
  * Written by cirri.datapath (cirri_lb_reverse, cirri_lb_affinity, cirri_lb_flows by programs).
- * Read by bpf_sock.c, bpf_node.c, bpf_overlay.c, bpf_pod.c.
+ * Read by bpf_sock.c, bpf_node.c, bpf_overlay.c, bpf_pod.c, bpf_xdp.c.
  * Mirror: libs/cirri/layout/lb.py
  */
 #pragma once

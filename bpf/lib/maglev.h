@@ -2,7 +2,7 @@
 /* maglev: tables whose slots name backends of a Service.  What a connection hashes to is a slot, so that every
  * node gives it the same backend, and few connections move when a backend comes or goes.
  * A table's name is a digest of all it is made from: it is never changed, and frontends that are alike share it.
- * Written by cirri.datapath.  Read by bpf_sock.c, bpf_node.c, bpf_pod.c.
+ * Written by cirri.datapath.  Read by bpf_sock.c, bpf_node.c, bpf_overlay.c, bpf_pod.c, bpf_xdp.c.
  * Mirror: libs/cirri/layout/maglev.py
  */
 #pragma once

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* metrics: packets and bytes by outcome and direction.
- * Written by bpf_pod.c, bpf_node.c, bpf_overlay.c.  Read by cirri.datapath, cirri.cli.
+ * Written by bpf_pod.c, bpf_node.c, bpf_overlay.c, bpf_xdp.c.  Read by cirri.datapath, cirri.cli.
  * Mirror: libs/cirri/layout/metrics.py
  */
 #pragma once

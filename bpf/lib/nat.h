@@ -1,46 +1,18 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* nat: connections that leave under an address of the node's and a port of ours, and what answers them.
- * A connection has an entry NAT_BACK, by what answers look like.  The port to try first follows from the
- * connection; only one that got another has an entry NAT_OUT as well, which tells it.
- * Written by bpf_node.c (cirri.datapath removes what has expired).
- * Read by bpf_node.c, cirri.cli.
- * Mirror: libs/cirri/layout/nat.py
+ * The entries are in natmap.h: the port to try first follows from the connection; only one that got another has an
+ * entry NAT_OUT, which tells it.
  */
 #pragma once
 #include "conntrack.h"
 #include "fragment.h"
+#include "natmap.h"
 #include "rewrite.h"
 #include "verdict.h"
 
-#define NAT_PORT_FIRST	49152	/* up to 65535: no socket of the node is given these */
 #define NAT_PORTS	16384
 #define NAT_TRIES	32
 #define NAT_TRIES_OPEN	4	/* after so many a port is good whose connection was closed a moment ago */
-
-enum nat_direction {
-	NAT_OUT = 0,
-	NAT_BACK = 1,
-};
-
-struct nat_key {
-	union address local;	/* OUT: the source, before; BACK: the node's */
-	union address remote;
-	__be16 local_port;	/* ICMP: the identifier */
-	__be16 remote_port;	/* ICMP: 0 */
-	__u8   protocol;
-	__u8   direction;	/* enum nat_direction */
-	__u16  frontend;	/* OUT: as in the value; BACK: 0 */
-};
-
-struct nat_value {
-	union address address;	/* OUT: the node's; BACK: the source, before */
-	__u64 expires;		/* ns, CLOCK_MONOTONIC; OUT: 0, it is worth what its other entry is */
-	__u32 flags;		/* enum ct_flag: what is known of the connection */
-	__be16 port;		/* of that address */
-	__u16 frontend;		/* struct lb_service.frontend by which the source came; 0: a pod's, masqueraded */
-};
-
-MAP(cirri_nat, LRU_HASH, struct nat_key, struct nat_value, 131072);
 
 enum nat_result { NAT_NONE = 0, NAT_DONE = 1 };
 
@@ -73,14 +45,6 @@ static __always_inline void nat_key_out(struct nat_key *key, const struct packet
 	key->local_port = packet->source_port;
 	key->direction = NAT_OUT;
 	key->frontend = frontend;
-}
-
-static __always_inline void nat_key_back(struct nat_key *key, const union address *address, __be16 port)
-{
-	key->local = *address;
-	key->local_port = port;
-	key->direction = NAT_BACK;
-	key->frontend = 0;
 }
 
 /* Is the entry NAT_BACK of the connection that *packet* is sent on? */
@@ -328,20 +292,6 @@ GLOBAL int nat_error_back(struct __sk_buff *skb, struct packet *packet, __u32 *f
 	if (!error)
 		error = rewrite_end(skb, packet, &to, REWRITE_DESTINATION);
 	return error ? error : NAT_DONE;
-}
-
-/* May *packet* be for a port of ours?  To be asked before nat_back, so that others pay next to nothing. */
-static __always_inline bool nat_expected(const struct packet *packet)
-{
-	const struct runtime *runtime;
-
-	if (packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP) {
-		if (bpf_ntohs(packet->destination_port) < NAT_PORT_FIRST && !(packet->flags & PACKET_LATER_FRAGMENT))
-			return false;
-	}
-	runtime = runtime_get();
-	return runtime &&
-	       address_equal(&packet->destination, packet->family == 4 ? &runtime->nat4 : &runtime->nat6);
 }
 
 /* The same of an answer. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* What the node's datapath service may change while programs run.
- * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c, bpf_overlay.c, bpf_sock.c.
+ * Written by cirri.datapath.  Read by bpf_pod.c, bpf_node.c, bpf_overlay.c, bpf_sock.c, bpf_xdp.c.
  * Mirror: libs/cirri/layout/runtime.py
  */
 #pragma once

@@ -7,7 +7,9 @@
 #include "lib/fragment.h"
 #include "lib/ipcache.h"
 #include "lib/lb.h"
+#include "lib/masquerade.h"
 #include "lib/metrics.h"
+#include "lib/nexthop.h"
 #include "lib/policy.h"
 #include "lib/runtime.h"
 

@@ -1,4 +1,4 @@
-"""Mirror of ``bpf/lib/nat.h``: connections that leave under an address of the node's."""
+"""Mirror of ``bpf/lib/natmap.h``: connections that leave under an address of the node's."""
 
 from enum import IntEnum
 from typing import ClassVar
@@ -6,7 +6,7 @@ from typing import ClassVar
 from cirri.layout.mirror import U8, U16, U32, U64, Address16, Be16, Mirror
 from cirri.layout.spec import MapSpec, MapType
 
-HEADER = "lib/nat.h"
+HEADER = "lib/natmap.h"
 NAT_PORT_FIRST = 49152
 """The ports from here to 65535 are NAT's."""
 
