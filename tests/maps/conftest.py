@@ -24,7 +24,8 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for source in sorted(HERE.glob("*.c")):
         subprocess.run(
             [
-                *("clang", "-O2", "-g", "-Wall", "-Werror", "-Wno-unused-function", "-target", "bpf"),
+                *("clang", "-O2", "-g", "-Wall", "-Werror", "-Wno-unused-function"),
+                *("-target", "bpf", "-mcpu=v3"),
                 *(f"-I{BPF}", f"-I{BPF}/lib"),
                 *("-I/usr/include/x86_64-linux-gnu", "-I/usr/include/aarch64-linux-gnu"),
                 *("-c", str(source), "-o", str(directory / f"{source.stem}.o")),

@@ -68,16 +68,12 @@ async def serve(rt: Runtime) -> None:
             addresses_total=endpoints.pool.total(),
             errors=(*node.faults, *endpoints.faults, *route_faults, *sync.faults()),
             features=node.features
-<<<<<<< HEAD
             | features(sync.balancer.config, node.features, node.addresses)
-            | {"host firewall": sync.host.feature, "routing": sync.overlay.feature},
-=======
             | {
                 "host firewall": sync.host.feature,
                 "routing": sync.overlay.feature,
-                "xdp": sync.accelerator.feature,
+                "xdp acceleration": sync.accelerator.feature,
             },
->>>>>>> e5c0100 (XDP: established connections of clients outside to backends of other nodes turn round at the driver (bpf-lb-acceleration))
         )
 
     def look() -> None:
