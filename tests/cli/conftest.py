@@ -27,7 +27,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("objects")
     subprocess.run(
         [
-            *("clang", "-O2", "-g", "-target", "bpf", f"-I{ROOT}/bpf", f"-I{ROOT}/bpf/lib"),
+            *("clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", f"-I{ROOT}/bpf", f"-I{ROOT}/bpf/lib"),
             *("-I/usr/include/x86_64-linux-gnu", "-I/usr/include/aarch64-linux-gnu"),
             *("-Wno-unused-function", "-c", f"{ROOT}/tests/maps/shipped.c", "-o", f"{directory}/shipped.o"),
         ],
