@@ -92,7 +92,7 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 	int error;
 
 	verdict_begin(passage);
-	masquerades = skb->ingress_ifindex && runtime_masquerades();
+	masquerades = skb->ingress_ifindex && skb->tc_index != DELIVERED && runtime_masquerades();
 	if (!passage->host_firewall && !masquerades)
 		return TC_ACT_OK;
 	packet_pull(skb);

@@ -8,6 +8,9 @@
 #include "packet.h"
 #include "runtime.h"
 
+/* In __sk_buff.tc_index: from_pod sent it, as it is to leave the node. */
+#define DELIVERED 0xc1
+
 /* One hop less to live; false if this was the last one and nothing was changed. */
 static __always_inline bool hop_decrement(struct __sk_buff *skb, __u8 family)
 {
@@ -108,5 +111,6 @@ static __always_inline int deliver_away(struct __sk_buff *skb, const struct pack
 	}
 	if (is_too_long(skb, runtime->uplink_ifindex) || !hop_decrement(skb, packet->family))
 		return TC_ACT_OK;
+	skb->tc_index = DELIVERED;
 	return bpf_redirect_neigh(runtime->uplink_ifindex, &next, sizeof(next), 0);
 }

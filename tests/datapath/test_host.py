@@ -93,12 +93,10 @@ def test_the_switch_is_thrown_last_and_released_first(world: World) -> None:
     kernel = world.kernel
     for table, key, value in NEWS:
         assert not kernel.runtime.host_firewall
-        assert not world.watched
         world.put(table, key, value)
     assert not kernel.runtime.host_firewall, "the compiler has not said that selectors know the node"
     world.put("policies", "_revision", marker(world))
     assert kernel.runtime.host_firewall
-    assert world.watched
     values = {a: v for a, v in kernel.policies.endpoint_map.items() if v.flags & EndpointFlag.HOST}
     assert values.keys() == {address16(HERE), address16("2001:db8::1"), bytes(16)}
     (value,) = set(values.values())
@@ -111,7 +109,6 @@ def test_the_switch_is_thrown_last_and_released_first(world: World) -> None:
 
     world.put("config", NEWS[0][1], config())
     assert not kernel.runtime.host_firewall
-    assert not world.watched
     assert kernel.policies.map.count() == kernel.policies.endpoint_map.count() == 0
 
 

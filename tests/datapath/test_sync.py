@@ -76,7 +76,7 @@ class World:
         self.views = Views(*(Known() for _ in Views.__slots__))  # type: ignore[arg-type]
         self.bpffs = bpffs
         self.state = Path(mkdtemp(prefix="cirri-test-"))
-        self.watched = self.refuse = False
+        self.refuse = False
         self.accelerated: list[bool] = []
         self.start()
         record = Record(
@@ -101,7 +101,7 @@ class World:
             removed=lambda number: None,
             report=lambda: None,
             connected=lambda: True,
-            firewall=Firewall(Uplink(9, "eth0", "02:00:00:00:00:09"), self.watch, BusPlace(4222)),
+            firewall=Firewall(Uplink(9, "eth0", "02:00:00:00:00:09"), BusPlace(4222)),
             tunnel=self.tunnel,
             accelerate=self.accelerate,
             state_dir=self.state,
@@ -124,10 +124,6 @@ class World:
         if on and self.refuse:
             raise KernelRefused("attach", 16)
         self.accelerated.append(on)
-
-    def watch(self, on: bool) -> str:
-        self.watched = on
-        return ""
 
     def changed(self, local: Local) -> None:
         self.seen.append((local.state, local.record.identity))

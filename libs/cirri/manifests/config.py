@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
-from cirri.addresses import routing
+from cirri.addresses import masquerading, routing
 from cirri.addresses.config import (
     DEFAULTS,
     SERVICE_RANGES,
@@ -148,6 +148,25 @@ KEYS: Mapping[str, Key] = {
     ),
     HEALTHZ: Key(
         HEALTHZ_DEFAULT, "where nodes answer as kube-proxy does; empty: nowhere", complaint(HEALTHZ)
+    ),
+    **{
+        key: Key(
+            "true",
+            f"whether what pods send out of the cluster by IPv{version} leaves under their node's address",
+            masquerading.complaint(key),
+        )
+        for version, key in masquerading.SWITCHES.items()
+    },
+    **{
+        key: Key(
+            "", f"IPv{version} prefix in which the network knows the way to pods", masquerading.complaint(key)
+        )
+        for version, key in masquerading.NATIVE.items()
+    },
+    masquerading.EXEMPT: Key(
+        "",
+        "other prefixes that see pods' own addresses, separated by blanks or commas",
+        masquerading.complaint(masquerading.EXEMPT),
     ),
     health.ENABLE: Key("true", "whether nodes probe each other", health.complaint(health.ENABLE)),
     health.PORT: Key("4240", "TCP port on which nodes answer probes", health.complaint(health.PORT)),

@@ -32,6 +32,28 @@ def ensure(wanted: dict[str, str]) -> tuple[str, ...]:
     return tuple(changed)
 
 
+RESERVED_PORTS = "ipv4/ip_local_reserved_ports"
+
+
+def reserve_ports(ports: range) -> bool:
+    """Have no socket be given one of *ports*, as of those reserved before; True if that is new."""
+    path = ROOT / RESERVED_PORTS
+    before = path.read_text().strip()
+    if any(ports[0] >= low and ports[-1] <= high for low, high in _spans(before)):
+        return False
+    path.write_text(",".join(filter(None, (before, f"{ports[0]}-{ports[-1]}"))))
+    return True
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """The kernel's way to write sets of numbers: ``80,8080-8090``."""
+    found = []
+    for part in filter(None, text.split(",")):
+        low, _, high = part.partition("-")
+        found.append((int(low), int(high or low)))
+    return found
+
+
 def device(name: str) -> dict[str, str]:
     """What a pod's device on the node's side needs (udev rules may have set it otherwise)."""
     return {f"ipv4/conf/{name}/rp_filter": "0"}

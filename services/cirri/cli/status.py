@@ -248,6 +248,8 @@ def text(report: Report) -> str:
     lines += [table(header, rows) if rows else "No nodes.", ""]
     if ways := sorted({way for n in report.nodes if (way := n.features.get("routing"))}):
         lines.append(f"Routing:       {', '.join(ways)}")
+    if kinds := sorted({kind for n in report.nodes if (kind := n.features.get("masquerading"))}):
+        lines.append(f"Masquerading:  {', '.join(kinds)}")
     if states := sorted({state for n in report.nodes if (state := n.features.get("host firewall"))}):
         lines.append(f"Host firewall: {', '.join(states)}")
     lines.append(f"Cluster health: {report.reach.summary}")

@@ -14,6 +14,7 @@ from cirri.datapath.features import features
 from cirri.datapath.host import Firewall, Uplink
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.lifecycle import Endpoints
+from cirri.datapath.nat import NatTable
 from cirri.datapath.overlay import realize
 from cirri.datapath.regenerate import Local
 from cirri.datapath.report import Reporter
@@ -57,6 +58,7 @@ async def serve(rt: Runtime) -> None:
     kernel = Kernel(settings.bpffs)
     kernel.runtime.uplink(node.uplink)
     connections = open_pinned(settings.bpffs, CT)
+    nat = NatTable(settings.bpffs)
     node.tunnel = kernel.runtime.value.tunnel_ifindex
 
     def status() -> NodeStatus:
@@ -66,13 +68,20 @@ async def serve(rt: Runtime) -> None:
             pod_cidrs=endpoints.cidrs,
             addresses_used=endpoints.pool.used(),
             addresses_total=endpoints.pool.total(),
-            errors=(*node.faults, *endpoints.faults, *route_faults, *sync.faults()),
+            errors=(
+                *node.faults,
+                *endpoints.faults,
+                *route_faults,
+                *sync.faults(),
+                *nat.pressure.faults(),
+            ),
             features=node.features
             | features(sync.balancer.config, node.features, node.addresses)
             | {
                 "host firewall": sync.host.feature,
                 "routing": sync.overlay.feature,
                 "xdp acceleration": sync.accelerator.feature,
+                "masquerading": sync.masquerade.feature,
             },
         )
 
@@ -120,6 +129,14 @@ async def serve(rt: Runtime) -> None:
                 before, looked = wanted, time.monotonic()
             await endpoints.resize()
 
+    async def sweep_nat() -> None:
+        await asyncio.sleep(SWEEP_S)
+        count(rt, nat)
+        while True:
+            if await asyncio.to_thread(nat.sweep, time.monotonic_ns()):
+                look()
+            await asyncio.sleep(SWEEP_S)
+
     async def configure(payload: bytes) -> bytes:
         request = msgspec.msgpack.decode(payload, type=EndpointConfigRequest)
         known = sync.configure(request.endpoint, request.audit)
@@ -142,7 +159,6 @@ async def serve(rt: Runtime) -> None:
         connected=lambda: rt.bus.connected,
         firewall=Firewall(
             Uplink(node.uplink, node.features.get("uplink", ""), node.mac),
-            lambda on: attach.watch_uplink(node, on=on),
             await asyncio.to_thread(bus_place, settings.nats_url),
             lambda: remember(connections, node.addresses, kernel.runtime.value.epoch),
         ),
@@ -155,6 +171,7 @@ async def serve(rt: Runtime) -> None:
         sync,
         store,
         node,
+        nat,
         bpffs=settings.bpffs,
         cidrs_file=settings.state_dir / "podcidrs.json",
         log=log,
@@ -175,7 +192,21 @@ async def serve(rt: Runtime) -> None:
         tasks.create_task(endpoints.bury())
         tasks.create_task(endpoints.quicken())
         tasks.create_task(endpoints.sweep_connections(SWEEP_S))
+        tasks.create_task(sweep_nat())
         tasks.create_task(server.drain_queue())
+
+
+def count(rt: Runtime, nat: NatTable) -> None:
+    """Add NAT's limits to the metrics; imported here, after everything is in force."""
+    from cirri.runtime.gauges import Gauges
+
+    pressure = nat.pressure
+    gauges = {
+        "nat_entries": ("Entries of NAT in use, each 30 s", lambda: pressure.used),
+        "nat_fill": ("Share of NAT's entries in use", lambda: pressure.fill),
+        "nat_no_port": ("Packets for which NAT found no port", lambda: pressure.failed),
+    }
+    rt.metrics.register(Gauges(SERVICE.name, gauges))
 
 
 def main() -> None:

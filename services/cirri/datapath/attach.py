@@ -15,13 +15,12 @@ from cirri.datapath.errors import Broken, UnknownContainer
 from cirri.datapath.hooks import Hooks
 from cirri.datapath.owners import hops_of
 from cirri.datapath.store import Record
-from cirri.layout import address_of
+from cirri.layout import NAT_PORT_FIRST, address_of
 from cirri.maps import BpfError, Objects, Programs, attach_cgroup
 from cirri.model import NodeStatus
 from cirri.netlink import (
     Channel,
     NamespaceGone,
-    NetlinkRefused,
     Request,
     channel_in,
     namespace,
@@ -84,6 +83,7 @@ def prepare(settings: Settings, look: Callable[[], probe.Kernel] = probe.look) -
     kernel = look()
     probe.require(kernel)
     sysctl.ensure(sysctl.FORWARDING)
+    sysctl.reserve_ports(range(NAT_PORT_FIRST, 65536))
     programs = Objects.load(
         settings.bpf_objects,
         settings.bpffs,
@@ -108,12 +108,12 @@ def prepare(settings: Settings, look: Callable[[], probe.Kernel] = probe.look) -
             node.uplink, node.mtu, node.mac = index, uplink.mtu, uplink.mac
             node.features["uplink"] = uplink.name
             node.features["xdp device"] = probe.xdp(index, uplink.name)
-            fd = programs[FROM_NETWORK].fd
-            hook = messages.INGRESS
+            name, into, out = uplink.name, programs[FROM_NETWORK].fd, programs[TO_NETWORK].fd
             channel.apply(
                 [
-                    messages.clsact(index, name=uplink.name),
-                    messages.program(index, hook=hook, fd=fd, label="from_network", name=uplink.name),
+                    messages.clsact(index, name=name),
+                    messages.program(index, hook=messages.INGRESS, fd=into, label="from_network", name=name),
+                    messages.program(index, hook=messages.EGRESS, fd=out, label="to_network", name=name),
                 ]
             )
             hooks.quicken(UPLINK, index, programs[FROM_NETWORK])
@@ -122,24 +122,6 @@ def prepare(settings: Settings, look: Callable[[], probe.Kernel] = probe.look) -
     _attach_sockets(settings, node)
     (settings.run_dir / probe.FILE).write_text(json.dumps(probe.records(kernel, node.features)))
     return node
-
-
-def watch_uplink(node: Node, *, on: bool) -> str:
-    """Have what this node sends judged at the uplink, or not any more; why not, "" if it is done."""
-    from cirri.netlink import messages
-
-    name, label = node.features.get("uplink", ""), "to_network"
-    if on:
-        fd = node.programs[TO_NETWORK].fd
-        request = messages.program(node.uplink, hook=messages.EGRESS, fd=fd, label=label, name=name)
-    else:
-        request = messages.program_delete(node.uplink, hook=messages.EGRESS, label=label, name=name)
-    try:
-        with Channel() as channel:
-            channel.apply([request])
-    except NetlinkRefused as error:
-        return str(error)
-    return ""
 
 
 def _attach_sockets(settings: Settings, node: Node) -> None:

@@ -50,8 +50,6 @@ class Firewall:
     """What switching the host firewall needs of the machine."""
 
     uplink: Uplink
-    watch: Callable[[bool], str]
-    """Put the program that judges what the node sends to the uplink, or take it away; what failed."""
     bus: BusPlace
     remember: Callable[[], object] = lambda: None
     """Tell programs which connections the node has."""
@@ -83,7 +81,6 @@ class HostEndpoint:
         """Why an earlier policy is in force, as a sentence."""
         self._fault = ""
         self._waits_for, self._since = "", 0.0
-        self._watched = False
         self.tunnel_port = 0
         """UDP port of the tunnels between nodes; 0: there are none."""
         self._installed: tuple[SubjectPolicy, tuple[str, ...], int] | None = None
@@ -183,10 +180,7 @@ class HostEndpoint:
         before = _public(self.local)
         local = self._endpoint(used)
         touched |= self._lead(local)
-        if not self._watched:
-            self._fault = self.firewall.watch(True)
-            self._watched = not self._fault
-        if self._watched and not self.switches.host_firewall:
+        if not self.switches.host_firewall:
             self.firewall.remember()
             self.switches.host_firewall = touched = True
         local.enforced, local.fault, local.conflict = self.enforcer.standing(Reserved.HOST)
@@ -243,8 +237,6 @@ class HostEndpoint:
         if not (self.switches.host_firewall or self.local or Reserved.HOST in self.policies.sets):
             return False
         self.switches.host_firewall = False
-        self._fault = self.firewall.watch(False)
-        self._watched = False
         for address in self._addresses():
             self.policies.drop_endpoint(address)
         self.enforcer.leave(Reserved.HOST)

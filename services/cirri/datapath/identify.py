@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 from pyroaring import BitMap
 
-from cirri.addresses import InvalidPools, InvalidRouting, Routing, service_networks
+from cirri.addresses import (
+    InvalidMasquerading,
+    InvalidPools,
+    InvalidRouting,
+    Masquerading,
+    Routing,
+    service_networks,
+)
 from cirri.addresses.pools import Network
 from cirri.datapath.located import number_of
 from cirri.engine.config import EngineConfig, InvalidConfig
@@ -29,6 +36,8 @@ class Config:
     """The host firewall, audit mode, and what nodes are known by."""
     routing: Routing = field(default_factory=Routing)
     """How packets get to the other nodes' pods."""
+    masquerading: Masquerading = field(default_factory=Masquerading)
+    """What pods send under the node's address."""
     errors: tuple[str, ...] = ()
     """What in it is wrong, one sentence each; in place of the wrong parts the last good ones hold."""
 
@@ -40,7 +49,7 @@ def configuration(data: Mapping[str, str], cluster: str, before: Config | None =
     """
     before = before or Config()
     label_filter, services, engine = before.filter, before.services, before.engine
-    routing, errors = before.routing, []
+    routing, masquerading, errors = before.routing, before.masquerading, []
     try:
         label_filter = LabelFilter.parse(data.get("labels", "").split())
     except InvalidLabelFilter as error:
@@ -57,7 +66,19 @@ def configuration(data: Mapping[str, str], cluster: str, before: Config | None =
         routing = Routing.of(data)
     except InvalidRouting as error:
         errors.append(str(error))
-    return Config(label_filter, data.get("cluster-name") or cluster, services, engine, routing, tuple(errors))
+    try:
+        masquerading = Masquerading.of(data)
+    except InvalidMasquerading as error:
+        errors.append(str(error))
+    return Config(
+        label_filter,
+        data.get("cluster-name") or cluster,
+        services,
+        engine,
+        routing,
+        masquerading,
+        tuple(errors),
+    )
 
 
 def identity_of(labels: Iterable[str], config: Config, identities: Mapping[str, Identity]) -> int:

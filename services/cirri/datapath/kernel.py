@@ -19,11 +19,13 @@ from cirri.layout import (
     IPCACHE,
     LB_FLOWS,
     LB_REVERSE,
+    MASQUERADE_NOT,
     POLICY,
     RUNTIME,
     RuntimeConfig,
     RuntimeFlag,
 )
+from cirri.layout.mirror import NO_ADDRESS
 from cirri.maps import BpfMap, open_pinned
 
 
@@ -49,9 +51,19 @@ class Switches:
         """Name the device that leads to the other nodes."""
         self._set(uplink_ifindex=index)
 
-    def tunnel(self, index: int) -> None:
-        """Name the device that packets to other nodes' pods take; 0: the uplink, as they are."""
-        self._set(tunnel_ifindex=index)
+    def tunnel(self, index: int, port: int = 0) -> None:
+        """Name the device that packets to other nodes' pods take, and its UDP port; 0: the uplink, as they
+        are."""
+        self._set(tunnel_ifindex=index, tunnel_port=port if index else 0)
+
+    def masquerade(self, nat4: bytes, nat6: bytes, *, ipv4: bool, ipv6: bool) -> None:
+        """Name the node's addresses, and say of which families what pods send out leaves under them."""
+        flags = RuntimeFlag(self.value.flags) & ~(RuntimeFlag.MASQUERADE4 | RuntimeFlag.MASQUERADE6)
+        if ipv4 and nat4 != NO_ADDRESS:
+            flags |= RuntimeFlag.MASQUERADE4
+        if ipv6 and nat6 != NO_ADDRESS:
+            flags |= RuntimeFlag.MASQUERADE6
+        self._set(flags=int(flags), nat4=nat4, nat6=nat6)
 
     @property
     def host_firewall(self) -> bool:
@@ -67,7 +79,7 @@ class Switches:
         flags = RuntimeFlag(self.value.flags) & ~flag
         self._set(flags=int(flags | flag if on else flags))
 
-    def _set(self, **fields: int) -> None:
+    def _set(self, **fields: int | bytes) -> None:
         value = replace(self.value, **fields)
         if value != self.value:
             self.value = value
@@ -83,6 +95,7 @@ class Kernel:
         met = bool(self.runtime.value.flags & RuntimeFlag.POD_SERVICES)
         self.services = Services(bpffs, self.runtime.backends_left, pods_packets=met)
         self.reverse, self.flows = open_pinned(bpffs, LB_REVERSE), open_pinned(bpffs, LB_FLOWS)
+        self.masquerade_not = open_pinned(bpffs, MASQUERADE_NOT)
         self.policies = Policies(open_pinned(bpffs, POLICY), open_pinned(bpffs, ENDPOINTS))
         self.runtime.next_epoch()  # what programs remember may be from before a crash
 

@@ -15,6 +15,7 @@ from cirri.datapath import attach
 from cirri.datapath.conntrack import collect
 from cirri.datapath.device import PREFIX, hardware_address, outside_name
 from cirri.datapath.errors import AddressesSpent, Broken, NotAvailable, TryAgain, UnknownContainer
+from cirri.datapath.nat import NatTable
 from cirri.datapath.netconf import Attachment, CniRequest
 from cirri.datapath.regenerate import Local
 from cirri.datapath.result import added
@@ -37,7 +38,15 @@ class Endpoints:
     """The endpoints of a node, by attachment."""
 
     def __init__(
-        self, sync: Sync, store: Store, node: attach.Node, *, bpffs: Path, cidrs_file: Path, log: Log
+        self,
+        sync: Sync,
+        store: Store,
+        node: attach.Node,
+        nat: NatTable,
+        *,
+        bpffs: Path,
+        cidrs_file: Path,
+        log: Log,
     ) -> None:
         self.sync, self.store, self.node, self.log = sync, store, node, log
         self.faults: list[str] = []
@@ -50,7 +59,7 @@ class Endpoints:
         """ADDs that wait for their policy; rescheduling ends that."""
         self._unwanted: set[Attachment] = set()
         """Attachments whose DEL waits for an ADD to end."""
-        self._connections = open_pinned(bpffs, CT)
+        self._connections, self._nat = open_pinned(bpffs, CT), nat
         self._cidrs_file = cidrs_file
         self._last = 0
         self._dying: list[Record] = []
@@ -291,6 +300,7 @@ class Endpoints:
                 await asyncio.to_thread(attach.unplug, names, self.node.hooks)
                 gone = {address16(a) for record in records for a in record.addresses}
                 await asyncio.to_thread(collect, self._connections, time.monotonic_ns(), gone)
+                await asyncio.to_thread(self._nat.forget, gone)
             except (NetlinkRefused, OSError) as error:
                 self.log.error("an endpoint's device cannot be deleted", error=str(error))
                 self._died.set()

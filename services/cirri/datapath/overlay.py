@@ -49,7 +49,7 @@ class Overlay:
         try:
             if not wanted.tunnel_port:
                 self.switches.tunnel(0)  # before the device goes: packets sent there would vanish
-            self.switches.tunnel(self._realize(wanted.tunnel_port))
+            self.switches.tunnel(self._realize(wanted.tunnel_port), wanted.tunnel_port)
         except (NetlinkRefused, Broken) as error:
             self.fault = f"routing mode {'tunnel' if wanted.tunnel_port else 'native'}: {error}"
             return False

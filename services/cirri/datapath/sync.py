@@ -17,6 +17,7 @@ from cirri.datapath.grace import programs_ended
 from cirri.datapath.healthports import HealthPorts
 from cirri.datapath.host import Firewall, HostEndpoint
 from cirri.datapath.kernel import Kernel
+from cirri.datapath.masquerade import Masquerade
 from cirri.datapath.overlay import Overlay
 from cirri.datapath.podservices import PodServices
 from cirri.datapath.policies import Layer
@@ -89,6 +90,7 @@ class Sync:
         self.overlay = Overlay(kernel.runtime, tunnel)
         self.accelerator = Accelerator(accelerate)
         self.book.tunnel = bool(self.overlay.index)
+        self.masquerade = Masquerade(kernel.runtime, kernel.masquerade_not, firewall.uplink.name)
         self.policy_revision = 0
         """Revision of ``resources`` up to which every policy is in force."""
         self.resources_revision = 0
@@ -173,6 +175,7 @@ class Sync:
         enforcer.note_host(book.host())
         enforcer.note_built_in()
         touched = self._route()
+        self._masquerade()
         touched |= book.step()
         touched |= enforcer.reselect()
         places, heirs = book.coming()
@@ -208,6 +211,11 @@ class Sync:
         self.routes_moved.set()
         return True
 
+    def _masquerade(self) -> None:
+        """Have pods leave the cluster as configured."""
+        if (config := self.book.numbers.config) is not None:
+            self.masquerade.step(config.masquerading, self.book.numbers.addresses)
+
     def passing(self) -> Passing | None:
         """What packets on their way may have found, or not found yet."""
         book, enforcer = self.book, self.enforcer
@@ -229,7 +237,7 @@ class Sync:
         found = [*self.kernel.faults(), *self.balancer.faults.values(), *self.book.faults.values()]
         found += self.health_ports.faults.values()
         found += [*self.host.faults(), *self.regenerator.faults()]
-        found += filter(None, (self.overlay.fault, self.accelerator.fault))
+        found += filter(None, (self.overlay.fault, self.accelerator.fault, self.masquerade.fault))
         return [*found, *self.regenerator.config.errors]
 
     def configure(self, number: int, audit: bool | None) -> bool:
