@@ -127,3 +127,24 @@ def test_get_shows_whether_policies_are_valid_watched_and_provisional(served: An
     assert (a[2:], b[2:], c[2:-1]) == (["Unknown", "audit"], ["False"], ["Unknown"])
     assert c[-1] in ("in 600s", "in 599s", "in 601s")
     served.ok("delete", "cnp", "a", "b", "c")
+
+
+def test_services_say_so_only_where_something_is_wrong_and_events_what() -> None:
+    def cells(kind: str, one: Resource) -> dict[str, str]:
+        return {column.title: column.cell(one) for column in COLUMNS[kind]}
+
+    def service(*conditions: dict[str, str]) -> Resource:
+        return Resource(kind="Service", name="web", manifest={"status": {"conditions": [*conditions]}})
+
+    wrong = {"type": "Valid", "status": "False", "message": "why"}
+    for right in (service(), service({**wrong, "status": "True"})):
+        assert cells("Service", right)["VALID"] == ""
+    shown = cells("Service", service(wrong))
+    assert (shown["VALID"], shown["MESSAGE"]) == ("False", "why")
+    manifest = {
+        "involvedObject": {"kind": "Service", "name": "web"}, "type": "Warning", "reason": "Conflict",
+        "message": "why", "count": 3, "lastTimestamp": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    found = cells("Event", Resource(kind="Event", name="web.1", manifest=manifest))
+    assert found.pop("LAST SEEN").endswith(" (x3)")
+    assert list(found.values()) == ["web.1", "Warning", "Conflict", "service/web", "why"]

@@ -1,6 +1,7 @@
 """Services become frontends in the maps of a node, real ones; what depends on the node follows it."""
 
 import asyncio
+from itertools import permutations
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,6 +108,36 @@ def test_an_address_that_two_services_want_is_the_first_ones_until_it_gives_it_u
         node.put(*outside("a"))
         assert node.served()["203.0.113.7", 80] == ["10.52.0.5"]
         assert not node.balancer.faults
+
+
+def test_of_several_services_the_oldest_has_an_address_on_every_node_whatever_came_first() -> None:
+    def aged(created: str, *objects: Resource) -> list[Resource]:
+        front, part = objects
+        metadata = {**front.manifest["metadata"], "creationTimestamp": created}
+        return [replace(front, manifest={**front.manifest, "metadata": metadata}), part]
+
+    backends = {"a": "10.52.0.4", "b": "10.52.0.5", "c": "10.52.0.6"}
+    wants = {
+        name: outside(name, "203.0.113.7", address=f"10.96.0.{backend[-1]}", backend=backend)
+        for name, backend in backends.items()
+    }
+    ages = {"a": "2026-01-03T", "b": "2026-01-01T", "c": "2026-01-02T"}
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        for order in permutations(wants):
+            for name in order:
+                node.put(*aged(ages[name], *wants[name]))
+                node.served()
+            assert node.served()["203.0.113.7", 80] == ["10.52.0.5"]
+            faults = sorted(node.balancer.faults.values())
+            assert [fault[:20] for fault in faults] == ["Service default/a is", "Service default/c is"]
+            assert all(fault.endswith("Service default/b has that address and port") for fault in faults)
+            # Deleted and made again in one go, it is the youngest.
+            node.put(*aged("2026-01-09T", *wants["b"]))
+            assert node.served()["203.0.113.7", 80] == ["10.52.0.6"]
+            for name in wants:
+                node.drop(wants[name][0])
+            assert ("203.0.113.7", 80) not in node.served()
 
 
 def test_a_wrong_configuration_leaves_the_earlier_one_in_force() -> None:

@@ -370,3 +370,44 @@ def test_deleted_it_is_not_provisional_any_more(demo: KubernetesService, confirm
     demo.delete(DeleteRequest(objects=(GUARDED,)))
     assert demo.confirm(ConfirmRequest()).results == ()
     assert demo.apply(ApplyRequest(objects=(guarded(80),))).results[0].confirm_by == ""
+
+
+def service(name: str, **spec: Any) -> ApplyObject:
+    spec = {"ports": [{"port": 80}], **spec}
+    manifest = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+    return ApplyObject(manifest=manifest)
+
+
+def test_a_service_that_another_one_keeps_from_being_served_says_so(demo: KubernetesService) -> None:
+    """In its condition and by an event; over a restart, and until the other one is gone."""
+
+    def condition() -> dict[str, str]:
+        status = demo.resources()["Service.default.two._"].manifest.get("status", {})
+        return dict(status.get("conditions", [{}])[0])
+
+    def becomes(status: str) -> None:
+        deadline = time.monotonic() + 10
+        while condition().get("status") != status:
+            assert time.monotonic() < deadline, condition()
+            time.sleep(0.02)
+
+    def events() -> set[str]:
+        found = [each.manifest for each in demo.resources().values() if each.kind == "Event"]
+        return {f"{e['involvedObject']['name']} {e['type']} {e['reason']} {e['count']}" for e in found}
+
+    both = tuple(service(name, externalIPs=["203.0.113.9"]) for name in ("one", "two"))
+    assert demo.apply(ApplyRequest(objects=both)).error is None
+    becomes("False")
+    says = "203.0.113.9 port 80/TCP: not served there: Service default/one, which is older, has it"
+    assert condition()["message"] == says
+    assert "status" not in demo.resources()["Service.default.one._"].manifest
+    assert events() == {"two Warning Conflict 1"}
+    before = demo.bucket()
+    demo.kill()
+    demo.start()
+    assert demo.apply(ApplyRequest(objects=both)).error is None
+    time.sleep(0.3)  # longer than it waits before it looks at Services again
+    assert demo.bucket() == before
+    demo.delete(DeleteRequest(objects=(ObjectRef(kind="Service", name="one"),)))
+    becomes("True")
+    assert events() == {"two Warning Conflict 1", "two Normal AsWritten 1"}

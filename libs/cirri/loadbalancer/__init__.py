@@ -7,7 +7,17 @@ cluster's switches, ``health`` what balancers outside are told.
 from cirri.loadbalancer.annotations import annotation_faults
 from cirri.loadbalancer.config import Acceleration, InvalidConfig, LoadBalancerConfig, NoBackend, complaint
 from cirri.loadbalancer.endpoints import Backend, backends, choosable, service_of
-from cirri.loadbalancer.frontends import Frontend, Here, Scope, Serving, frontends, host_ports, weights
+from cirri.loadbalancer.frontends import (
+    Frontend,
+    Here,
+    Scope,
+    Seniority,
+    Serving,
+    frontends,
+    host_ports,
+    seniority,
+    weights,
+)
 from cirri.loadbalancer.health import (
     HealthCheck,
     Said,
@@ -28,6 +38,7 @@ __all__ = [
     "NoBackend",
     "Said",
     "Scope",
+    "Seniority",
     "Serving",
     "annotation_faults",
     "backends",
@@ -38,6 +49,7 @@ __all__ = [
     "health_check",
     "host_ports",
     "proxy_answer",
+    "seniority",
     "service_answer",
     "service_of",
     "weights",

@@ -110,6 +110,21 @@ def frontends(
     return dict(_Expansion(service, slices, here, config).all()) if is_served(service) else {}
 
 
+class Seniority(NamedTuple):
+    """Where several Services ask for one address and port, the least of these has it, everywhere."""
+
+    created: str
+    """RFC 3339, UTC."""
+    namespace: str
+    name: str
+
+
+def seniority(service: Resource) -> Seniority:
+    """That of *service*: the oldest comes first, so that nobody new takes anything away."""
+    created = str((service.manifest.get("metadata") or {}).get("creationTimestamp") or "")
+    return Seniority(created, service.namespace, service.name)
+
+
 def is_served(service: Resource) -> bool:
     """Whether *service* has frontends at all, and nobody else serves it."""
     spec: Mapping[str, Any] = service.manifest.get("spec") or {}

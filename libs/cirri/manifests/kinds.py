@@ -8,6 +8,7 @@ from cirri.manifests.problems import listed, suggestion
 from cirri.manifests.schema import Fields
 from cirri.manifests.schemas.cidrgroup import CILIUM_CIDR_GROUP
 from cirri.manifests.schemas.cilium import CILIUM_CLUSTERWIDE_NETWORK_POLICY, CILIUM_NETWORK_POLICY
+from cirri.manifests.schemas.events import EVENT
 from cirri.manifests.schemas.networkpolicy import NETWORK_POLICY
 from cirri.manifests.schemas.pods import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD
 from cirri.manifests.schemas.services import ENDPOINT_SLICE, SERVICE
@@ -46,6 +47,7 @@ KINDS: dict[str, Kind] = {
         Kind("Service", "v1", "services", SERVICE, short=("svc",)),
         Kind("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", ENDPOINT_SLICE, short=("eps",)),
         Kind("Deployment", "apps/v1", "deployments", DEPLOYMENT, short=("deploy",)),
+        Kind("Event", "v1", "events", EVENT, short=("ev",)),
         Kind("Pod", "v1", "pods", POD, short=("po",)),
         Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies", NETWORK_POLICY, short=("netpol",)),
         Kind("CiliumNetworkPolicy", _CILIUM, "ciliumnetworkpolicies", CILIUM_NETWORK_POLICY, short=("cnp",)),

@@ -166,6 +166,22 @@ OF_POLICIES = (
 )
 """MODE: whether it is only watched.  UNDONE: when, unless it is confirmed."""
 
+
+def _invalid(service: Resource) -> str:
+    return "False" if _condition(service, "status") == "False" else ""
+
+
+def _about(event: Resource) -> str:
+    about = event.manifest.get("involvedObject") or {}
+    return f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
+
+
+def _seen(event: Resource) -> str:
+    count = event.manifest.get("count", 1)
+    last = age(str(event.manifest.get("lastTimestamp") or ""))
+    return f"{last} (x{count})" if count > 1 else last
+
+
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "Pod": (
         NAME,
@@ -184,8 +200,18 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("EXTERNAL-IP", _external),
         Column("PORT(S)", _service_ports),
         AGE,
+        Column("VALID", _invalid, filled=True),
         Column("CLUSTER-IPS", lambda r: ",".join(_spec(r).get("clusterIPs") or []) or "<none>", wide=True),
         Column("SELECTOR", lambda r: _pairs(_spec(r).get("selector") or {}), wide=True),
+        Column("MESSAGE", lambda r: _condition(r, "message"), wide=True, filled=True),
+    ),
+    "Event": (
+        NAME._replace(wide=True),
+        Column("LAST SEEN", _seen),
+        Column("TYPE", lambda r: str(r.manifest.get("type", ""))),
+        Column("REASON", lambda r: str(r.manifest.get("reason", ""))),
+        Column("OBJECT", _about),
+        Column("MESSAGE", lambda r: str(r.manifest.get("message", ""))),
     ),
     "Deployment": (
         NAME,

@@ -71,7 +71,7 @@ def get(
       pods po                deployments deploy     services svc
       endpointslices eps     networkpolicies netpol
       ciliumnetworkpolicies cnp                     ciliumclusterwidenetworkpolicies ccnp
-      ciliumcidrgroups ccg
+      ciliumcidrgroups ccg  events ev
       ciliumendpoints cep    ciliumidentities ciliumid      (read only: what the cluster realized)
     """
     kinds, slash, name = kinds.partition("/")

@@ -18,10 +18,12 @@ from cirri.loadbalancer import (
     Here,
     InvalidConfig,
     LoadBalancerConfig,
+    Seniority,
     Serving,
     frontends,
     health_check,
     host_ports,
+    seniority,
     service_of,
 )
 from cirri.model import Resource, resource_key
@@ -56,7 +58,7 @@ class Balancer:
         """Keys of the slices of each Service."""
         self._owner: dict[str, Name] = {}
         self._serves: dict[LbServiceKey, Name] = {}
-        """Who has a frontend: the first that asked for it; of two Pods the first by name."""
+        """Who has a frontend, of all that ask for it: see :meth:`_rank`."""
         self._waiting: dict[LbServiceKey, set[Name]] = {}
         """Others that ask for it as well."""
         self._sctp: set[Name] = set()
@@ -214,11 +216,13 @@ class Balancer:
         found = {}
         for key, ways in wanted.items():
             owner = self._serves.setdefault(key, name)
-            if owner.kind == name.kind == "Pod" and name < owner:
+            if owner != name and self._rank(name) < self._rank(owner):
                 self._take(key, name)
                 owner = name
             if owner == name:
                 found[key] = ways
+                # It may have been deleted and made again, younger than others.
+                self._dirty |= {w for w in self._waiting.get(key, ()) if self._rank(w) < self._rank(name)}
                 continue
             self._waiting.setdefault(key, set()).add(name)
             self.faults[name] = (
@@ -227,11 +231,19 @@ class Balancer:
             )
         return found
 
+    def _rank(self, name: Name) -> tuple[bool, Seniority]:
+        """Of several that ask for a frontend the least has it, on every node: Services before Pods, the
+        oldest Service, the first Pod by name."""
+        if name.kind == "Pod":
+            return True, Seniority("", name.namespace, name.name)
+        service = self.views.services.get(resource_key("Service", name.namespace, name.name, node=""))
+        return False, seniority(service) if service else Seniority("", name.namespace, name.name)
+
     def _take(self, key: LbServiceKey, name: Name) -> None:
-        """Give *name* what another has, who is told."""
+        """Give *name* what another has; all others that want it are told who has it now."""
         owner, self._serves[key] = self._serves[key], name
         self._realized[owner] = {k: ways for k, ways in self._realized[owner].items() if k != key}
-        self._dirty.add(owner)
+        self._dirty |= {owner, *self._waiting.get(key, ())} - {name}
 
 
 def _here(node: str, views: Views) -> Here:

@@ -14,6 +14,10 @@ from cirri.kubernetes.store import Store
 from cirri.model import RESOURCES
 from cirri.runtime import Runtime, run
 
+JUDGE_S = 0.1
+"""After a change, so that a Service and its endpoints are looked at together."""
+TIDY_S = 60.0
+"""How often events that are old are looked for."""
 RETRY_S = 0.5
 """Between attempts to publish what the bucket lacks."""
 
@@ -31,6 +35,7 @@ async def serve(rt: Runtime) -> None:
     await rt.handle("confirm", cluster.confirm)
     await rt.handle("rollback", cluster.rollback)
     rt.tasks.create_task(_undo_in_time(rt, cluster))
+    rt.tasks.create_task(_judge(rt, cluster))
     while True:
         await cluster.behind.wait()
         await _publish(rt, cluster)
@@ -67,6 +72,25 @@ async def _undo_in_time(rt: Runtime, cluster: Cluster) -> None:
         for each in undone:
             name = f"{each.namespace}/{each.name}" if each.namespace else each.name
             rt.log.warning("not confirmed in time", kind=each.kind, name=name, action=each.action)
+
+
+async def _judge(rt: Runtime, cluster: Cluster) -> None:
+    """Keep the conditions of Services true, and events no longer than they are news."""
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TIDY_S):
+                await cluster.unjudged.wait()
+        await asyncio.sleep(JUDGE_S)
+        try:
+            changes = await cluster.judge()
+        except OSError as error:
+            rt.log.error("conditions cannot be kept", why=str(error))
+            await asyncio.sleep(RETRY_S)
+            continue
+        for each in changes:
+            if each.resource.kind == "Event" and each.written:
+                about, says = each.resource.manifest["involvedObject"], each.resource.manifest["message"]
+                rt.log.warning("service", name=f"{about['namespace']}/{about['name']}", says=says)
 
 
 def _now() -> datetime:

@@ -54,9 +54,18 @@ def plan_status(state: State, objects: Sequence[Resource]) -> list[Change]:
     changes = []
     for new in objects:
         old = state[key_of(new)]
-        now = with_parts(old, status=new.manifest.get("status", {}))
+        now = with_parts(old, status=_status(new, old))
         changes.append(Change("unchanged" if now == old else "configured", now if now != old else old))
     return changes
+
+
+def _status(new: Resource, old: Resource) -> Any:
+    """The new status; the conditions of a Service are ours, and stay unless it brings others."""
+    status = new.manifest.get("status", {})
+    if new.kind == "Service" and "conditions" not in status:
+        before = old.manifest.get("status") or {}
+        status = {**status, **{part: before[part] for part in ("conditions",) if part in before}}
+    return status
 
 
 def require_existing(state: State, objects: Sequence[Resource]) -> None:

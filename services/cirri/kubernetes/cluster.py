@@ -13,6 +13,7 @@ from cirri.engine.parse import findings
 from cirri.errors import CirriError
 from cirri.kubernetes.applying import plan_apply, plan_status, require_existing, system_namespaces
 from cirri.kubernetes.deleting import plan_delete
+from cirri.kubernetes.judge import Judge
 from cirri.kubernetes.provisional import (
     Terms,
     chosen,
@@ -83,10 +84,14 @@ class Cluster:
         self._new_uid = new_uid
         self._turn = asyncio.Lock()
         self._objects, self._pending = store.load()
+        self._judge = Judge(self._objects.values())
         self.behind = asyncio.Event()
         """Set when the bucket may lack something that is stored: ``publish`` mends it."""
         self.provisional = asyncio.Event()
         """Set when other objects may be due next: :meth:`due_in_s`."""
+        self.unjudged = asyncio.Event()
+        """Set when Services may need another condition: :meth:`judge`."""
+        self.unjudged.set()
         missing = system_namespaces(self._objects, SYSTEM_NAMESPACES)
         first = plan_apply(self._objects, missing, now=time_text(now()), new_uid=new_uid)
         first += undone(self._objects, self._pending, due(self._pending, now()))
@@ -169,6 +174,20 @@ class Cluster:
             await self._done(changes)
             return [_result(change, 0) for change in changes]
 
+    async def judge(self) -> list[Change]:
+        """Say of Services that cannot be served as they are written what is wrong; what has changed."""
+        async with self._turn:
+            self.unjudged.clear()
+            size = len(self._judge.dirty)
+            changes = await _beside(size, self._judge.step, self._objects, self._now())
+            statuses = [each for each in changes if each.resource.kind == "Service"]
+            events = [each for each in changes if each.resource.kind == "Event"]
+            if statuses:
+                await self._done(statuses, status_only=True)
+            if events:
+                await self._done(events)
+            return changes
+
     def _plan(self, request: ApplyRequest) -> list[Change]:
         objects = check_all(map(_document, request.objects), _not_enforced)
         if request.update_only:
@@ -214,6 +233,7 @@ class Cluster:
             for change in changing:
                 self._store.put_status(change.resource)
                 self._objects[key_of(change.resource)] = change.resource
+                self._note(change)
         elif changing:
             await asyncio.to_thread(self._store.change, changing)
             self._take(changing)
@@ -222,6 +242,7 @@ class Cluster:
         """Take over what is stored now."""
         for change in changes:
             key = key_of(change.resource)
+            self._note(change)
             if change.action == "deleted":
                 del self._objects[key]
             else:
@@ -230,6 +251,11 @@ class Cluster:
             if change.provisional is not None:
                 self._pending[key] = change.provisional
         self.provisional.set()
+
+    def _note(self, change: Change) -> None:
+        self._judge.note(change)
+        if self._judge.dirty:
+            self.unjudged.set()
 
     async def _published(self, change: Change) -> int:
         if change.action == "deleted":
