@@ -44,24 +44,24 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 		served = action == SERVED;
 		if (served) {
 			destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
-			host = false;
-			if (!destination || endpoint_is_host(destination))
+			host = service_is_node(&packet->destination, destination);
+			if (!destination && !host)
 				return DROP_NO_BACKEND;
 		}
 	}
 	if (host) {
 		/* What is no IP packet, ARP above all, is not judged. */
-		if (!passage->host_firewall || !packet->family)
+		if ((!passage->host_firewall && !served) || !packet->family)
 			return TC_ACT_OK;
-		destination = host_receiver(skb, packet, destination);
-		if (!destination || host_cannot_do_without(packet, false))
+		destination = passage->host_firewall ? host_receiver(skb, packet, destination) : NULL;
+		if (!served && (!destination || host_cannot_do_without(packet, false)))
 			return TC_ACT_OK;
 		error = host_forgive(packet, error);
 	} else if (tagged) {
 		return TC_ACT_OK;
 	}
 	device = endpoint_device(destination);
-	passage->verdict.endpoint = destination->id;
+	passage->verdict.endpoint = destination ? destination->id : 0;
 	if (error)
 		return error;
 
@@ -88,12 +88,13 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 {
 	struct packet *packet = &passage->packet;
 	const struct endpoint *source;
-	bool masquerades;
+	bool masquerades, serves;
 	int error;
 
 	verdict_begin(passage);
 	masquerades = skb->ingress_ifindex && skb->tc_index != DELIVERED && runtime_masquerades();
-	if (!passage->host_firewall && !masquerades)
+	serves = !skb->ingress_ifindex && passage->switches & RUNTIME_NODE_SERVES;
+	if (!passage->host_firewall && !masquerades && !serves)
 		return TC_ACT_OK;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
@@ -105,8 +106,10 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 		if (result != NAT_NONE)
 			return result == NAT_DONE ? TC_ACT_OK : result;
 	}
-	if (!passage->host_firewall)
-		return TC_ACT_OK;
+	if (!passage->host_firewall) {
+		error = serves && !error ? service_node_answer(skb, passage) : 0;
+		return error ? error : TC_ACT_OK;
+	}
 	if (skb->ingress_ifindex) {
 		/* Only forwarded.  Under the node's address its answers come to the node, and are known by this. */
 		if (error || !endpoint_is_host(endpoint_recall(&packet->source, passage->epoch, END_SENDER)))
@@ -124,6 +127,8 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 	if (error)
 		return error;
 	error = verdict_take(skb, passage, source, NULL);
+	if (!error && service_is_answer(passage))
+		error = service_answer(skb, passage);
 	if (error)
 		return error;
 	metrics_count(0, POLICY_EGRESS, skb->len);

@@ -50,7 +50,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	if (error)
 		return error;
 	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
-	if (passage->pod_services && (!destination || endpoint_is_host(destination))) {
+	if (passage->switches & RUNTIME_POD_SERVICES && (!destination || endpoint_is_host(destination))) {
 		served = service_from_pod(skb, passage);
 		if (served < 0 || served == TC_ACT_REDIRECT)
 			return served;

@@ -13,6 +13,7 @@ enum runtime_flag {
 	RUNTIME_MASQUERADE6 = 4,
 	RUNTIME_POD_SERVICES = 8,	/* from_pod looks for Services: not every socket of a pod does */
 	RUNTIME_NODE_SOCKETS = 16,	/* only sockets of the node's own namespace are translated */
+	RUNTIME_NODE_SERVES = 32,	/* processes of the node serve clients outside through frontends */
 };
 
 struct runtime {

@@ -195,6 +195,43 @@ GLOBAL int service_answer(struct __sk_buff *skb, struct passage *passage)
 	return rewrite_end(skb, packet, &to, REWRITE_SOURCE);
 }
 
+/* Is the node itself the backend under *address*, to which there is the entry *listed*, if any? */
+static __always_inline bool service_is_node(const union address *address, const struct endpoint *listed)
+{
+	return listed ? endpoint_is_host(listed) : ipcache_identity(address) == IDENTITY_HOST;
+}
+
+/* What the node sends while nobody is asked about it: an answer of a process of its own comes from the frontend.
+ * 0, or a drop reason.
+ */
+GLOBAL int service_node_answer(struct __sk_buff *skb, struct passage *passage)
+{
+	const struct packet *packet;
+	struct ct_value *value;
+
+	if (!passage)
+		return DROP_INVALID;
+	packet = &passage->packet;
+	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT) && fragment_resolve(&passage->packet))
+		return 0;
+	passage->now = bpf_ktime_get_coarse_ns();
+	passage->latest = passage->epoch;
+	passage->reply = 0;
+	if (packet->flags & PACKET_ICMP_ERROR)
+		return icmp_is_related(skb, passage, NULL) && passage->frontend ? service_answer(skb, passage) : 0;
+	passage->high = ct_key_set(&passage->key, packet);
+	value = bpf_map_lookup_elem(&cirri_ct, &passage->key);
+	if (!value || !value->frontend)
+		return 0;
+	passage->reply = passage->high != !!(value->flags & CT_FROM_HIGH);
+	if (!passage->reply || !ct_continues(value, packet, true, passage->now))
+		return 0;
+	if (ct_update(value, packet, true, passage->now, skb->len))
+		report_closed(skb, passage, value);
+	passage->frontend = value->frontend;
+	return service_answer(skb, passage);
+}
+
 /* An answer under an address of the node's: the stack would take it for a forgery and is passed by. */
 static __always_inline int service_deliver(struct __sk_buff *skb, const struct packet *packet)
 {

@@ -175,7 +175,7 @@ struct passage {
 	__u16 reply;		/* it travels against the packet that opened its connection */
 	__u16 host_firewall;	/* the node is an endpoint */
 	__u16 frontend;		/* of the connection: struct ct_value.frontend */
-	__u32 pod_services;	/* pods' packets are for Services too */
+	__u32 switches;		/* struct runtime.flags */
 };
 
 SCRATCH(cirri_passage, struct passage);
@@ -365,8 +365,8 @@ static __always_inline void verdict_begin(struct passage *passage)
 	const struct runtime *runtime = runtime_get();
 
 	passage->epoch = runtime ? *(const volatile __u32 *)&runtime->epoch : 0;
-	passage->host_firewall = runtime ? runtime->flags & RUNTIME_HOST_FIREWALL : 0;
-	passage->pod_services = runtime ? runtime->flags & RUNTIME_POD_SERVICES : 0;
+	passage->switches = runtime ? runtime->flags : 0;
+	passage->host_firewall = passage->switches & RUNTIME_HOST_FIREWALL;
 	passage->frontend = 0;
 }
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig
 from scapy.layers.l2 import Ether
@@ -14,8 +15,9 @@ from cirri.layout import (
     EndpointFlag,
     LbFlag,
     PolicyDirection,
+    RuntimeFlag,
 )
-from cirri.testing.datapath import PODS, Entry, World, mac
+from cirri.testing.datapath import PODS, TC_OK, Entry, World, mac
 from cirri.testing.fronts import BIND, TCP_, back, into, out, serve
 from cirri.testing.packets import (
     FAMILIES,
@@ -25,12 +27,29 @@ from cirri.testing.packets import (
     Do,
     Family,
     Send,
+    connections,
+    frame,
     play,
     send,
 )
 
 VIP = {4: "192.0.2.80", 6: "2001:db8:3::80"}
 NEW = ("new",)
+
+
+def node_serves(world: World) -> None:
+    config = world.runtime[0]
+    world.runtime.put(0, replace(config, flags=config.flags | RuntimeFlag.NODE_SERVES))
+
+
+def passes(at: str, sent: Packet, seen: Packet) -> Do:
+    """*sent* goes on its way as *seen*."""
+
+    def do(world: World) -> None:
+        result = send(world, at, sent)
+        assert (result.action, result.packet) == (TC_OK, frame(at, seen)), result.events
+
+    return Do(do)
 
 
 def no_checksum(packet: Packet) -> Packet:
@@ -96,6 +115,53 @@ def policy(f: Family) -> Iterator[Case]:
         closed,
         (Entry("A", PolicyDirection.INGRESS, f.world_identity, TCP_, BIND, 16, rule=7),),
     )  # fmt: skip
+
+
+def node_itself(f: Family) -> Iterator[Case]:
+    """The node's own processes, whose policy is asked while the node has one; an error of its stack."""
+    allow = Entry("H", PolicyDirection.INGRESS, f.world_identity, TCP_, BIND, 16, rule=7)
+    closed = {"H": EndpointFlag.ENFORCE_INGRESS}
+    for address, port in ((f.host, 30080), (VIP[f.version], 80)):
+        opened = (Do(node_serves), serve(address, port, f.host))
+        asks = f.tcp(f.world, address, "S", 4000, port)
+        talk = (
+            passes("net", asks, f.tcp(f.world, f.host, "S", 4000, BIND)),
+            passes(
+                "node", f.tcp(f.host, f.world, "SA", BIND, 4000), f.tcp(address, f.world, "SA", port, 4000)
+            ),
+            passes("net", f.tcp(f.world, address, "A", 4000, port), f.tcp(f.world, f.host, "A", 4000, BIND)),
+            connections(1),
+        )
+        other = f.tcp(f.host, f.world, "S", BIND, 4001)
+        yield Case(
+            f"{f.name} the node at {port}", (*opened, *talk, passes("node", other, other), connections(1))
+        )
+        yield Case(f"{f.name} the node at {port}, asked", (*opened, *talk), closed, (allow,))
+        yield Case(
+            f"{f.name} the node at {port}, denied",
+            (*opened, Send("net", asks, DropReason.POLICY, ("ingress POLICY match=0 rule=0",))),
+            closed,
+        )
+        yield Case(f"{f.name} the node at {port}, asked from now on", (*opened, *talk[:2], Do(shut),
+                   Send("net", f.tcp(f.world, address, "A", 4000, port), DropReason.POLICY,
+                        ("ingress POLICY match=0 rule=0",))))  # fmt: skip
+        known, about = f.udp(f.world, address, 5000, port), f.udp(f.world, f.host, 5000, BIND)
+        yield Case(
+            f"{f.name} the node at {port}, refused",
+            (
+                *opened,
+                passes("net", known, about),
+                Do(lambda w, a=address, k=known, t=about: same_but_inner_checksum(
+                    f, send(w, "node", f.error(f.host, f.world, t)).packet,
+                    frame("node", f.error(a, f.world, k)))),
+            ),
+        )  # fmt: skip
+
+
+def shut(world: World) -> None:
+    """The host firewall comes on, and lets nobody in."""
+    world.enforce({"H": EndpointFlag.ENFORCE_INGRESS})
+    world.raise_epoch()
 
 
 def backends(f: Family) -> Iterator[Case]:
@@ -296,7 +362,7 @@ UNSUMMED = Case(
 CASES = [
     case
     for f in FAMILIES
-    for make in (both_ways, policy, backends, refusal, ranges, errors)
+    for make in (both_ways, policy, node_itself, backends, refusal, ranges, errors)
     for case in make(f)
 ] + [*map(fragmented, FAMILIES), UNSUMMED]
 

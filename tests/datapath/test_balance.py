@@ -286,3 +286,17 @@ def test_a_host_port_of_the_loopback_is_not_for_the_wire() -> None:
         node.put(local)
         node.served()
         assert [(key.port, key.scope) for key in node.kernel.services.copy] == [(80, 0)]
+
+
+def test_whether_the_node_itself_serves_clients_outside() -> None:
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        for own, serves in (("10.52.0.4", True), ("10.52.0.5", False)):
+            node.views.nodes["n1"] = NodeStatus(node="n1", addresses=(own,))
+            node.balancer.note_node()
+            node.put(*outside("web", "203.0.113.7"))
+            node.served()
+            assert node.balancer.node_serves is serves
+        node.put(*service("10.96.0.9", ["10.52.0.5"], name="inside"))
+        node.served()
+        assert not node.balancer.node_serves

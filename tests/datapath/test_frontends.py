@@ -42,7 +42,7 @@ def test_for_inside() -> None:
 
 
 def test_for_wire() -> None:
-    """Pods of this node alone: not the node's own processes, not other nodes', and nobody where nobody is."""
+    """Pods of this node and its own processes: not other nodes', and nobody where nobody is."""
     here = Here("n1", addresses=("192.168.3.11",))
     mine, theirs = Backend("10.52.0.4", 8080, "n1"), Backend("10.52.1.4", 8080, "n2")
     leaving = Backend("10.52.0.5", 8080, "n1", state="terminating")
@@ -59,9 +59,10 @@ def test_for_wire() -> None:
 
     a, b = (LbBackend(address=address16(address), port=8080) for address in ("10.52.0.4", "10.52.0.5"))
     config = LoadBalancerConfig()
-    assert served(mine, theirs, leaving, process) == Ways((a,), leaving=frozenset((b,)))
+    assert served(mine, theirs, leaving) == Ways((a,), leaving=frozenset((b,)))
     assert served(leaving) == Ways((b,))
-    assert served(theirs, process) is None
+    assert served(theirs) is None
+    assert served(process) == Ways((LbBackend(address=address16("192.168.3.11"), port=8080),))
     assert served(mine, scope=Scope.INTERNAL) is None
     assert served() == Ways()
     assert served(mine, affinity_s=9).affinity_s == 9

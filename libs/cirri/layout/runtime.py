@@ -22,6 +22,8 @@ class RuntimeFlag(IntFlag):
     """Packets of pods are for Services as well: not every socket of a pod looks for them."""
     NODE_SOCKETS = 16
     """Only sockets of the node's own network namespace are translated."""
+    NODE_SERVES = 32
+    """Processes of the node serve clients outside through frontends."""
 
 
 class RuntimeConfig(Mirror, frozen=True, kw_only=True):

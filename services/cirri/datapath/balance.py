@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from cirri.datapath.frontends import PROTOCOLS, Frontends, Ways, for_inside, for_wire, keeping, refused
 from cirri.datapath.services import Services, difference
 from cirri.datapath.views import Views
-from cirri.layout import LbBackend, LbServiceKey, address_of
+from cirri.layout import LbBackend, LbScope, LbServiceKey, address16, address_of
 from cirri.loadbalancer import (
     Acceleration,
     Frontend,
@@ -63,6 +63,8 @@ class Balancer:
         """Others that ask for it as well."""
         self._sctp: set[Name] = set()
         """Who has frontends that no socket program knows."""
+        self._own_processes: set[Name] = set()
+        """Whose frontends lead clients outside to processes of this node."""
         self._swept = False
         self._here, self.config = Here(node), LoadBalancerConfig()
         self.acceleration: Acceleration | None = None
@@ -135,6 +137,11 @@ class Balancer:
         return self.config.host_namespace_only
 
     @property
+    def node_serves(self) -> bool:
+        """Whether processes of this node serve clients outside."""
+        return bool(self._own_processes)
+
+    @property
     def packets_only(self) -> bool:
         """Whether there are frontends that only packets meet."""
         return bool(self._sctp)
@@ -168,7 +175,9 @@ class Balancer:
                 self.checked.set()
             if check is not None:
                 self.checks[name] = check
-            (self._sctp.add if any(map(_is_sctp, mine)) else self._sctp.discard)(name)
+            _mark(self._sctp, name, any(map(_is_sctp, mine)))
+            own = set(map(address16, self._here.addresses))
+            _mark(self._own_processes, name, any(_leads_to(own, *each) for each in mine.items()))
         if not self._swept:
             self._swept = True
             self.left.set()  # some may have gone before this process was there
@@ -253,6 +262,17 @@ def _here(node: str, views: Views) -> Here:
 def _name_in(key: str) -> Name:
     kind, namespace, name, _ = key.split(".")
     return Name(text_of(namespace), text_of(name), "Pod" if kind == "Pod" else "Service")
+
+
+def _mark(names: set[Name], name: Name, belongs: bool) -> None:
+    (names.add if belongs else names.discard)(name)
+
+
+def _leads_to(addresses: set[bytes], key: LbServiceKey, ways: Ways) -> bool:
+    """Whether clients outside come to one of *addresses*."""
+    return key.scope == LbScope.EXTERNAL and any(
+        b.address in addresses for b in (*ways.backends, *ways.leaving)
+    )
 
 
 def _is_sctp(key: LbServiceKey) -> bool:

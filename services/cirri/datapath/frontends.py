@@ -68,7 +68,7 @@ def _changes_sctp(frontend: Frontend, serving: Serving) -> bool:
 def for_wire(
     found: Mapping[Frontend, Serving], here: Here, config: LoadBalancerConfig
 ) -> dict[LbServiceKey, Ways]:
-    """The frontends of *found* that are served to clients outside: with a pod of *here*, or with nobody.
+    """The frontends of *found* that are served to clients outside: with what is on *here*, or with nobody.
 
     What only other nodes could serve is not among them.
     """
@@ -76,9 +76,7 @@ def for_wire(
     for frontend, serving in found.items():
         if frontend.scope is not Scope.EXTERNAL or _changes_sctp(frontend, serving):
             continue
-        mine = tuple(
-            each for each in serving.backends if each.node == here.node and each.address not in here.addresses
-        )
+        mine = tuple(each for each in serving.backends if each.node == here.node)
         if mine or not serving.backends:
             served[_key(frontend)] = _way_in(serving, mine, config)
     return served

@@ -26,7 +26,7 @@ from cirri.datapath.regenerate import Local, Regenerator
 from cirri.datapath.release import release
 from cirri.datapath.views import Views
 from cirri.kv import Table
-from cirri.layout import IpcacheKey
+from cirri.layout import IpcacheKey, RuntimeFlag
 from cirri.model.bucket import token
 from cirri.model.policy import REVISION_KEY, Compiled
 from cirri.netlink import NetlinkRefused
@@ -187,6 +187,7 @@ class Sync:
             self.pod_services.step(
                 node_sockets_only=self.balancer.node_sockets_only, packets=self.balancer.packets_only
             )
+            self.kernel.runtime.switch(RuntimeFlag.NODE_SERVES, on=self.balancer.node_serves)
         touched |= self.regenerator.step()
         touched |= self.host.step(self.regenerator.locals)
         if touched:
