@@ -132,6 +132,16 @@ KEYS: Mapping[str, Key] = {
         "whether drivers send packets on that are for other nodes' backends",
         complaint("bpf-lb-acceleration"),
     ),
+    "service-no-backend-response": Key(
+        "reject",
+        "whether clients of a Service that nobody serves are refused, or hear nothing (drop)",
+        complaint("service-no-backend-response"),
+    ),
+    "bpf-lb-sock-hostns-only": Key(
+        "false",
+        "whether sockets of pods are left alone, and their packets translated instead",
+        complaint("bpf-lb-sock-hostns-only"),
+    ),
     routing.ROUTING_MODE: Key(
         "native", "how packets reach pods of other nodes", routing.complaint(routing.ROUTING_MODE)
     ),
