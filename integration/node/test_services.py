@@ -362,3 +362,33 @@ def test_services_for_packets_of_pods_switched_while_they_talk() -> None:
                 each.close()
 
     asyncio.run(main())
+
+
+def test_processes_of_the_node_serve_clients_outside() -> None:
+    """By node ports and external addresses, TCP and UDP; what the node's stack refuses comes back, too."""
+
+    async def main() -> None:
+        async with node() as here:
+            number = here.number
+            fronts = {4: ("10.96.0.10", f"203.0.113.{number}", here.address),
+                      6: ("fd00:10:96::10", f"2001:db8:7::{number:x}", here.address6)}  # fmt: skip
+            every = []
+            for version, (cluster, external, own) in fronts.items():
+                await served(here, *outside(external, *service(cluster, [own], name=f"web{version}")))
+                run("ip", "route", "add", external, "via", own)
+                for address, offset in ((external, 0), (own, 30000)):
+                    every += [
+                        (address, 80 + offset, socket.SOCK_STREAM),
+                        (address, 81 + offset, socket.SOCK_DGRAM),
+                    ]
+
+            async def all_hear(what: str) -> None:
+                heard = {one: await asyncio.to_thread(asks, *one) for one in every}
+                assert heard == dict.fromkeys(every, what)
+
+            with Echo(here.name, 8080, socket.AF_INET6) as web, Echo(here.name, 8081, socket.AF_INET6) as dns:
+                await all_hear("ping")
+                assert (web.connections, dns.datagrams) == (4, 4)
+            await all_hear("Connection refused")
+
+    asyncio.run(main())
