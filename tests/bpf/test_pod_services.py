@@ -220,17 +220,36 @@ def fragmented(f: Family) -> Case:
     )
 
 
+def associated(f: Family, source: str, destination: str, ttl: int = 64, *, back: bool = False) -> Packet:
+    """From port 5000 to 9000, or *back*."""
+    made = f.sctp(source, destination)
+    made.ttl = made.hlim = ttl
+    if back:
+        raw = bytes(made[Raw])
+        made[Raw].load = raw[2:4] + raw[:2] + raw[4:]
+    return made
+
+
+def sctp_outside(f: Family) -> Case:
+    def packet(source: str, destination: str, ttl: int = 64, *, back: bool = False) -> Packet:
+        return associated(f, source, destination, ttl, back=back)
+
+    return Case(
+        f"pods {f.name} SCTP from outside",
+        (
+            serve(f.host, 9000, f.b, bind=9000, protocols=(SCTP_,)),
+            Send("net", packet(f.world, f.host), into("B", packet(f.world, f.b, 63)), NEW),
+            Send("B", packet(f.b, f.world, back=True), out("B", packet(f.host, f.world, 63, back=True))),
+        ),
+    )
+
+
 def sctp(f: Family) -> Case:
     """Addresses alone: the checksum covers ports, and no address."""
     vip = VIP[f.version]
 
     def packet(source: str, destination: str, ttl: int = 64, *, back: bool = False) -> Packet:
-        made = f.sctp(source, destination)
-        made.ttl = made.hlim = ttl
-        if back:
-            raw = bytes(made[Raw])
-            made[Raw].load = raw[2:4] + raw[:2] + raw[4:]
-        return made
+        return associated(f, source, destination, ttl, back=back)
 
     return Case(
         f"pods {f.name} SCTP",
@@ -244,7 +263,7 @@ def sctp(f: Family) -> Case:
 
 
 CASES = [case for f in FAMILIES for make in (ways, policy, to_itself, nobody, errors) for case in make(f)] + [
-    make(f) for f in FAMILIES for make in (fragmented, sctp)
+    make(f) for f in FAMILIES for make in (fragmented, sctp, sctp_outside)
 ]
 
 
