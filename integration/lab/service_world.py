@@ -98,7 +98,7 @@ def service(name: str) -> dict[str, Any]:
 
 
 def pod(name: str) -> dict[str, Any]:
-    """A server on its node; "unready" has a second container, which never runs for long."""
+    """A server on its node; "unready" has a second container, which never says that it is."""
     ports = [
         {"name": p.lower(), "containerPort": TARGET, "hostPort": HOST_PORT, "protocol": p} for p in PROTOCOLS
     ]
@@ -108,7 +108,8 @@ def pod(name: str) -> dict[str, Any]:
     if name in ("one", "two"):
         containers[0]["ports"] = ports
     if name == "unready":
-        containers.append({"name": "broken", "image": "broken", "command": ["false"]})
+        port = {"name": "PORT", "value": "none"}
+        containers.append({"name": "broken", "image": "cilium/json-mock", "env": [port]})
     labels = {"app": name, **(BOTH if name in ("one", "two") else {})}
     return {
         "apiVersion": "v1",
@@ -192,12 +193,14 @@ class World:
         zones = [node_manifest(hosts[name]) for name in ("node1", "node2")]
         for node, zone in zip(zones, ("a", "b"), strict=True):
             node["metadata"]["labels"][ZONE] = zone
-        self._apply(*zones, *map(pod, NODE_OF), *map(service, SPECS))
+        lab.apply(json.dumps(pod("unready")), wait=False)
+        ready = (name for name in NODE_OF if name != "unready")
+        self.apply(*zones, *map(pod, ready), *map(service, SPECS))
         self.addresses = {name: {4: host.ipv4, 6: host.ipv6} for name, host in hosts.items()}
         self.addresses["outside"] = self.addresses.pop("client")
         self.addresses[ITSELF] = {4: "169.254.42.1", 6: "fd42::1"}
         lab.wait(self._know_pods, what="every pod has its addresses")
-        self._apply(*self._slices())
+        self.apply(*self._slices())
         found = lab.get("services", "-n", "default")["items"]
         self.cluster_ips = {s["metadata"]["name"]: s["spec"]["clusterIPs"] for s in found}
         self._route()
@@ -224,10 +227,14 @@ class World:
                     wrong.append(f"{case}: {heard}, not {' or '.join(expected)}")
         return wrong
 
+    def apply(self, *manifests: Mapping[str, Any]) -> None:
+        """Returns when every node has them."""
+        self.lab.apply("\n---\n".join(map(json.dumps, manifests)))
+
     def use(self, setting: Setting) -> None:
         """Change the cluster's configuration; returns when every node has it."""
         about = {"name": "cirri-config", "namespace": "kube-system"}
-        self._apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": setting.config()})
+        self.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": setting.config()})
 
     def where(self, door: str, service: str, family: int) -> tuple[str, int]:
         """Address and port of a Service's door."""
@@ -254,9 +261,6 @@ class World:
             else answer
             for answer in sorted(case.answers)
         ]
-
-    def _apply(self, *manifests: Mapping[str, Any]) -> None:
-        self.lab.apply("\n---\n".join(map(json.dumps, manifests)))
 
     def _know_pods(self) -> bool:
         for name, entry in self.lab.pods().items():

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any, Literal
 
 import pytest
+from integration.lab.asking import SILENCE
 from integration.lab.service_cases import Setting, cases
-from integration.lab.service_world import PROTOCOLS, World, question
+from integration.lab.service_world import CLIENTS4, CLIENTS6, PROTOCOLS, World, question
 
 from cirri.testing.lab import Lab
 
 Routing = Literal["native", "tunnel"]
 TRIES = 8
 """Connections after which two backends would both have been met, but for one time in 128."""
+
+
+def policy(server: str, ingress: list[dict[str, Any]]) -> dict[str, Any]:
+    spec = {"endpointSelector": {"matchLabels": {"app": server}}, "ingress": ingress}
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": server},
+        "spec": spec,
+    }
 
 
 @pytest.fixture(scope="module", params=["native", "tunnel"])
@@ -47,6 +59,31 @@ def test_every_way(cluster: tuple[World, Routing], change: dict[str, Any]) -> No
     world.use(setting)
     table = list(cases(setting))
     wrong = world.play(table, setting)
+    assert not wrong, f"{len(wrong)} of {len(table)} cases:\n" + "\n".join(wrong)
+
+
+MAY = {"one": "near", "two": "outside"}
+"""Who may reach a server by :data:`POLICIES`."""
+POLICIES = [
+    policy("one", [{"fromEndpoints": [{"matchLabels": {"app": "near"}}]}]),
+    policy("two", [{"fromCIDR": [CLIENTS4, CLIENTS6]}]),
+]
+
+
+def test_policy_sees_the_client(cluster: tuple[World, Routing]) -> None:
+    """Whoever chose the backend: who may reach it is asked about the client."""
+    world, routing = cluster
+    setting = Setting(routing, sockets="node")
+    world.use(setting)
+    asked = [c for c in cases(setting) if c.service in MAY and c.client in MAY.values() and c.size == 1]
+    nobody = frozenset([SILENCE])
+    table = [c if c.client == MAY[c.service] else replace(c, answers=nobody) for c in asked]
+    world.apply(*POLICIES)
+    try:
+        wrong = world.play(table, setting)
+    finally:
+        for name in MAY:
+            world.lab.delete("cnp", name)
     assert not wrong, f"{len(wrong)} of {len(table)} cases:\n" + "\n".join(wrong)
 
 
