@@ -16,6 +16,9 @@ from typing import Any
 
 LARGE = 1 << 20
 """More than a question or an answer has."""
+BUFFER = 16 << 20
+SO_RCVBUFFORCE = 33
+"""Not in module socket.  Everybody asks at once, and a datagram that finds no room is gone."""
 REFUSED, UNREACHABLE, SILENCE = "refused", "unreachable", "silence"
 WORDS = {
     errno.ECONNREFUSED: REFUSED,
@@ -31,6 +34,7 @@ def _answer(name: str, host: str, data: bytes) -> bytes:
 def _serve_datagrams(name: str, port: int) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         # Answers leave from the address that was asked, whichever of the machine's that is.
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         sock.bind(("::", port))
