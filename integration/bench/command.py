@@ -12,7 +12,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from integration.bench import churn, cluster, cni, compiling, datapath, memory, proof, propagation, width
+from integration.bench import (
+    churn,
+    cluster,
+    cni,
+    compiling,
+    datapath,
+    maglev,
+    memory,
+    proof,
+    propagation,
+    width,
+)
 from integration.bench.machine import BenchError, alone, facts
 from integration.bench.report import Report, as_json, table
 from integration.bench.rounds import Effort
@@ -24,6 +35,7 @@ Row = Callable[[Sequence[str], Effort, Report], None]
 GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("B1", "B2"), "pods of one node: a byte there and back (B1), new connections (B2)", datapath.local),
     (("B4",), "pods of two nodes, native routing", datapath.remote),
+    (("B10",), "Maglev tables: even, calm, fast, alike", maglev.measure),
     (("B11",), "the same with 0 to 64 k policy entries and 700 k address prefixes", width.measure),
     (("B12",), "from a published policy to all endpoints of ten nodes", propagation.measure),
     (("IDENTITY", "B13"), "one identity more, and a thousand changes of identities a second", churn.measure),

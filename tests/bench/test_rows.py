@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
-from integration.bench import churn, cni, compiling, datapath, memory, propagation, width
+from integration.bench import churn, cni, compiling, datapath, maglev, memory, propagation, width
 from integration.bench.machine import BenchError
 from integration.bench.paths import Path
 from integration.bench.report import Line, Report
@@ -213,3 +213,18 @@ def test_identities_one_by_one_and_in_a_stream() -> None:
         "until the node's map has it: p99": "missed",
         "backlog gone after the last change": "met",
     }
+
+
+def test_what_moves_without_need() -> None:
+    """Nothing when nothing changes; of two backends nothing when one goes, since its slots have to move."""
+    two, weights = maglev.backends(2), maglev.connections(251)
+    one = maglev.without(two, [next(iter(two))])
+    for fill in (maglev.table, maglev.published):
+        assert maglev.share_moved(two, two, 251, weights, fill) == 0
+        assert maglev.share_moved(two, one, 251, weights, fill) == 0
+    ten = maglev.backends(10)
+    nine = maglev.without(ten, [next(iter(ten))])
+    calm, paper = (
+        maglev.share_moved(ten, nine, 251, weights, fill) for fill in (maglev.table, maglev.published)
+    )
+    assert 0 < calm < paper < 0.1

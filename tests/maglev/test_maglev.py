@@ -33,7 +33,7 @@ def test_another_seed_is_another_table() -> None:
 
 
 def test_when_one_goes_few_others_move() -> None:
-    """Each slot of the one that goes finds another backend; of the rest about one in 200 moves."""
+    """Each slot of the one that goes finds another backend; of the rest one in 250 moves at most."""
     before, size = names(100), 65521
     moved = []
     for gone in list(before)[::10]:
@@ -42,14 +42,14 @@ def test_when_one_goes_few_others_move() -> None:
         was, now = sorted(before), sorted(after)
         moved.append(sum(was[a] not in (gone, now[b]) for a, b in zip(old, new, strict=True)) / size)
         assert len({b for a, b in zip(old, new, strict=True) if was[a] == gone}) > 90
-    assert max(moved) < 0.01
+    assert max(moved) < 0.004
 
 
 def test_weights() -> None:
     shares = Counter(table({"a": 1, "b": 2, "c": 0, "d": 5}, 16381))
     assert set(shares) == {0, 1, 3}
-    assert shares[1] / shares[0] == pytest.approx(2, rel=0.01)
-    assert shares[3] / shares[0] == pytest.approx(5, rel=0.01)
+    for place, weight in ((0, 1), (1, 2), (3, 5)):
+        assert abs(shares[place] - 16381 * weight / 8) < 1
 
 
 @pytest.mark.parametrize("backends", [{}, {"a": 0}], ids=["none", "none that counts"])

@@ -22,6 +22,8 @@ DEFAULT_SEED = "JLfvgnHc2kaSUFaI"
 MOST = 65534
 """Backends in a table."""
 
+WORK = 6
+"""32-bit words that the C needs for each backend."""
 _LIBRARY = Path(__file__).parent / "build" / "maglev.so"
 
 
@@ -55,8 +57,8 @@ def table(backends: Mapping[str, int], size: int = DEFAULT_SIZE, seed: str = DEF
     for place in chosen:
         hashes.frombytes(hashlib.blake2b(names[place].encode(), digest_size=16, key=key).digest())
     found = array("H", bytes(2 * size))
-    following, credit = (array("I", bytes(4 * count)) for _ in range(2))
-    _fill()(_at(found), size, count, _at(hashes), _at(weights), max(weights), _at(following), _at(credit))
+    work = array("I", bytes(4 * WORK * count))
+    _fill()(_at(found), size, count, _at(hashes), _at(weights), max(weights), _at(work))
     return found if count == len(names) else array("H", (chosen[slot] for slot in found))
 
 
@@ -70,6 +72,6 @@ def _fill() -> Callable[..., None]:
         raise NotBuilt
     function = ctypes.CDLL(str(_LIBRARY)).maglev_fill
     pointer, unsigned = ctypes.c_void_p, ctypes.c_uint32
-    function.argtypes = [pointer, unsigned, unsigned, pointer, pointer, unsigned, pointer, pointer]
+    function.argtypes = [pointer, unsigned, unsigned, pointer, pointer, unsigned, pointer]
     function.restype = None
     return function
