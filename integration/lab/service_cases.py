@@ -4,6 +4,7 @@
 
     outside ── node1 ── pods "near", "one", "unready"
           └─── node2 ── pod "two"
+          └─── abroad, a server outside the cluster
 
 A case says who may answer; :func:`seen_as` has the rules about whom that one sees.  What is not built yet has
 no case.
@@ -20,6 +21,9 @@ from integration.lab.asking import REFUSED, SILENCE, UNREACHABLE
 
 NODE_OF = {"near": "node1", "one": "node1", "unready": "node1", "two": "node2"}
 """Node of each pod; "one", "two" and "unready" are servers."""
+SERVERS = ("one", "two", "unready", "abroad")
+NEIGHBOURS4, NEIGHBOURS6 = "192.168.3.0/24", "fd00:192:168:3::/64"
+"""Whatever is no pod: nodes, "outside" and "abroad"."""
 EVERYBODY: tuple[str, ...] = ("near", "node1", "outside")
 EVERY_DOOR: tuple[str, ...] = ("ClusterIP", "NodePort", "NodePort of node2", "LoadBalancer", "ExternalIPs")
 WIRE: tuple[str, ...] = ("NodePort", "LoadBalancer", "ExternalIPs")
@@ -43,6 +47,8 @@ class Setting:
     no_backend: Literal["reject", "drop"] = "reject"
     sockets: Literal["all", "node"] = "all"
     """Whose are translated; packets of pods whose sockets are not are."""
+    masquerade: bool = True
+    """Whether pods leave the cluster under their node's address; else its neighbours are exempt from that."""
     every_type_guarded: bool = False
     """Whether source ranges hold for every type of a Service."""
 
@@ -53,6 +59,7 @@ class Setting:
             "bpf-lb-mode": self.mode,
             "service-no-backend-response": self.no_backend,
             "bpf-lb-sock-hostns-only": "true" if self.sockets == "node" else "false",
+            "non-masquerade-cidrs": "" if self.masquerade else f"{NEIGHBOURS4},{NEIGHBOURS6}",
             "bpf-lb-source-range-all-types": str(self.every_type_guarded).lower(),
         }
 
@@ -85,8 +92,10 @@ def seen_as(case: Case, server: str, setting: Setting) -> str:
 
     A client of the cluster keeps its own: at the socket no packet ever bears another one.  So does one
     outside whose packets find the backend on the node that they come to.  A pod whose packet comes back to it
-    meets another address, or it would answer itself.
+    meets another address, or it would answer itself.  Beyond the cluster pods bear their node's address.
     """
+    if server == "abroad" and case.client in NODE_OF and setting.masquerade:
+        return NODE_OF[case.client]
     return ITSELF if case.client == server and setting.sockets == "node" else case.client
 
 
@@ -120,6 +129,10 @@ def _wanted(setting: Setting) -> Iterator[Case]:
             yield from _each(client, door, server, server)
     for door in EVERY_DOOR:
         yield from _each("one", door, "one", "one")
+    for client, door in product(("near", "node1"), ("Directly", "ClusterIP", "NodePort", "LoadBalancer")):
+        yield from _each(client, door, "abroad", "abroad")
+        for family in (4, 6):
+            yield Case(client, door, "abroad", frozenset(["abroad"]), family, "TCP", MUCH)
     yield from _policies()
     yield from _limits()
     yield from _endpoints()
@@ -195,6 +208,6 @@ def _each(client: str, door: str, service: str, *answers: str) -> Iterator[Case]
     """That for every family and protocol; what travels as fragments to a server alone."""
     if client == "outside" and door == "ClusterIP":
         return  # no network leads there
-    sizes = [("TCP", 1), ("UDP", 1)] + [("UDP", TOO_LARGE)] * (answers[0] in NODE_OF)
+    sizes = [("TCP", 1), ("UDP", 1)] + [("UDP", TOO_LARGE)] * (answers[0] in SERVERS)
     for family, (protocol, size) in product((4, 6), sizes):
         yield Case(client, door, service, frozenset(answers), family, protocol, size)

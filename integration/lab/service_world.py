@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from integration.lab.asking import SILENCE
-from integration.lab.service_cases import ITSELF, NODE_OF, Case, Setting, seen_as
+from integration.lab.service_cases import (
+    ITSELF,
+    NEIGHBOURS4,
+    NEIGHBOURS6,
+    NODE_OF,
+    SERVERS,
+    Case,
+    Setting,
+    seen_as,
+)
 
 from cirri.lab.status import node_manifest
 from cirri.lab.topology import Topology
@@ -32,7 +41,6 @@ VIRTUAL = {
 """Addresses of the Service with a number; the client outside finds them at node1."""
 BOTH = {"in": "table"}
 """Labels of "one" and "two"."""
-CLIENTS4, CLIENTS6 = "192.168.3.0/24", "fd00:192:168:3::/64"
 READY = {"ready": True, "serving": True, "terminating": False}
 LEAVING = {"ready": False, "serving": True, "terminating": True}
 ZONE = "topology.kubernetes.io/zone"
@@ -52,10 +60,11 @@ SPECS: dict[str, dict[str, Any]] = {
     "leaving": {},
     "left": {},
     "weighed": {"selector": BOTH},
-    "let-in": {"selector": {"app": "one"}, "loadBalancerSourceRanges": [CLIENTS4, CLIENTS6]},
+    "let-in": {"selector": {"app": "one"}, "loadBalancerSourceRanges": [NEIGHBOURS4, NEIGHBOURS6]},
     "shut-out": {"selector": {"app": "one"}, "loadBalancerSourceRanges": ["203.0.113.0/24"]},
-    "barred": {"selector": {"app": "one"}, "loadBalancerSourceRanges": [CLIENTS4, CLIENTS6]},
+    "barred": {"selector": {"app": "one"}, "loadBalancerSourceRanges": [NEIGHBOURS4, NEIGHBOURS6]},
     "nobody": {"selector": {"app": "nobody"}},
+    "abroad": {},
     "elsewhere": {"selector": {"app": "two"}},
     "balanced": {"selector": {"app": "one"}},
     "foreign": {"selector": {"app": "one"}},
@@ -137,18 +146,23 @@ def question(address: str, port: int, protocol: str, **more: Any) -> dict[str, A
     return {**usual, "address": address, "port": port, "protocol": protocol, **more}
 
 
+def run(lab: Lab, place: str, *words: str) -> subprocess.Popen[str]:
+    """``asking.py`` in a pod, on a node, "outside" or "abroad"."""
+    host = {"outside": "client", "abroad": "internet"}.get(place, place)
+    return subprocess.Popen(
+        [CIRRI, "lab", "exec", *((place,) if place in NODE_OF else ("--host", host)), "--", *ASKING, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "CIRRI_CONTEXT": lab.name},
+    )
+
+
 class Driver:
     """A process in a client's place that asks what it is told."""
 
     def __init__(self, lab: Lab, place: str) -> None:
-        where = (place,) if place in NODE_OF else ("--host", place.replace("outside", "client"))
-        self.process = subprocess.Popen(
-            [CIRRI, "lab", "exec", *where, "--", *ASKING, "ask"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "CIRRI_CONTEXT": lab.name},
-        )
+        self.process = run(lab, place, "ask")
 
     def hear(self, *questions: Mapping[str, Any]) -> list[str]:
         """Ask all at once; what came of each."""
@@ -189,7 +203,7 @@ class World:
         self.lab = lab
         self._ports = count(FIRST_PORT)
         topology = Topology(lab.name, lab.nodes)
-        hosts = {name: topology.host(name) for name in ("node1", "node2", "client")}
+        hosts = {name: topology.host(name) for name in ("node1", "node2", "client", "internet")}
         zones = [node_manifest(hosts[name]) for name in ("node1", "node2")]
         for node, zone in zip(zones, ("a", "b"), strict=True):
             node["metadata"]["labels"][ZONE] = zone
@@ -198,21 +212,23 @@ class World:
         self.apply(*zones, *map(pod, ready), *map(service, SPECS))
         self.addresses = {name: {4: host.ipv4, 6: host.ipv6} for name, host in hosts.items()}
         self.addresses["outside"] = self.addresses.pop("client")
+        self.addresses["abroad"] = self.addresses.pop("internet")
         self.addresses[ITSELF] = {4: "169.254.42.1", 6: "fd42::1"}
         lab.wait(self._know_pods, what="every pod has its addresses")
         self.apply(*self._slices())
         found = lab.get("services", "-n", "default")["items"]
         self.cluster_ips = {s["metadata"]["name"]: s["spec"]["clusterIPs"] for s in found}
         self._route()
+        self._abroad = run(lab, "abroad", "serve", "abroad", str(TARGET))
         self.drivers = {place: Driver(lab, place) for place in ("near", "one", "node1", "outside")}
-        serving(
-            lab, self.drivers["near"], {name: self.addresses[name][4] for name in NODE_OF if name != "near"}
-        )
+        serving(lab, self.drivers["near"], {name: self.addresses[name][4] for name in SERVERS})
 
     def close(self) -> None:
         """End the clients."""
         for driver in self.drivers.values():
             driver.close()
+        self._abroad.terminate()
+        self._abroad.communicate()
 
     def play(self, table: Sequence[Case], setting: Setting) -> list[str]:
         """Ask all of *table* at once; what is not as expected, a line each."""
@@ -240,6 +256,8 @@ class World:
         """Address and port of a Service's door."""
         number = NUMBERS[service]
         node = "node2" if door.endswith("node2") else "node1"
+        if door == "Directly":
+            return self.addresses[service][family], TARGET
         if door == "ClusterIP":
             return self.cluster_ips[service][(4, 6).index(family)], PORT
         if door.startswith("NodePort"):
@@ -257,7 +275,7 @@ class World:
     def _expected(self, case: Case, setting: Setting) -> list[str]:
         return [
             f"{answer} {self.addresses[seen_as(case, answer, setting)][case.family]} {case.size}"
-            if answer in NODE_OF
+            if answer in SERVERS
             else answer
             for answer in sorted(case.answers)
         ]
@@ -275,6 +293,7 @@ class World:
                 {"addresses": [self.addresses[name][family]], "nodeName": NODE_OF[name]}
                 for name in ("one", "two")
             )
+            abroad = [{"addresses": [self.addresses["abroad"][family]]}]
             hints = ({"forZones": [{"name": zone}]} for zone in "ab")
             zones = [
                 {**each, "conditions": READY, "hints": hint}
@@ -282,10 +301,13 @@ class World:
             ]
             leaving = [{**one, "conditions": LEAVING}, {**two, "conditions": READY}]
             left = [{**one, "conditions": LEAVING}, {**two, "conditions": {"ready": False}}]
-            made += [
-                endpoint_slice(name, family, endpoints)
-                for name, endpoints in (("zones", zones), ("leaving", leaving), ("left", left))
-            ]
+            lists: dict[str, list[dict[str, Any]]] = {
+                "abroad": abroad,
+                "zones": zones,
+                "leaving": leaving,
+                "left": left,
+            }
+            made += [endpoint_slice(name, family, endpoints) for name, endpoints in lists.items()]
         return made
 
     def _route(self) -> None:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import pytest
 from integration.lab.asking import SILENCE
-from integration.lab.service_cases import Setting, cases
-from integration.lab.service_world import CLIENTS4, CLIENTS6, PROTOCOLS, World, question
+from integration.lab.service_cases import NEIGHBOURS4, NEIGHBOURS6, Setting, cases
+from integration.lab.service_world import PROTOCOLS, World, question
 
 from cirri.testing.lab import Lab
 
@@ -46,7 +46,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[tuple[World, Routing]]:
 
 CHANGES: tuple[dict[str, Any], ...] = (
     {},
-    {"no_backend": "drop", "every_type_guarded": True},
+    {"no_backend": "drop", "every_type_guarded": True, "masquerade": False},
     {"sockets": "node"},
     {"sockets": "node", "no_backend": "drop"},
 )
@@ -66,7 +66,7 @@ MAY = {"one": "near", "two": "outside"}
 """Who may reach a server by :data:`POLICIES`."""
 POLICIES = [
     policy("one", [{"fromEndpoints": [{"matchLabels": {"app": "near"}}]}]),
-    policy("two", [{"fromCIDR": [CLIENTS4, CLIENTS6]}]),
+    policy("two", [{"fromCIDR": [NEIGHBOURS4, NEIGHBOURS6]}]),
 ]
 
 
