@@ -1,11 +1,13 @@
 """Conditions of Services and events about them, whatever it is that has changed."""
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 from cirri.kubernetes.applying import plan_status
-from cirri.kubernetes.judge import Judge, condition_of
+from cirri.kubernetes.judge import AT_ONCE, Judge, condition_of
 from cirri.kubernetes.state import Change, Key, key_of
+from cirri.loadbalancer.complaints import Prefixes
 from cirri.model import Resource
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,7 +70,8 @@ class World:
         changes = self.judge.step(self.state, self.now)
         for change in changes:
             self.take(change)
-        assert not self.judge.step(self.state, self.now), "a second look changes nothing"
+        if not self.judge.dirty - {key_of(change.resource) for change in changes}:
+            assert not self.judge.step(self.state, self.now), "a second look changes nothing"
 
     def said(self, name: str = "web") -> tuple[str, str]:
         found = condition_of(self.state[Key("Service", "d", name)])
@@ -133,6 +136,40 @@ def test_nodes_and_configuration() -> None:
     assert world.said() == ("False", "EndpointOnUnknownNode")
     world.put(config(routing_mode="nonsense", cluster_pool_ipv6_cidr="nonsense"))
     assert world.said() == ("False", "EndpointOnUnknownNode"), "a wrong configuration is no reason to fail"
+
+
+def test_ranges_that_nodes_have() -> None:
+    world = World(node("n1"), svc(), part("10.52.7.4"))
+    assert world.said() == ("", ""), "who has which is not known"
+    world.judge.note_ranges(Prefixes([ip_network("10.52.0.0/24")]))
+    world.step()
+    assert world.said() == ("False", "EndpointWithoutRoute")
+    world.judge.note_ranges(Prefixes([ip_network("10.52.0.0/24"), ip_network("10.52.7.0/24")]))
+    world.step()
+    assert world.said() == ("True", "AsWritten")
+
+
+def test_a_node_concerns_those_that_have_endpoints_there() -> None:
+    services = [svc(name) for name in ("a", "b")]
+    world = World(node("n1"), node("n2"), *services, part("10.52.0.4", service="a", node="n2"))
+    world.take(Change("deleted", node("n2")))
+    assert world.judge.dirty == {key_of(services[0])}
+    world.step()
+    assert (world.said("a"), world.said("b")) == (("False", "EndpointOnUnknownNode"), ("", ""))
+    world.take(Change("deleted", node("n1")))
+    assert world.judge.dirty == {key_of(each) for each in services}
+
+
+def test_many_services_are_looked_at_in_turns() -> None:
+    wrong = [svc(f"s{i}", externalIPs=["203.0.113.7"], created=f"{i:05}") for i in range(AT_ONCE + 10)]
+    world = World(*wrong)
+    rounds = 1
+    while world.judge.dirty:
+        world.step()
+        rounds += 1
+    assert 2 <= rounds <= 4
+    said = [condition_of(each).get("status") for each in world.state.values() if each.kind == "Service"]
+    assert said == [None] + ["False"] * (AT_ONCE + 9)
 
 
 def test_a_service_that_cannot_be_understood() -> None:

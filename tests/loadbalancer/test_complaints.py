@@ -1,14 +1,20 @@
 """What keeps a Service from being served as it is written."""
 
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
-from cirri.loadbalancer.complaints import Around, Claim, claims, complaints
+from cirri.loadbalancer.complaints import Around, Claim, Prefixes, claims, complaints
 from cirri.model import Resource
 
 NODES = ("n1", "n2")
 AROUND = Around(nodes=NODES)
+ROUTED = Around(
+    services=Prefixes([ip_network("10.96.0.0/12")]),
+    pools=Prefixes([ip_network("10.52.0.0/16")]),
+    ranges=Prefixes([ip_network("10.52.0.0/24"), ip_network("10.52.1.0/24")]),
+)
 V4, V6 = "10.96.0.1", "fd00:10:96::1"
 
 
@@ -91,6 +97,23 @@ CASES: list[tuple[str, Resource, list[Resource], Around, list[str]]] = [
         ["EndpointOnUnknownNode endpoints: 10.52.9.4, 10.52.9.5, 10.52.9.6 and 2 more on node n9, which does "
          "not exist: connections to it are lost"],
     ),
+    (
+        "an endpoint at an address of pods that no node has, and one of Services",
+        svc(),
+        [part("10.52.0.4", "10.52.7.4", "10.96.0.9", "192.0.2.7")],
+        ROUTED,
+        ["EndpointWithoutRoute endpoints: 10.96.0.9 belongs to Services, not to what could serve: "
+         "connections are lost",
+         "EndpointWithoutRoute endpoints: 10.52.7.4 is an address of pods that no node has: "
+         "connections are lost"],
+    ),
+    (
+        "which node has which is not known",
+        svc(),
+        [part("10.52.7.4")],
+        Around(pools=Prefixes([ip_network("10.52.0.0/16")])),
+        [],
+    ),
     ("nodes are not known", svc(), [part("10.52.9.4", node="n9")], Around(), []),
     ("SCTP, port for port", svc(ports=SCTP), [part("10.52.0.4", port=9, protocol="SCTP")], AROUND, []),
     (
@@ -153,3 +176,23 @@ def test_claims_and_rivals() -> None:
         "node port 30080/TCP: not served there: Service d/a, which is older, has it",
         "203.0.113.7 port 53/UDP: not served there: Service d/b, which is older, has it",
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [
+        ("10.52.0.0", True),
+        ("10.52.0.255", True),
+        ("10.52.1.0", False),
+        ("10.51.255.255", False),
+        ("10.60.1.2", True),
+        ("fd00::ff", True),
+        ("fd00::1:0", False),
+        ("::10.52.0.1", False),
+    ],
+)
+def test_prefixes(address: str, inside: bool) -> None:
+    networks = ("10.52.0.0/24", "10.60.0.0/16", "fd00::/112")
+    assert (ip_address(address) in Prefixes(map(ip_network, networks))) is inside
+    assert ip_address(address) not in Prefixes()
+    assert ip_address(address) in Prefixes([ip_network("0.0.0.0/0"), ip_network("::/0")])

@@ -6,14 +6,17 @@ configuration, its endpoints, nodes or other Services change, or comes from an A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, NamedTuple
 
 from cirri.loadbalancer.annotations import annotation_faults
 from cirri.loadbalancer.frontends import ANNOTATIONS, is_served
 from cirri.model import Resource
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 SHOWN = 3
 """Addresses and names that a sentence has at most."""
@@ -58,6 +61,37 @@ class Around:
     """Those that pods have addresses of."""
     nodes: Collection[str] = ()
     """Every node; empty: not known."""
+    services: Container[Address] = ()
+    """Addresses that Services may have."""
+    pools: Container[Address] = ()
+    """Addresses that pods may have."""
+    ranges: Container[Address] | None = None
+    """Those of them that lie behind a node; None: not known."""
+
+
+class Prefixes:
+    """The addresses in *networks*."""
+
+    def __init__(self, networks: Iterable[Network] = ()) -> None:
+        self._known: dict[tuple[int, int], set[int]] = {}
+        for each in networks:
+            host_bits = each.max_prefixlen - each.prefixlen
+            prefix = int(each.network_address) >> host_bits
+            self._known.setdefault((each.version, host_bits), set()).add(prefix)
+
+    def __contains__(self, address: object) -> bool:
+        if not isinstance(address, Address):
+            return False
+        return any(
+            version == address.version and int(address) >> host_bits in known
+            for (version, host_bits), known in self._known.items()
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Prefixes) and self._known == other._known
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._known))
 
 
 def claims(service: Resource) -> frozenset[Claim]:
@@ -141,16 +175,30 @@ def _families(service: Resource, slices: Sequence[Resource], around: Around) -> 
 
 
 def _lost(slices: Sequence[Resource], around: Around) -> Iterator[Complaint]:
-    if not around.nodes:
-        return
-    lost: dict[str, list[str]] = {}
+    """Endpoints that no packet gets to."""
+    gone: dict[str, list[str]] = {}
+    wrong: list[str] = []
+    nowhere: list[str] = []
     for part in slices:
         for each in part.manifest.get("endpoints") or []:
-            if (node := each.get("nodeName")) and node not in around.nodes:
-                lost.setdefault(node, []).extend(each.get("addresses") or [])
-    for node, addresses in sorted(lost.items()):
+            node = each.get("nodeName")
+            for text in each.get("addresses") or []:
+                address = ip_address(text)
+                if node and around.nodes and node not in around.nodes:
+                    gone.setdefault(node, []).append(text)
+                elif address in around.services:
+                    wrong.append(text)
+                elif around.ranges is not None and address in around.pools and address not in around.ranges:
+                    nowhere.append(text)
+    for node, addresses in sorted(gone.items()):
         says = f"{_some(sorted(addresses))} on node {node}, which does not exist: connections to it are lost"
         yield Complaint("EndpointOnUnknownNode", "endpoints", says)
+    if wrong:
+        says = f"{_some(sorted(wrong))} belongs to Services, not to what could serve: connections are lost"
+        yield Complaint("EndpointWithoutRoute", "endpoints", says)
+    if nowhere:
+        says = f"{_some(sorted(nowhere))} is an address of pods that no node has: connections are lost"
+        yield Complaint("EndpointWithoutRoute", "endpoints", says)
 
 
 def _sctp(spec: Mapping[str, Any], slices: Sequence[Resource]) -> Iterator[Complaint]:

@@ -51,14 +51,16 @@ class Runtime:
         self._responder, self._gate = responder, gate
         self._conditions: dict[str, Condition] = {}
         self._tables: dict[tuple[str, str], Table[Any]] = {}
+        self._needed: set[tuple[str, str]] = set()
         self._publishers: dict[str, Publisher[Any]] = {}
         self._subscriptions: list[Subscription] = []
         self._metrics: CollectorRegistry | None = None
         bus.guard = self._guard
 
-    def table(self, bucket: Bucket[T], pattern: str = ">") -> Table[T]:
+    def table(self, bucket: Bucket[T], pattern: str = ">", *, needed: bool = True) -> Table[T]:
         """*bucket* (what matches *pattern*), followed from now on.
 
+        *needed*: the service is not ready before it has been read.
         Raises: ContractViolation if the service does not declare to read it.
         """
         if bucket not in self.service.reads:
@@ -67,6 +69,8 @@ class Runtime:
             table = self.bus.table(bucket, pattern)
             table.begin()
             self._tables[bucket.name, pattern] = table
+            if needed:
+                self._needed.add((bucket.name, pattern))
         return self._tables[bucket.name, pattern]
 
     def publisher(self, bucket: Bucket[T]) -> Publisher[T]:
@@ -112,6 +116,8 @@ class Runtime:
         """Everything that must hold for this service to be ready."""
         found = list(self._conditions.values())
         for (name, pattern), table in self._tables.items():
+            if (name, pattern) not in self._needed:
+                continue
             found.append(
                 Condition(
                     f"read {name}" + ("" if pattern == ">" else f" {pattern}"),

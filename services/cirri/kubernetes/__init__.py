@@ -1,6 +1,7 @@
 """Hold the objects that users wrote, and publish them for everybody else.
 
-Reads   nothing on the bus; manifests below STATE_DIR/manifests, which it alone writes
+Reads   manifests below STATE_DIR/manifests, which it alone writes; podcidrs, to tell endpoints that no
+        node has (nothing waits for that)
 Writes  resources
 Serves  cirri.kubernetes.apply, .delete: all or nothing, checked before stored
         cirri.kubernetes.confirm, .rollback: for objects that are undone unless a person confirms them
@@ -10,13 +11,14 @@ This is the source for clusters without Kubernetes: the manifests on disk are th
 bucket is rebuilt from them when its store was lost.
 """
 
-from cirri.model import RESOURCES
+from cirri.model import POD_CIDRS, RESOURCES
 from cirri.runtime import Service
 
 SERVICE = Service(
     name="kubernetes",
     summary="Holds the objects that users applied, checked, and publishes them.",
     scope="cluster",
+    reads=(POD_CIDRS,),
     writes=(RESOURCES,),
     serves=("apply", "delete", "confirm", "rollback"),
 )

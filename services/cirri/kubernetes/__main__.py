@@ -11,7 +11,7 @@ from cirri.errors import CirriError
 from cirri.kubernetes import SERVICE
 from cirri.kubernetes.cluster import Cluster
 from cirri.kubernetes.store import Store
-from cirri.model import RESOURCES
+from cirri.model import POD_CIDRS, RESOURCES
 from cirri.runtime import Runtime, run
 
 JUDGE_S = 0.1
@@ -36,6 +36,7 @@ async def serve(rt: Runtime) -> None:
     await rt.handle("rollback", cluster.rollback)
     rt.tasks.create_task(_undo_in_time(rt, cluster))
     rt.tasks.create_task(_judge(rt, cluster))
+    rt.tasks.create_task(_follow_ranges(rt, cluster))
     while True:
         await cluster.behind.wait()
         await _publish(rt, cluster)
@@ -74,6 +75,13 @@ async def _undo_in_time(rt: Runtime, cluster: Cluster) -> None:
             rt.log.warning("not confirmed in time", kind=each.kind, name=name, action=each.action)
 
 
+async def _follow_ranges(rt: Runtime, cluster: Cluster) -> None:
+    """Which addresses of pods lie behind a node; not known as long as nobody has said so."""
+    table = rt.table(POD_CIDRS, needed=False)
+    async for _ in table.changes():
+        cluster.note_ranges(cidr for each in table.values() for cidr in each.cidrs)
+
+
 async def _judge(rt: Runtime, cluster: Cluster) -> None:
     """Keep the conditions of Services true, and events no longer than they are news."""
     while True:
@@ -89,8 +97,9 @@ async def _judge(rt: Runtime, cluster: Cluster) -> None:
             continue
         for each in changes:
             if each.resource.kind == "Event" and each.written:
-                about, says = each.resource.manifest["involvedObject"], each.resource.manifest["message"]
-                rt.log.warning("service", name=f"{about['namespace']}/{about['name']}", says=says)
+                about, event = each.resource.manifest["involvedObject"], each.resource.manifest
+                say = rt.log.warning if event["type"] == "Warning" else rt.log.info
+                say(event["reason"], service=f"{about['namespace']}/{about['name']}", says=event["message"])
 
 
 def _now() -> datetime:

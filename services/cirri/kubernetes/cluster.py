@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from ipaddress import ip_network
 from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
@@ -26,6 +27,7 @@ from cirri.kubernetes.provisional import (
 )
 from cirri.kubernetes.state import SYSTEM_NAMESPACES, Change, Key, Pending, Refused, State, key_of
 from cirri.kubernetes.store import Store
+from cirri.loadbalancer.complaints import Prefixes
 from cirri.manifests import (
     DEFAULT_NAMESPACE,
     KINDS,
@@ -180,6 +182,8 @@ class Cluster:
             self.unjudged.clear()
             size = len(self._judge.dirty)
             changes = await _beside(size, self._judge.step, self._objects, self._now())
+            if self._judge.dirty:
+                self.unjudged.set()
             statuses = [each for each in changes if each.resource.kind == "Service"]
             events = [each for each in changes if each.resource.kind == "Event"]
             if statuses:
@@ -187,6 +191,11 @@ class Cluster:
             if events:
                 await self._done(events)
             return changes
+
+    def note_ranges(self, cidrs: Iterable[str]) -> None:
+        """The ranges of pods' addresses that nodes have."""
+        self._judge.note_ranges(Prefixes(map(ip_network, cidrs)))
+        self.unjudged.set()
 
     def _plan(self, request: ApplyRequest) -> list[Change]:
         objects = check_all(map(_document, request.objects), _not_enforced)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 from cirri.addresses import InvalidPools, cluster_pools
@@ -19,13 +20,15 @@ from cirri.addresses.routing import InvalidRouting, Routing
 from cirri.kubernetes.provisional import time_of, time_text
 from cirri.kubernetes.state import Change, Key, State, key_of, with_parts
 from cirri.loadbalancer import Seniority, seniority, service_of
-from cirri.loadbalancer.complaints import Around, Claim, Complaint, claims, complaints
+from cirri.loadbalancer.complaints import Around, Claim, Complaint, Prefixes, claims, complaints
 from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE, node_port_range
 from cirri.model import Resource
 
 VALID = "Valid"
 """Type of the condition, in ``status.conditions``; a Service with which nothing was ever wrong has none."""
 KEEP_EVENTS = timedelta(hours=1)
+AT_ONCE = 1000
+"""Services that are looked at in one go: some 50 ms, in which no request is answered."""
 
 _CONFIG = Key("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME)
 
@@ -35,11 +38,14 @@ class Judge:
 
     def __init__(self, objects: Iterable[Resource] = ()) -> None:
         self.dirty: set[Key] = set()
-        self._services: dict[Key, frozenset[Claim]] = {}
+        self._services: dict[Key, dict[Claim, Seniority]] = {}
         self._claimants: dict[Claim, dict[Key, Seniority]] = {}
         self._slices: dict[Key, set[Key]] = {}
         self._owner: dict[Key, Key] = {}
+        self._places: dict[Key, frozenset[str]] = {}
+        """The nodes that each slice names."""
         self._nodes: set[str] = set()
+        self._ranges: Prefixes | None = None
         self._events: set[Key] = set()
         for each in objects:
             self.note(Change("created", each))
@@ -56,13 +62,19 @@ class Judge:
         elif key == _CONFIG:
             self.dirty.update(self._services)
         elif key.kind == "Node" and (key.name in self._nodes) == gone:
-            self._nodes.symmetric_difference_update({key.name})
+            self._note_node(key.name)
+
+    def note_ranges(self, ranges: Prefixes) -> None:
+        """The ranges of pods' addresses that nodes have."""
+        if ranges != self._ranges:
+            self._ranges = ranges
             self.dirty.update(self._services)
 
     def step(self, state: State, now: datetime) -> list[Change]:
-        """What becomes of Services and events of *state* at *now*; nothing is left to be looked at."""
-        around, changes = _around(state, frozenset(self._nodes)), []
-        due, self.dirty = self.dirty, set()
+        """What becomes of Services and events of *state* at *now*; :attr:`dirty` says what is left."""
+        around, changes = _around(state, frozenset(self._nodes), self._ranges), []
+        due = set(islice(self.dirty, AT_ONCE))
+        self.dirty -= due
         for key in sorted(due & state.keys()):
             service = state[key]
             slices = [state[each] for each in sorted(self._slices.get(key, ())) if each in state]
@@ -81,21 +93,31 @@ class Judge:
         return f"{first.namespace}/{first.name}" if first < mine else ""
 
     def _note_service(self, key: Key, service: Resource | None) -> None:
-        before = self._services.pop(key, frozenset())
-        now: frozenset[Claim] = frozenset()
+        now: dict[Claim, Seniority] = {}
         if service is not None:
             with suppress(LookupError, TypeError, ValueError, AttributeError):  # its condition says so
-                now = claims(service)
+                now = dict.fromkeys(claims(service), seniority(service))
+        before = self._services.pop(key, {})
+        if service is not None:
             self._services[key] = now
-            for claim in now:
-                self._claimants.setdefault(claim, {})[key] = seniority(service)
-        for claim in before - now:
-            self._claimants[claim].pop(key)
-            if not self._claimants[claim]:
-                del self._claimants[claim]
         self.dirty.add(key)
-        for claim in before | now:
-            self.dirty.update(self._claimants.get(claim, ()))
+        for claim, _ in before.items() ^ now.items():
+            others = self._claimants.setdefault(claim, {})
+            others.pop(key, None)
+            if claim in now:
+                others[key] = now[claim]
+            self.dirty.update(others)
+            if not others:
+                del self._claimants[claim]
+
+    def _note_node(self, name: str) -> None:
+        """It came or went.  With the first one the others that slices name turn out not to be there."""
+        first = not self._nodes
+        self._nodes.symmetric_difference_update({name})
+        if first or not self._nodes:
+            self.dirty.update(self._services)
+        else:
+            self.dirty |= {self._owner[key] for key, names in self._places.items() if name in names}
 
     def _note_slice(self, key: Key, part: Resource | None) -> None:
         before = self._owner.pop(key, None)
@@ -104,19 +126,22 @@ class Judge:
             if not self._slices[before]:
                 del self._slices[before]
             self.dirty.add(before)
+        self._places.pop(key, None)
         if part is not None:
+            endpoints = part.manifest.get("endpoints") or []
+            self._places[key] = frozenset(name for each in endpoints if (name := each.get("nodeName")))
             owner = self._owner[key] = Key("Service", *service_of(part))
             self._slices.setdefault(owner, set()).add(key)
             self.dirty.add(owner)
 
 
-def _around(state: State, nodes: frozenset[str]) -> Around:
+def _around(state: State, nodes: frozenset[str], ranges: Prefixes | None) -> Around:
     data: Mapping[str, str] = state[_CONFIG].manifest.get("data", {}) if _CONFIG in state else {}
     try:
-        pools = cluster_pools(data)
-        pod_families = {prefix.version for pool in pools.enabled for prefix in pool.cidrs}
-    except InvalidPools:
-        pod_families = {4, 6}
+        pools = [prefix for pool in cluster_pools(data).enabled for prefix in pool.cidrs]
+        services = service_networks(data)
+    except InvalidPools:  # stored by a version with other rules
+        pools, services = [], ()
     try:
         tunnel = bool(Routing.of(data).tunnel_port)
     except InvalidRouting:  # nodes say so
@@ -124,9 +149,12 @@ def _around(state: State, nodes: frozenset[str]) -> Around:
     return Around(
         node_ports=node_port_range(state.get(_CONFIG)),
         tunnel=tunnel,
-        service_families={network.version for network in service_networks(data)},
-        pod_families=pod_families,
+        service_families={network.version for network in services} or {4, 6},
+        pod_families={prefix.version for prefix in pools} or {4, 6},
         nodes=nodes,
+        services=Prefixes(services),
+        pools=Prefixes(pools),
+        ranges=ranges,
     )
 
 
