@@ -9,6 +9,7 @@ import pytest
 
 from cirri.datapath import attach
 from cirri.datapath.errors import KernelLacks
+from cirri.datapath.hooks import Hooks
 from cirri.datapath.probe import FEATURES, Answer, Kernel, look, require, summary, version, xdp_of
 from cirri.netlink.probe import XdpAct
 from cirri.runtime import Settings
@@ -103,6 +104,36 @@ def test_what_is_not_needed_is_told(_: str, kernel: Kernel, lacks: str) -> None:
     assert said["kernel lacks"] == lacks
     named = [part.partition(" (")[0] for part in lacks.split(", ")]
     assert said["kernel has"] == ", ".join(name for name in OPTIONAL if name not in named)
+
+
+RECORDED = [
+    (
+        Kernel("6.1.0-56-amd64", without("", "tcx", "netkit").found),  # Debian 12, in a virtual machine
+        "clsact",
+        "tcx (Linux 6.6), netkit (Linux 6.7)",
+    ),
+    (
+        Kernel(  # a microVM whose kernel is built for it, and which does not let itself be traced
+            "6.18.44-fc-v657",
+            {
+                **without("", "netkit", "SCTP sockets").found,
+                "trampolines": "not permitted",
+                "BPF LSM": "not permitted",
+            },
+        ),
+        "tcx",
+        "netkit (not built in), SCTP sockets (not built in), trampolines (not permitted), "
+        "BPF LSM (not permitted)",
+    ),
+]
+"""What these kernels answered; which hook is chosen there, and what is told."""
+
+
+@pytest.mark.parametrize(("kernel", "hook", "lacks"), RECORDED, ids=lambda v: getattr(v, "release", ""))
+def test_kernels_that_were_asked(tmp_path: Path, kernel: Kernel, hook: str, lacks: str) -> None:
+    require(kernel)
+    assert Hooks(tmp_path, tcx=kernel.has("tcx")).kind == hook
+    assert summary(kernel)["kernel lacks"] == lacks
 
 
 @pytest.mark.parametrize(
