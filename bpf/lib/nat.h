@@ -29,6 +29,12 @@ static __always_inline __u64 nat_hash(const struct packet *packet, __u32 fronten
 	return hash ^ hash >> 32;
 }
 
+/* The port of ours that is number *attempt*. */
+static __always_inline __be16 nat_nth(__u64 hash, __u32 attempt)
+{
+	return bpf_htons(NAT_PORT_FIRST + (((__u32)hash + attempt * ((__u32)(hash >> 40) | 1)) & (NAT_PORTS - 1)));
+}
+
 /* The port to try as number *attempt*: its own if that is one of ours.  SCTP's cannot be changed: its
  * checksum is one of the whole packet.
  */
@@ -36,7 +42,7 @@ static __always_inline __be16 nat_candidate(const struct packet *packet, __u64 h
 {
 	if (packet->protocol == IPPROTO_SCTP || (!attempt && bpf_ntohs(packet->source_port) >= NAT_PORT_FIRST))
 		return packet->source_port;
-	return bpf_htons(NAT_PORT_FIRST + (((__u32)hash + attempt * ((__u32)(hash >> 40) | 1)) & (NAT_PORTS - 1)));
+	return nat_nth(hash, attempt);
 }
 
 static __always_inline void nat_key_out(struct nat_key *key, const struct packet *packet, __u32 frontend)
@@ -164,7 +170,7 @@ GLOBAL int nat_port_new(const struct packet *packet, const union address *addres
 {
 	__u32 attempt, tries;
 	struct nat_value value = {};
-	__be16 port, closed = 0;
+	__be16 port, first, closed = 0;
 	struct nat_key key;
 	__u64 hash;
 	int trial;
@@ -173,21 +179,25 @@ GLOBAL int nat_port_new(const struct packet *packet, const union address *addres
 		return 0;
 	hash = nat_hash(packet, frontend);
 	tries = packet->protocol == IPPROTO_SCTP ? 1 : NAT_TRIES;
-	for (attempt = 0; attempt < tries; attempt++) {
-		port = nat_candidate(packet, hash, attempt);
+	first = nat_candidate(packet, hash, 0);
+	attempt = 0;
+	/* Nothing of the packet is read in here: clang would close the loop with that, by another instruction
+	 * than a jump, which Linux 6.1 refuses.
+	 */
+	do {
+		port = attempt ? nat_nth(hash, attempt) : first;
 		trial = nat_try(packet, address, frontend, port, false);
 		if (trial == NAT_OURS)
 			goto found;
 		if (trial == NAT_CLOSED && !closed)
 			closed = port;
-		if (closed && attempt >= NAT_TRIES_OPEN)
-			break;
-	}
+		attempt++;
+	} while (attempt < tries && !(closed && attempt > NAT_TRIES_OPEN));
 	port = closed;
 	if (!closed || nat_try(packet, address, frontend, port, true) != NAT_OURS)
 		return 0;
 found:
-	if (port != nat_candidate(packet, hash, 0)) {
+	if (port != first) {
 		nat_key_to(&key, packet);
 		nat_key_out(&key, packet, frontend);
 		value.address = *address;

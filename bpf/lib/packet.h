@@ -291,6 +291,8 @@ GLOBAL int parse_extensions6(struct __sk_buff *skb, struct packet *packet)
 	offset = packet->l4_offset;
 	next = packet->protocol;
 
+	/* Linux 6.1 refuses a loop that an instruction other than a jump closes, as clang would have it. */
+#pragma clang loop unroll(full)
 	for (i = 0; i <= IP6_EXTENSIONS_MAX; i++) {
 		struct { __u8 next, length, third, fourth; __be32 id; } header;
 

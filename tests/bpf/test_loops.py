@@ -1,0 +1,93 @@
+"""Loops are closed by jumps: Linux before 6.4 refuses one that any other instruction closes, by falling into
+its head ("back-edge"), and clang makes such loops as it pleases.  Debian 12 has 6.1.
+
+Source: Linux 6.1, kernel/bpf/verifier.c, check_cfg.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+BUILD = Path(__file__).resolve().parents[2] / "bpf/build"
+EXECUTABLE, SYMBOLS, FUNCTION = 4, 2, 2
+"""SHF_EXECINSTR, SHT_SYMTAB, STT_FUNC."""
+JUMP, CALL, EXIT, ALWAYS = (5, 6), 0x8, 0x9, 0x0
+"""Classes BPF_JMP and BPF_JMP32; operations."""
+
+
+class Function(NamedTuple):
+    """A function's instructions, 8 bytes each."""
+
+    name: str
+    code: bytes
+
+
+def functions(path: Path) -> Iterator[Function]:
+    """Those of an object file, ELF64."""
+    raw = path.read_bytes()
+    (start,) = struct.unpack_from("<Q", raw, 40)
+    size, count = struct.unpack_from("<2H", raw, 58)
+    sections = [struct.unpack_from("<2I4Q2I2Q", raw, start + i * size) for i in range(count)]
+    for _, kind, _, _, offset, length, link, *_ in sections:
+        if kind != SYMBOLS:
+            continue
+        names = sections[link][4]
+        for at in range(offset, offset + length, 24):
+            name, info, _, section, value, extent = struct.unpack_from("<I2BH2Q", raw, at)
+            if info & 0xF == FUNCTION and sections[section][2] & EXECUTABLE:
+                begin = sections[section][4] + value
+                text = raw[names + name : raw.index(b"\0", names + name)].decode()
+                yield Function(text, raw[begin : begin + extent])
+
+
+def ways(code: bytes, at: int) -> list[tuple[int, bool]]:
+    """Where instruction *at* leads, in the verifier's order, and whether that may be back."""
+    operation, _, offset, _ = struct.unpack_from("<2Bhi", code, 8 * at)
+    if operation & 7 not in JUMP or operation >> 4 == CALL:
+        return [(at + 1, False)]
+    if operation >> 4 == EXIT:
+        return []
+    if operation >> 4 == ALWAYS:
+        return [(at + 1 + offset, True)]
+    return [(at + 1, True), (at + 1 + offset, True)]
+
+
+def back_edges(code: bytes) -> list[int]:
+    """Instructions that fall into what is being looked at, found as the verifier does: depth first."""
+    found, path, done = [], {0: 0}, set()
+    stack = [0]
+    while stack:
+        at = stack[-1]
+        steps = ways(code, at)
+        if path[at] == len(steps):
+            done.add(stack.pop())
+            del path[at]
+            continue
+        to, backwards = steps[path[at]]
+        path[at] += 1
+        if to in path and not backwards:
+            found.append(at)
+        elif to not in path and to not in done:
+            path[to] = 0
+            stack.append(to)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(BUILD.glob("*.o")), ids=lambda path: path.stem)
+def test_no_loop_is_closed_by_falling_into_it(path: Path) -> None:
+    every = list(functions(path))
+
+    assert every
+    assert {each.name: found for each in every if (found := back_edges(each.code))} == {}
+
+
+def test_what_is_refused() -> None:
+    """A jump into the middle of a loop, whose first instruction then closes it."""
+    add, jump_over = bytes((0x07, 1, 0, 0, 1, 0, 0, 0)), bytes((0x05, 0, 1, 0, 0, 0, 0, 0))
+    test_, leave = bytes((0xA5, 1, 0xFE, 0xFF, 7, 0, 0, 0)), bytes((0x95, 0, 0, 0, 0, 0, 0, 0))
+
+    assert back_edges(jump_over + add + test_ + leave) == [1]
+    assert back_edges(add + bytes((0xA5, 1, 0xFE, 0xFF, 7, 0, 0, 0)) + leave) == []
