@@ -32,7 +32,9 @@ MAP(cirri_endpoints, HASH, union address, struct endpoint, 65536);
 
 static __always_inline const struct endpoint *endpoint_lookup(const union address *address)
 {
-	return bpf_map_lookup_elem(&cirri_endpoints, address);
+	union address key = *address;	/* an argument is no key, see bpf/README.md */
+
+	return bpf_map_lookup_elem(&cirri_endpoints, &key);
 }
 
 /* Endpoints found lately: to hash the addresses of each packet costs more than anything else that is

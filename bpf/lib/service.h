@@ -208,6 +208,7 @@ GLOBAL int service_node_answer(struct __sk_buff *skb, struct passage *passage)
 {
 	const struct packet *packet;
 	struct ct_value *value;
+	struct ct_key key;
 
 	if (!passage)
 		return DROP_INVALID;
@@ -219,8 +220,8 @@ GLOBAL int service_node_answer(struct __sk_buff *skb, struct passage *passage)
 	passage->reply = 0;
 	if (packet->flags & PACKET_ICMP_ERROR)
 		return icmp_is_related(skb, passage, NULL) && passage->frontend ? service_answer(skb, passage) : 0;
-	passage->high = ct_key_set(&passage->key, packet);
-	value = bpf_map_lookup_elem(&cirri_ct, &passage->key);
+	passage->high = ct_key_set(&key, packet);
+	value = bpf_map_lookup_elem(&cirri_ct, &key);
 	if (!value || !value->frontend)
 		return 0;
 	passage->reply = passage->high != !!(value->flags & CT_FROM_HIGH);

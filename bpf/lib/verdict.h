@@ -309,6 +309,7 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 	const struct packet *packet;
 	struct verdict *verdict;
 	struct ct_value value;
+	struct ct_key key;
 	int error;
 
 	if (!passage)
@@ -333,7 +334,8 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 	value.flags = (passage->high ? CT_FROM_HIGH : 0) | ct_learn(0, packet, false) |
 		      CT_AUDITED(verdict->audited) | (packet->flags & PACKET_MASQUERADED ? CT_MASQUERADED : 0);
 	value.frontend = passage->frontend;
-	if (bpf_map_update_elem(&cirri_ct, &passage->key, &value, BPF_ANY))
+	key = passage->key;	/* an argument is no key, see bpf/README.md */
+	if (bpf_map_update_elem(&cirri_ct, &key, &value, BPF_ANY))
 		return DROP_CT_CREATE_FAILED;
 	if (!(packet->flags & PACKET_MASQUERADED))
 		report(skb, packet, verdict, EVENT_CONNECTION_NEW, 0);

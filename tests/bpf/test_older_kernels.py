@@ -1,9 +1,12 @@
-"""Loops are closed by jumps: Linux before 6.4 refuses one that any other instruction closes, by falling into
-its head ("back-edge"), and clang makes such loops as it pleases.  Debian 12 has 6.1.
+"""What the verifier of Debian 12's Linux 6.1 refuses and the one of this machine may not.
 
-Source: Linux 6.1, kernel/bpf/verifier.c, check_cfg.
+It refuses a loop that any other instruction than a jump closes, by falling into its head ("back-edge"), and
+clang makes such loops as it pleases; and keys of maps that lie in an argument of a global function.
+``test_stack`` has the third difference.  Source: Linux 6.1, kernel/bpf/verifier.c, check_cfg and
+map_key_value_types.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-BUILD = Path(__file__).resolve().parents[2] / "bpf/build"
+BPF = Path(__file__).resolve().parents[2] / "bpf"
+BUILD = BPF / "build"
 EXECUTABLE, SYMBOLS, FUNCTION = 4, 2, 2
 """SHF_EXECINSTR, SHT_SYMTAB, STT_FUNC."""
 JUMP, CALL, EXIT, ALWAYS = (5, 6), 0x8, 0x9, 0x0
@@ -91,3 +95,22 @@ def test_what_is_refused() -> None:
 
     assert back_edges(jump_over + add + test_ + leave) == [1]
     assert back_edges(add + bytes((0xA5, 1, 0xFE, 0xFF, 7, 0, 0, 0)) + leave) == []
+
+
+def keys_in_arguments(text: str) -> list[str]:
+    """Calls in global functions of *text*, C, whose key lies behind a pointer."""
+    found = []
+    for function in re.finditer(r"^GLOBAL .*?^}", text, re.DOTALL | re.MULTILINE):
+        found += re.findall(r"bpf_map_\w+_elem\(&\w+, &?\w+->[^)]*\)", function[0])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted([*BPF.glob("*.c"), *BPF.glob("lib/*.h")]), ids=lambda path: path.name)
+def test_no_key_lies_in_an_argument(path: Path) -> None:
+    assert keys_in_arguments(path.read_text()) == []
+
+
+def test_which_keys_are_found() -> None:
+    call = "bpf_map_lookup_elem(&cirri_ct, &passage->key)"
+    assert keys_in_arguments(f"GLOBAL int f(struct passage *passage)\n{{\n\treturn !{call};\n}}\n") == [call]
+    assert keys_in_arguments(f"static int f(struct passage *passage)\n{{\n\treturn !{call};\n}}\n") == []
