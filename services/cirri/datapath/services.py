@@ -90,18 +90,26 @@ class Services:
         """Write what programs need of frontends of the inside, or take it away."""
         if on == self.pods_packets:
             return
-        inside = {k: h for k, h in self._heads.items() if k.scope == LbScope.INTERNAL}
-        before = {k: self._parts(k, h, self.copy.get(k)) for k, h in inside.items()}
+        was = self._inside()
         self.pods_packets = on
-        for key, head in inside.items():
-            now, was = self._parts(key, head, self.copy.get(key)), before[key]
-            try:
-                self.alive.put_many(now.alive.items())
-                self.frontends.put_many(now.frontends.items())
-            except MapFull as error:
-                self.fault = str(error)
-            self.alive.delete_many(was.alive.keys() - now.alive.keys())
-            self.frontends.delete_many(was.frontends.keys() - now.frontends.keys())
+        now = self._inside()
+        try:
+            self.alive.put_many(now.alive.items())
+            self.frontends.put_many(now.frontends.items())
+        except MapFull as error:
+            self.fault = str(error)
+        self.alive.delete_many(was.alive.keys() - now.alive.keys())
+        self.frontends.delete_many(was.frontends.keys() - now.frontends.keys())
+
+    def _inside(self) -> Parts:
+        """What belongs to all frontends of the inside."""
+        heads = ((k, h) for k, h in self._heads.items() if k.scope == LbScope.INTERNAL)
+        found = Parts({}, {}, {})
+        for key, head in heads:
+            parts = self._parts(key, head, self.copy.get(key))
+            found.alive.update(parts.alive)
+            found.frontends.update(parts.frontends)
+        return found
 
     def _put_all(self, put: Mapping[LbServiceKey, Ways]) -> None:
         ids = _free(self._last_id, {head.id for head in self._heads.values()}, 0xFFFF_FFFF)
