@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -69,6 +71,21 @@ def leaving(part: Resource, address: str) -> Resource:
     return replace(part, manifest={**part.manifest, "endpoints": endpoints})
 
 
+def barred(here: Node) -> "subprocess.CompletedProcess[str]":
+    """The datapath service, started where it may not use BPF."""
+    words = ["setpriv", "--bounding-set=-bpf,-sys_admin", "--inh-caps=-bpf,-sys_admin"]
+    words += [sys.executable, "-m", "cirri.datapath"]
+    variables = {
+        "NODE": "node1",
+        "NATS_URL": here.nats.url,
+        "STATE_DIR": str(here.state_dir),
+        "RUN_DIR": str(here.home / "barred"),
+        "BPFFS": str(here.bpffs),
+    }
+    environment = os.environ | {f"CIRRI_{name}": value for name, value in variables.items()}
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20, check=False)
+
+
 def test_services_and_the_kernel_with_and_without_the_bus() -> None:
     async def main() -> None:
         async with node() as here:
@@ -122,11 +139,17 @@ def test_services_and_the_kernel_with_and_without_the_bus() -> None:
         assert "- NodePort: Enabled (Range: 30000-32767)" in said
         assert f"Release: {os.uname().release}" in said
         assert "Backend Selection: Random" in said
+        assert any(line.startswith("Masquerading: BPF [eth0]") for line in said)
         nodes = await asyncio.to_thread(cirri.json, "node", "list")
         assert nodes[0]["addresses"] == [here.address, here.address6]
         assert nodes[0]["podCIDRs"] == list(here.cidrs)
 
         here.kill()
+        refused = await asyncio.to_thread(barred, here)
+        assert refused.returncode == 1
+        assert "does not permit what the programs need: " in refused.stderr
+        assert "Run it as root, with the capabilities BPF, PERFMON and NET_ADMIN\n" in refused.stderr
+        assert "Traceback" not in refused.stderr
         here.nats.close()
         blind = await asyncio.to_thread(cirri.run, "service", "list")
         assert f"{states[0][0]}/TCP (active)" in blind.stdout

@@ -45,12 +45,14 @@ REFUSED = [
         of_age("5.8.0"),
         "kernel 5.8.0 lacks what the programs need: redirect_neigh (since Linux 5.10), "
         "redirect_peer (since Linux 5.10), check_mtu (since Linux 5.12), ktime_get_coarse_ns (since Linux "
-        "5.11), set_retval (since Linux 5.18). Boot Linux 5.18 or newer: Debian 12 has 6.1",
+        "5.11), set_retval (since Linux 5.18), xdp_get_buff_len (since Linux 5.18). "
+        "Boot Linux 5.18 or newer: Debian 12 has 6.1",
     ),
     Refused(
         "one release too old",
         of_age("5.17.9-generic"),
-        "kernel 5.17.9-generic lacks what the programs need: set_retval (since Linux 5.18). "
+        "kernel 5.17.9-generic lacks what the programs need: set_retval (since Linux 5.18), "
+        "xdp_get_buff_len (since Linux 5.18). "
         "Boot Linux 5.18 or newer: Debian 12 has 6.1",
     ),
     Refused(
