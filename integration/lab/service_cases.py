@@ -2,7 +2,7 @@
 
 ::
 
-    outside ── node1 ── pods "near", "one", "unready"
+    outside ── node1 ── pods "near", "one", "unready"; "host", a process of its own
           └─── node2 ── pod "two"
           └─── abroad, a server outside the cluster
 
@@ -21,7 +21,7 @@ from integration.lab.asking import REFUSED, SILENCE, UNREACHABLE
 
 NODE_OF = {"near": "node1", "one": "node1", "unready": "node1", "two": "node2"}
 """Node of each pod; "one", "two" and "unready" are servers."""
-SERVERS = ("one", "two", "unready", "abroad")
+SERVERS = ("one", "two", "unready", "host", "abroad")
 NEIGHBOURS4, NEIGHBOURS6 = "192.168.3.0/24", "fd00:192:168:3::/64"
 """Whatever is no pod: nodes, "outside" and "abroad"."""
 EVERYBODY: tuple[str, ...] = ("near", "node1", "outside")
@@ -101,18 +101,13 @@ def seen_as(case: Case, server: str, setting: Setting) -> str:
 
 def cases(setting: Setting) -> Iterator[Case]:
     """Every one that is served under *setting*."""
-    return (case for case in _wanted(setting) if built(case, setting))
+    return (case for case in _wanted(setting) if built(case))
 
 
-def built(case: Case, setting: Setting) -> bool:
-    """Not yet: backends of other nodes for clients outside; what comes by a tunnel for a node's address."""
-    if case.client == "outside":
-        return all(NODE_OF.get(answer, case.entry) == case.entry for answer in case.answers)
-    by_tunnel = case.door == "HostPort of node2" or (case.door, case.service) == (
-        "NodePort of node2",
-        "elsewhere",
-    )
-    return not (setting.routing == "tunnel" and case.client == "near" and by_tunnel)
+def built(case: Case) -> bool:
+    """Not yet: backends of other nodes for clients outside."""
+    where = {**NODE_OF, "host": "node1"}
+    return case.client != "outside" or all(where.get(a, case.entry) == case.entry for a in case.answers)
 
 
 def _wanted(setting: Setting) -> Iterator[Case]:
@@ -129,6 +124,8 @@ def _wanted(setting: Setting) -> Iterator[Case]:
             yield from _each(client, door, server, server)
     for door in EVERY_DOOR:
         yield from _each("one", door, "one", "one")
+    for client, door in product(EVERYBODY, EVERY_DOOR):
+        yield from _each(client, door, "host", "host")
     for client, door in product(("near", "node1"), ("Directly", "ClusterIP", "NodePort", "LoadBalancer")):
         yield from _each(client, door, "abroad", "abroad")
         for family in (4, 6):

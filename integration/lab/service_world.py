@@ -65,6 +65,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "barred": {"selector": {"app": "one"}, "loadBalancerSourceRanges": [NEIGHBOURS4, NEIGHBOURS6]},
     "nobody": {"selector": {"app": "nobody"}},
     "abroad": {},
+    "host": {},
     "elsewhere": {"selector": {"app": "two"}},
     "balanced": {"selector": {"app": "one"}},
     "foreign": {"selector": {"app": "one"}},
@@ -212,6 +213,7 @@ class World:
         self.apply(*zones, *map(pod, ready), *map(service, SPECS))
         self.addresses = {name: {4: host.ipv4, 6: host.ipv6} for name, host in hosts.items()}
         self.addresses["outside"] = self.addresses.pop("client")
+        self.addresses["host"] = self.addresses["node1"]
         self.addresses["abroad"] = self.addresses.pop("internet")
         self.addresses[ITSELF] = {4: "169.254.42.1", 6: "fd42::1"}
         lab.wait(self._know_pods, what="every pod has its addresses")
@@ -219,7 +221,8 @@ class World:
         found = lab.get("services", "-n", "default")["items"]
         self.cluster_ips = {s["metadata"]["name"]: s["spec"]["clusterIPs"] for s in found}
         self._route()
-        self._abroad = run(lab, "abroad", "serve", "abroad", str(TARGET))
+        places = {"host": "node1", "abroad": "abroad"}
+        self._own = [run(lab, place, "serve", name, str(TARGET)) for name, place in places.items()]
         self.drivers = {place: Driver(lab, place) for place in ("near", "one", "node1", "outside")}
         serving(lab, self.drivers["near"], {name: self.addresses[name][4] for name in SERVERS})
 
@@ -227,8 +230,9 @@ class World:
         """End the clients."""
         for driver in self.drivers.values():
             driver.close()
-        self._abroad.terminate()
-        self._abroad.communicate()
+        for process in self._own:
+            process.terminate()
+            process.communicate()
 
     def play(self, table: Sequence[Case], setting: Setting) -> list[str]:
         """Ask all of *table* at once; what is not as expected, a line each."""
@@ -294,6 +298,7 @@ class World:
                 for name in ("one", "two")
             )
             abroad = [{"addresses": [self.addresses["abroad"][family]]}]
+            host = [{"addresses": [self.addresses["host"][family]], "nodeName": "node1"}]
             hints = ({"forZones": [{"name": zone}]} for zone in "ab")
             zones = [
                 {**each, "conditions": READY, "hints": hint}
@@ -303,6 +308,7 @@ class World:
             left = [{**one, "conditions": LEAVING}, {**two, "conditions": {"ready": False}}]
             lists: dict[str, list[dict[str, Any]]] = {
                 "abroad": abroad,
+                "host": host,
                 "zones": zones,
                 "leaving": leaving,
                 "left": left,
