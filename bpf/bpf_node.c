@@ -5,7 +5,7 @@
 #include "lib/deliver.h"
 #include "lib/host.h"
 #include "lib/masquerade.h"
-#include "lib/service.h"
+#include "lib/service_wire.h"
 #include "lib/verdict.h"
 
 static __always_inline int handle_from_network(struct __sk_buff *skb, struct passage *passage)
@@ -14,7 +14,6 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	const struct endpoint *destination;
 	int error, action;
 	__u32 device;
-	__u32 frontend = 0;
 	bool tagged = skb->vlan_present, host, served = false;
 
 	packet->flags = PACKET_FROM_NETWORK;
@@ -24,11 +23,15 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 		return TC_ACT_OK;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
-	if (!error && !tagged && nat_expected(packet)) {
-		action = nat_back(skb, packet, &frontend);
+	if (!error && !tagged) {
+		action = service_answered(skb, passage);
 		if (action < 0)
 			return action;
-		if (action == NAT_DONE && !endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER))
+		if (action == TC_ACT_REDIRECT) {
+			metrics_count(0, POLICY_INGRESS, skb->len);
+			return action;
+		}
+		if (action == SERVED && !endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER))
 			return DROP_UNROUTABLE;	/* the pod is gone */
 	}
 	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
@@ -62,11 +65,15 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	}
 	device = endpoint_device(destination);
 	passage->verdict.endpoint = destination ? destination->id : 0;
+	if (!error && !host && !passage->frontend && dsr_has_more(packet))
+		error = dsr_receive(skb, passage);
 	if (error)
 		return error;
 
 	error = verdict_take(skb, passage, NULL, destination);
-	if (!error && !served && service_is_answer(passage))
+	if (!error && packet->flags & PACKET_NAMES_FRONTEND)
+		error = dsr_note(packet);
+	else if (!error && !served && service_is_answer(passage))
 		error = service_answer(skb, passage);
 	if (error)
 		return error;

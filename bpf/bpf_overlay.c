@@ -5,7 +5,7 @@
 #include <linux/if_packet.h>
 #include "lib/deliver.h"
 #include "lib/host.h"
-#include "lib/service.h"
+#include "lib/service_wire.h"
 #include "lib/verdict.h"
 
 /* What a node sent, to the node's own stack. */
@@ -38,6 +38,15 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pas
 	hop = hop_lookup(&node, passage->epoch);
 	if (!hop || !address_equal(hop, &node))
 		return DROP_UNKNOWN_SENDER;
+	if (!error) {
+		action = service_answered(skb, passage);
+		if (action < 0)
+			return action;
+		if (action == TC_ACT_REDIRECT) {
+			metrics_count(0, POLICY_INGRESS, skb->len);
+			return action;
+		}
+	}
 	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
 	host = !destination || endpoint_is_host(destination);
 	if (host) {

@@ -77,10 +77,10 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 		if (error)
 			return error;
 		if (!destination)
-			return service_deliver(skb, packet);
+			return deliver_out(skb, packet);
 	}
 	if (!destination || endpoint_is_host(destination))
-		return deliver_away(skb, packet, passage->epoch, source);
+		return deliver_away(skb, packet, passage->epoch, source->identity);
 	return deliver_local(skb, packet->family, destination, device);
 }
 

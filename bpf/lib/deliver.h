@@ -66,30 +66,30 @@ static __always_inline bool is_too_long(struct __sk_buff *skb, __u32 ifindex)
 	return skb->len > L3_OFFSET + MTU_LEAST && bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS) > 0;
 }
 
-/* To *node*, in the tunnel, from the pod *source*. */
+/* To *node*, in the tunnel, as sent by *identity*. */
 GLOBAL int deliver_overlay(struct __sk_buff *skb, const struct packet *packet, const union address *node,
-			   const struct endpoint *source)
+			   __u32 identity)
 {
 	const struct runtime *runtime = runtime_get();
 	__u32 device;
 	int error;
 
-	if (!packet || !source || !runtime)
+	if (!packet || !runtime)
 		return DROP_INVALID;
 	device = runtime->tunnel_ifindex;
 	if (is_too_long(skb, device))
 		return TC_ACT_OK;
-	error = overlay_address(skb, node, source->identity);
+	error = overlay_address(skb, node, identity);
 	if (error)
 		return error;
 	return hop_decrement(skb, packet->family) ? bpf_redirect(device, 0) : TC_ACT_OK;
 }
 
 /* To the node behind which ipcache knows the destination; to the stack if there is none.
- * *source*: the pod that sends.
+ * *identity*: who sends.
  */
 static __always_inline int deliver_away(struct __sk_buff *skb, const struct packet *packet, __u32 epoch,
-					const struct endpoint *source)
+					__u32 identity)
 {
 	const union address *node = hop_lookup(&packet->destination, epoch);
 	const struct runtime *runtime;
@@ -101,7 +101,7 @@ static __always_inline int deliver_away(struct __sk_buff *skb, const struct pack
 	if (!runtime || !runtime->uplink_ifindex)
 		return DROP_HOST_NOT_READY;
 	if (runtime->tunnel_ifindex)
-		return deliver_overlay(skb, packet, node, source);
+		return deliver_overlay(skb, packet, node, identity);
 	if (packet->family == 4) {
 		next.nh_family = AF_INET;
 		next.ipv4_nh = node->words[3];
@@ -113,4 +113,49 @@ static __always_inline int deliver_away(struct __sk_buff *skb, const struct pack
 		return TC_ACT_OK;
 	skb->tc_index = DELIVERED;
 	return bpf_redirect_neigh(runtime->uplink_ifindex, &next, sizeof(next), 0);
+}
+
+/* By the uplink, to the next hop that the routing table names.  For what came out of a tunnel: kernels before 6.18
+ * lose some memory where bpf_redirect_neigh() looks for that itself, instead of the tunnel's metadata.
+ */
+GLOBAL int deliver_routed(struct __sk_buff *skb, const struct packet *packet, __u32 device)
+{
+	struct bpf_fib_lookup route = {};
+	struct bpf_redir_neigh next = {};
+	long result;
+
+	if (!packet)
+		return DROP_INVALID;
+	route.ifindex = device;
+	if (packet->family == 4) {
+		route.family = AF_INET;
+		route.ipv4_src = packet->source.words[3];
+		route.ipv4_dst = packet->destination.words[3];
+	} else {
+		route.family = AF_INET6;
+		__builtin_memcpy(route.ipv6_src, &packet->source, sizeof(route.ipv6_src));
+		__builtin_memcpy(route.ipv6_dst, &packet->destination, sizeof(route.ipv6_dst));
+	}
+	result = bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT);
+	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return DROP_UNROUTABLE;
+	next.nh_family = route.family;
+	__builtin_memcpy(next.ipv6_nh, route.ipv6_dst, sizeof(next.ipv6_nh));
+	return bpf_redirect_neigh(device, &next, sizeof(next), 0);
+}
+
+/* Where the routing table says, by the uplink: an answer in the name of an address of the node's, which the stack
+ * would take for a forgery.
+ */
+static __always_inline int deliver_out(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct runtime *runtime = runtime_get();
+
+	if (!runtime || !runtime->uplink_ifindex)
+		return DROP_HOST_NOT_READY;
+	if (!hop_decrement(skb, packet->family))
+		return TC_ACT_OK;
+	skb->tc_index = DELIVERED;
+	return packet->flags & PACKET_FROM_OVERLAY ? deliver_routed(skb, packet, runtime->uplink_ifindex)
+						   : bpf_redirect_neigh(runtime->uplink_ifindex, NULL, 0, 0);
 }

@@ -27,6 +27,9 @@ enum reserved_identity {	/* the ones that programs know */
 	IDENTITY_WORLD_IPV6 = 10,
 };
 
+/* An identity's uppermost byte: of a prefix outside, which each node has numbered for itself. */
+#define IDENTITY_SCOPE_WORLD 1
+
 static __always_inline const struct ipcache_value *ipcache_lookup(const union address *address)
 {
 	struct ipcache_key key;

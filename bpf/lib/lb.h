@@ -2,7 +2,7 @@
 /* lb: Services and their backends.
  * A change writes the backends under a fresh service id and switches the frontend's entry.  The frontend's
  * number stays, and with it what clients with affinity were given.
- * Written by cirri.datapath (cirri_lb_reverse, cirri_lb_affinity, cirri_lb_flows by programs).
+ * Written by cirri.datapath (cirri_dsr, cirri_lb_reverse, cirri_lb_affinity, cirri_lb_flows by programs).
  * Read by bpf_sock.c, bpf_node.c, bpf_overlay.c, bpf_pod.c, bpf_xdp.c.
  * Mirror: libs/cirri/layout/lb.py
  */
@@ -135,6 +135,8 @@ MAP_FLAGS(cirri_lb_alive, HASH, struct lb_alive_key, __u32, 262144, BPF_F_NO_PRE
 MAP_FLAGS(cirri_lb_frontends, HASH, __u32, struct lb_frontend, 65536, BPF_F_NO_PREALLOC);
 MAP_FLAGS(cirri_lb_ranges, LPM_TRIE, struct lb_range_key, __u32, 65536, BPF_F_NO_PREALLOC);
 MAP(cirri_lb_flows, LRU_HASH, struct lb_flow_key, struct lb_flow, 131072);
+/* The frontend that a client named to the pod that it talks to (LB_FRONTEND_DSR), by what that pod sees. */
+MAP(cirri_dsr, LRU_HASH, struct lb_flow_key, struct lb_frontend, 131072);
 MAP(cirri_lb_affinity, LRU_HASH, struct lb_affinity_key, struct lb_affinity, 65536);
 MAP(cirri_lb_reverse, LRU_HASH, struct lb_reverse_key, struct lb_reverse, 65536);
 

@@ -6,11 +6,12 @@
 #include <stddef.h>
 #include "address.h"
 #include "drop.h"
+#include "ipcache.h"
 #include "packet.h"
 
 #define TUNNEL_TTL	64
 #define VNI_BITS	24
-#define VNI_POD_FIRST	256	/* below are reserved identities, which addresses tell better */
+#define VNI_POD_FIRST	256	/* below are reserved identities, which addresses tell better: but for the world's */
 
 /* Newer kernels know more fields, older ones refuse more bytes. */
 #define TUNNEL_KEY_BYTES offsetof(struct bpf_tunnel_key, local_ipv4)
@@ -23,8 +24,17 @@ static __always_inline bool overlay_is_addressed(struct __sk_buff *skb)
 	return !bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_BYTES, 0);
 }
 
-/* Addresses the packet to *node*, as sent by *identity*; what is no pod's identity, or too large for a VNI,
- * goes as 0: the receiver looks at the source address.  0, or a drop reason.
+/* Is *identity* told beside a packet?  Of a client outside, whose packets come under a node's address, that it
+ * is one.
+ */
+static __always_inline bool overlay_tells(__u32 identity)
+{
+	return (identity >= VNI_POD_FIRST && !(identity >> VNI_BITS)) || identity == IDENTITY_WORLD_IPV4 ||
+	       identity == IDENTITY_WORLD_IPV6;
+}
+
+/* Addresses the packet to *node*, as sent by *identity*; one that is not told goes as 0: the receiver looks at
+ * the source address.  0, or a drop reason.
  */
 GLOBAL int overlay_address(struct __sk_buff *skb, const union address *node, __u32 identity)
 {
@@ -32,7 +42,7 @@ GLOBAL int overlay_address(struct __sk_buff *skb, const union address *node, __u
 
 	if (!node || !address_is4(node))
 		return DROP_NO_TUNNEL_ENDPOINT;
-	key.tunnel_id = identity >> VNI_BITS || identity < VNI_POD_FIRST ? 0 : identity;
+	key.tunnel_id = overlay_tells(identity) ? identity : 0;
 	key.remote_ipv4 = bpf_ntohl(node->words[3]);
 	key.tunnel_ttl = TUNNEL_TTL;
 	if (bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_BYTES, BPF_F_ZERO_CSUM_TX))
@@ -48,6 +58,6 @@ static __always_inline bool overlay_sender(struct __sk_buff *skb, union address 
 	if (bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_BYTES, 0))
 		return false;
 	address_set4(node, bpf_htonl(key.remote_ipv4));
-	*identity = key.tunnel_id < VNI_POD_FIRST ? 0 : key.tunnel_id;
+	*identity = overlay_tells(key.tunnel_id) ? key.tunnel_id : 0;
 	return true;
 }

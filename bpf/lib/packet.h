@@ -57,6 +57,7 @@ enum packet_flag {
 	PACKET_AGAIN = 128,		/* stands for a connection that was judged before */
 	PACKET_MASQUERADED = 256,	/* forwarded under an address of the node */
 	PACKET_FROM_OVERLAY = 512,	/* met in the tunnel */
+	PACKET_NAMES_FRONTEND = 1024,	/* that its client sent it to, see lib/dsr.h */
 };
 
 /* ICMP has no ports: source_port is the identifier of an echo (0 for others), destination_port

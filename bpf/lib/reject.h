@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* reject: answers a packet as a host does where nobody listens, by the device it came by; a pod's in its own
- * namespace: a TCP segment with a reset, others with "port unreachable".
+ * namespace: a TCP segment with a reset, others with "port unreachable".  And as a router does what cannot go on.
  */
 #pragma once
 #include "csum.h"
 #include "packet.h"
 #include "reset.h"
 
-struct icmp_unreachable {
+struct icmp_error {
 	__u8   type;
 	__u8   code;
 	__sum16 checksum;
-	__be32 unused;
+	__be32 rest;		/* the largest size that passes, if that is what is wrong */
 };
 
 #define REJECT_INNER4 (sizeof(struct iphdr) + 8)
@@ -21,12 +21,12 @@ struct icmp_unreachable {
 
 struct reject4 {
 	struct iphdr ip;
-	struct icmp_unreachable icmp;
+	struct icmp_error icmp;
 	__be32 inner[REJECT_INNER4 / 4];
 };
 
 struct reject6 {
-	struct icmp_unreachable icmp;
+	struct icmp_error icmp;
 	__be32 inner[REJECT_INNER6 / 4];
 };
 
@@ -53,7 +53,7 @@ static __always_inline int reject_turn(struct __sk_buff *skb, __u32 length)
 	return 0;
 }
 
-GLOBAL int reject4(struct __sk_buff *skb)
+GLOBAL int reject4(struct __sk_buff *skb, __u32 type, __u32 code, __be32 rest)
 {
 	struct reject4 answer = {};
 
@@ -68,14 +68,15 @@ GLOBAL int reject4(struct __sk_buff *skb)
 	answer.ip.saddr = answer.inner[4];
 	answer.ip.daddr = answer.inner[3];
 	answer.ip.check = csum_fold(bpf_csum_diff(NULL, 0, (__be32 *)&answer.ip, sizeof(answer.ip), 0));
-	answer.icmp.type = ICMP_DEST_UNREACH;
-	answer.icmp.code = ICMP_PORT_UNREACH;
+	answer.icmp.type = type;
+	answer.icmp.code = code;
+	answer.icmp.rest = rest;
 	answer.icmp.checksum = csum_fold(
 		bpf_csum_diff(NULL, 0, (__be32 *)&answer.icmp, sizeof(answer) - sizeof(answer.ip), 0));
 	return bpf_skb_store_bytes(skb, L3_OFFSET, &answer, sizeof(answer), 0) ? DROP_INVALID : 0;
 }
 
-GLOBAL int reject6(struct __sk_buff *skb, const struct packet *packet)
+GLOBAL int reject6(struct __sk_buff *skb, const struct packet *packet, __u32 type, __u32 code, __be32 rest)
 {
 	struct reject6 answer = {};
 	struct ipv6hdr *ip;
@@ -93,8 +94,9 @@ GLOBAL int reject6(struct __sk_buff *skb, const struct packet *packet)
 	ip->hop_limit = 64;
 	__builtin_memcpy(&ip->saddr, &packet->destination, sizeof(ip->saddr));
 	__builtin_memcpy(&ip->daddr, &packet->source, sizeof(ip->daddr));
-	answer.icmp.type = ICMPV6_DEST_UNREACH;
-	answer.icmp.code = ICMPV6_PORT_UNREACH;
+	answer.icmp.type = type;
+	answer.icmp.code = code;
+	answer.icmp.rest = rest;
 	answer.icmp.checksum = csum_icmp6(&packet->destination, &packet->source, (__be32 *)&answer,
 					  sizeof(answer) / 4);
 	return bpf_skb_store_bytes(skb, L3_OFFSET + sizeof(*ip), &answer, sizeof(answer), 0) ? DROP_INVALID : 0;
@@ -134,9 +136,26 @@ static __always_inline int reject(struct __sk_buff *skb, const struct packet *pa
 	if (packet->protocol == IPPROTO_TCP)
 		error = reject_tcp(skb, packet);
 	else
-		error = packet->family == 4 ? reject4(skb) : reject6(skb, packet);
+		error = packet->family == 4 ? reject4(skb, ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, 0)
+					    : reject6(skb, packet, ICMPV6_DEST_UNREACH, ICMPV6_PORT_UNREACH, 0);
 	if (error)
 		return error;
 	return packet->flags & PACKET_FROM_NETWORK ? bpf_redirect(skb->ifindex, 0)
 						   : bpf_redirect_peer(skb->ifindex, 0);
+}
+
+/* Answers a packet from the wire that has no hop left (*mtu* is 0), or is longer than *mtu*, which fits. */
+static __always_inline int reject_from_wire(struct __sk_buff *skb, const struct packet *packet, __u32 mtu)
+{
+	int error;
+
+	if (packet->flags & PACKET_LATER_FRAGMENT)
+		return DROP_INVALID;	/* about these nobody is told */
+	if (packet->family == 4)
+		error = mtu ? reject4(skb, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, bpf_htonl(mtu))
+			    : reject4(skb, ICMP_TIME_EXCEEDED, 0, 0);
+	else
+		error = mtu ? reject6(skb, packet, ICMPV6_PKT_TOOBIG, 0, bpf_htonl(mtu))
+			    : reject6(skb, packet, ICMPV6_TIME_EXCEED, 0, 0);
+	return error ? error : bpf_redirect(skb->ifindex, 0);
 }

@@ -1,15 +1,35 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* service: Services for packets.  What comes from the wire for a frontend goes to a pod of this node; what the
- * pod answers comes from the frontend.  Policy and conntrack see the pod's address, and the client's.
+/* service: Services for packets.  What a client sends to a frontend goes to a backend; what that answers comes from
+ * the frontend.  Policy and conntrack see the backend's address, and the client's.
  */
 #pragma once
 #include "config.h"
+#include "dsr.h"
 #include "lb.h"
 #include "reject.h"
 #include "rewrite.h"
 #include "verdict.h"
 
 enum { NOT_SERVED = 0, SERVED = 1 };	/* no action has the number of the latter */
+
+/* What is known of a client's packet to a frontend. */
+struct choice {
+	struct lb_flow_key key;
+	struct lb_flow flow;	/* its backend */
+	__u32 known;		/* the flow is older than the packet */
+	__u16 frontend;		/* struct lb_service.frontend */
+	__u16 flags;		/* enum lb_flag */
+	struct end to;		/* what is written into the packet */
+};
+
+SCRATCH(cirri_choice, struct choice);
+
+static __always_inline struct choice *choice_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&cirri_choice, &zero);
+}
 
 static __always_inline bool service_follows(__u8 protocol)
 {
@@ -57,49 +77,76 @@ static __always_inline __u64 service_lifetime_ns(__u8 protocol)
 	return (protocol == IPPROTO_TCP ? ct_timeout_tcp_s : ct_timeout_any_s) * 1000000000ull;
 }
 
-/* Which backend *packet* goes to: the one that its connection has, or one chosen now; 0, or why it is dropped. */
-GLOBAL int service_backend(const struct lb_service *service, const struct packet *packet, struct lb_backend *backend)
+/* Which backend *packet* goes to: the one that its connection has, or one chosen now; choice_get() tells.
+ * 0, or why it is dropped.
+ */
+GLOBAL int service_backend(const struct lb_service *service, const struct packet *packet)
 {
-	struct lb_flow_key key = {};
-	struct lb_flow fresh = {}, *flow;
-	__u64 now = bpf_ktime_get_coarse_ns();
+	struct choice *choice = choice_get();
+	struct lb_backend backend = {};
+	__u64 now = bpf_ktime_get_coarse_ns(), expires;
 	__u32 epoch = runtime_lb_epoch(), number;
+	struct lb_flow_key *key;
+	struct lb_flow *flow;
 
-	if (!service || !packet || !backend)
+	if (!service || !packet || !choice)
 		return DROP_INVALID;
-	key.client = packet->source;
-	key.address = packet->destination;
-	key.client_port = packet->source_port;
-	key.port = packet->destination_port;
-	key.protocol = packet->protocol;
-	flow = bpf_map_lookup_elem(&cirri_lb_flows, &key);
-	if (flow && service_flow_holds(flow, service, packet, now, epoch, backend)) {
-		flow->expires = now + service_lifetime_ns(packet->protocol);
+	choice->frontend = service->frontend;
+	choice->flags = service->flags;
+	key = &choice->key;
+	key->client = packet->source;
+	key->address = packet->destination;
+	key->client_port = packet->source_port;
+	key->port = packet->destination_port;
+	key->protocol = packet->protocol;
+	__builtin_memset(key->pad, 0, sizeof(key->pad));
+	expires = now + service_lifetime_ns(packet->protocol);
+	flow = bpf_map_lookup_elem(&cirri_lb_flows, key);
+	choice->known = flow && service_flow_holds(flow, service, packet, now, epoch, &backend);
+	if (choice->known) {
+		flow->expires = expires;
+		choice->flow = *flow;
 		return 0;
 	}
 	if (!service_lets_in(service, &packet->source))
 		return DROP_SOURCE_RANGE;
 	number = lb_number(service, &packet->source, packet->source_port, packet->destination_port, packet->protocol);
-	if (!lb_choose(service, &packet->source, number, backend))
+	if (!lb_choose(service, &packet->source, number, &backend))
 		return DROP_NO_BACKEND;
-	fresh.address = backend->address;
-	fresh.expires = now + service_lifetime_ns(packet->protocol);
-	fresh.epoch = epoch;
-	fresh.port = backend->port;
-	bpf_map_update_elem(&cirri_lb_flows, &key, &fresh, BPF_ANY);
+	choice->flow.address = backend.address;
+	choice->flow.expires = expires;
+	choice->flow.epoch = epoch;
+	choice->flow.port = backend.port;
+	choice->flow.nat_port = 0;
+	bpf_map_update_elem(&cirri_lb_flows, key, &choice->flow, BPF_ANY);
 	return 0;
 }
 
-/* A client's ICMP error about what a backend answered: its receiver is that backend. */
-GLOBAL int service_error_to_backend(struct __sk_buff *skb, struct packet *packet)
+/* Is a pod of this node, or the node itself, under *address*? */
+static __always_inline bool service_is_here(const union address *address, __u32 epoch)
 {
-	struct packet inner = {};
+	const union address *node;
+
+	if (endpoint_recall(address, epoch, END_RECEIVER))
+		return true;
+	node = hop_lookup(address, epoch);
+	return (!node || address_is_zero(node)) && ipcache_identity(address) == IDENTITY_HOST;
+}
+
+/* A client's ICMP error about what a backend answered: its receiver is that backend. */
+GLOBAL int service_error_to_backend(struct __sk_buff *skb, struct passage *passage)
+{
+	const struct lb_service *service;
+	struct packet *packet, inner = {};
 	struct lb_flow_key key = {};
 	const struct lb_flow *flow;
 	struct end to = {};
 	int error;
 
-	if (!packet || !icmp_inner(skb, packet, &inner) || !service_follows(inner.protocol) ||
+	if (!passage)
+		return DROP_INVALID;
+	packet = &passage->packet;
+	if (!icmp_inner(skb, packet, &inner) || !service_follows(inner.protocol) ||
 	    !address_equal(&inner.source, &packet->destination))
 		return NOT_SERVED;
 	key.client = inner.destination;
@@ -112,51 +159,14 @@ GLOBAL int service_error_to_backend(struct __sk_buff *skb, struct packet *packet
 		return NOT_SERVED;
 	to.address = flow->address;
 	to.port = flow->port;
+	if (packet->flags & PACKET_FROM_NETWORK) {
+		service = lb_service_lookup(&inner.source, inner.source_port, inner.protocol, LB_EXTERNAL);
+		passage->frontend = service ? service->frontend : 0;
+	}
 	error = rewrite_inner(skb, packet, &inner, &to, REWRITE_SOURCE);
 	if (!error)
 		error = rewrite_end(skb, packet, &to, REWRITE_DESTINATION);
 	return error ? error : SERVED;
-}
-
-/* The first packet of a connection, and all after it. */
-GLOBAL int service_connection_from_wire(struct __sk_buff *skb, struct passage *passage)
-{
-	const struct lb_service *service;
-	struct lb_backend backend = {};
-	struct packet *packet;
-	struct end to = {};
-	int error;
-
-	if (!passage)
-		return DROP_INVALID;
-	packet = &passage->packet;
-	if (!service_follows(packet->protocol))
-		return NOT_SERVED;
-	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT) && fragment_resolve(packet))
-		return NOT_SERVED;
-	service = lb_service_lookup(&packet->destination, packet->destination_port, packet->protocol, LB_EXTERNAL);
-	if (!service)
-		return NOT_SERVED;
-	error = service_backend(service, packet, &backend);
-	if (error == DROP_NO_BACKEND && !(service->flags & LB_DROP_EMPTY))
-		return reject(skb, packet);
-	if (error)
-		return error;
-	passage->frontend = service->frontend;
-	to.address = backend.address;
-	to.port = backend.port;
-	error = rewrite_end(skb, packet, &to, REWRITE_DESTINATION);
-	return error ? error : SERVED;
-}
-
-/* Sends a packet from the wire on to a backend, if it is for a frontend: NOT_SERVED, SERVED (its destination
- * is another one now), the action that answers it, or a drop reason.
- */
-static __always_inline int service_from_wire(struct __sk_buff *skb, struct passage *passage)
-{
-	if (passage->packet.flags & PACKET_ICMP_ERROR)
-		return service_error_to_backend(skb, &passage->packet);
-	return service_connection_from_wire(skb, passage);
 }
 
 /* Does the packet travel to who knows the other end by a frontend?  To be asked once its verdict was taken. */
@@ -174,24 +184,27 @@ GLOBAL int service_answer(struct __sk_buff *skb, struct passage *passage)
 	struct packet *packet, inner = {};
 	struct end to = {};
 	__u32 number;
+	bool is_error;
 
 	if (!passage)
 		return DROP_INVALID;
 	packet = &passage->packet;
 	number = passage->frontend;
-	frontend = bpf_map_lookup_elem(&cirri_lb_frontends, &number);
+	is_error = packet->flags & PACKET_ICMP_ERROR;
+	if (is_error && !icmp_inner(skb, packet, &inner))
+		return DROP_INVALID;
+	if (number != LB_FRONTEND_DSR)
+		frontend = bpf_map_lookup_elem(&cirri_lb_frontends, &number);
+	else
+		frontend = is_error ? dsr_known(&inner, true) : dsr_known(packet, false);
 	if (!frontend)
 		return DROP_NO_BACKEND;	/* it is not served any more, and nobody else's answer is waited for */
 	to.address = frontend->address;
 	to.port = frontend->port;
-	if (packet->flags & PACKET_ICMP_ERROR) {
-		if (!icmp_inner(skb, packet, &inner))
-			return DROP_INVALID;
-		if (rewrite_inner(skb, packet, &inner, &to, REWRITE_DESTINATION))
-			return DROP_INVALID;
-		if (!address_equal(&inner.destination, &packet->source))
-			return 0;	/* some router's */
-	}
+	if (is_error && rewrite_inner(skb, packet, &inner, &to, REWRITE_DESTINATION))
+		return DROP_INVALID;
+	if (is_error && !address_equal(&inner.destination, &packet->source))
+		return 0;	/* some router's */
 	return rewrite_end(skb, packet, &to, REWRITE_SOURCE);
 }
 
@@ -231,15 +244,4 @@ GLOBAL int service_node_answer(struct __sk_buff *skb, struct passage *passage)
 		report_closed(skb, passage, value);
 	passage->frontend = value->frontend;
 	return service_answer(skb, passage);
-}
-
-/* An answer under an address of the node's: the stack would take it for a forgery and is passed by. */
-static __always_inline int service_deliver(struct __sk_buff *skb, const struct packet *packet)
-{
-	const struct runtime *runtime = runtime_get();
-
-	if (!runtime || !runtime->uplink_ifindex)
-		return DROP_HOST_NOT_READY;
-	return hop_decrement(skb, packet->family) ? bpf_redirect_neigh(runtime->uplink_ifindex, NULL, 0, 0)
-						  : TC_ACT_OK;
 }

@@ -45,13 +45,13 @@ static __always_inline bool service_is_elsewhere(const struct packet *packet, __
 /* The first packet of a connection, and all after it. */
 GLOBAL int service_connection_from_pod(struct __sk_buff *skb, struct passage *passage)
 {
+	const struct choice *choice = choice_get();
 	const struct lb_service *service;
-	struct lb_backend backend = {};
 	struct packet *packet;
 	struct end to = {};
 	int error;
 
-	if (!passage)
+	if (!passage || !choice)
 		return DROP_INVALID;
 	packet = &passage->packet;
 	if (!service_follows(packet->protocol))
@@ -61,23 +61,23 @@ GLOBAL int service_connection_from_pod(struct __sk_buff *skb, struct passage *pa
 	service = lb_service_lookup(&packet->destination, packet->destination_port, packet->protocol, LB_INTERNAL);
 	if (!service)
 		return NOT_SERVED;
-	error = service_backend(service, packet, &backend);
-	if (!error && address_is4(&backend.address) != (packet->family == 4))
+	error = service_backend(service, packet);
+	if (!error && address_is4(&choice->flow.address) != (packet->family == 4))
 		error = DROP_NO_BACKEND;
 	if (error == DROP_NO_BACKEND && !(service->flags & LB_DROP_EMPTY))
 		return reject(skb, packet);
 	if (error)
 		return error;
 	passage->frontend = service->frontend;
-	if (address_equal(&backend.address, &packet->source)) {
+	if (address_equal(&choice->flow.address, &packet->source)) {
 		self_address(&to.address, packet->family);
 		to.port = packet->source_port;
 		error = rewrite_end(skb, packet, &to, REWRITE_SOURCE);
 		if (error)
 			return error;
 	}
-	to.address = backend.address;
-	to.port = backend.port;
+	to.address = choice->flow.address;
+	to.port = choice->flow.port;
 	error = rewrite_end(skb, packet, &to, REWRITE_DESTINATION);
 	return error ? error : SERVED;
 }
@@ -92,7 +92,7 @@ static __always_inline int service_from_pod(struct __sk_buff *skb, struct passag
 	if (service_is_to_self(&passage->packet))
 		return SERVED_SELF;
 	if (passage->packet.flags & PACKET_ICMP_ERROR)
-		return service_error_to_backend(skb, &passage->packet);
+		return service_error_to_backend(skb, passage);
 	return service_connection_from_pod(skb, passage);
 }
 

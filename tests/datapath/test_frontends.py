@@ -6,7 +6,7 @@ from typing import Any
 from cirri.datapath.frontends import Ways, for_inside, for_wire, keeping, refused
 from cirri.datapath.tables import Table
 from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16, address_of
-from cirri.loadbalancer import Backend, Frontend, Here, LoadBalancerConfig, Scope, Serving
+from cirri.loadbalancer import Backend, Frontend, LoadBalancerConfig, Scope, Serving
 from cirri.loadbalancer.config import Algorithm
 
 
@@ -42,8 +42,7 @@ def test_for_inside() -> None:
 
 
 def test_for_wire() -> None:
-    """Pods of this node and its own processes: not other nodes', and nobody where nobody is."""
-    here = Here("n1", addresses=("192.168.3.11",))
+    """Backends wherever they are, and nobody where nobody is."""
     mine, theirs = Backend("10.52.0.4", 8080, "n1"), Backend("10.52.1.4", 8080, "n2")
     leaving = Backend("10.52.0.5", 8080, "n1", state="terminating")
     process = Backend("192.168.3.11", 8080, "n1")
@@ -52,16 +51,16 @@ def test_for_wire() -> None:
 
     def served(*backends: Backend, protocol: str = "TCP", scope: Scope = Scope.EXTERNAL, **more: Any) -> Any:
         front = Frontend("192.0.2.80", next(number), protocol, scope)
-        found = for_wire({front: Serving("LoadBalancer", "d", "web", backends, **more)}, here, config)
+        found = for_wire({front: Serving("LoadBalancer", "d", "web", backends, **more)}, config)
         return found.get(
             LbServiceKey(address=address16("192.0.2.80"), port=front.port, protocol=6, scope=scope)
         )
 
-    a, b = (LbBackend(address=address16(address), port=8080) for address in ("10.52.0.4", "10.52.0.5"))
+    a, b, c = (LbBackend(address=address16(f"10.52.{each}"), port=8080) for each in ("0.4", "0.5", "1.4"))
     config = LoadBalancerConfig()
-    assert served(mine, theirs, leaving) == Ways((a,), leaving=frozenset((b,)))
+    assert served(mine, theirs, leaving) == Ways((a, c), leaving=frozenset((b,)))
     assert served(leaving) == Ways((b,))
-    assert served(theirs) is None
+    assert served(theirs) == Ways((c,))
     assert served(process) == Ways((LbBackend(address=address16("192.168.3.11"), port=8080),))
     assert served(mine, scope=Scope.INTERNAL) is None
     assert served() == Ways()
@@ -70,13 +69,15 @@ def test_for_wire() -> None:
     assert served(mine, ranges=(network,), guarded=True) == allowed
     assert served(mine, guarded=True, ranges_deny=True).flags == LbFlag.RANGES_DENY
     assert served(elsewhere=True).flags == LbFlag.DROP_EMPTY
-    config = LoadBalancerConfig(no_backend="drop")
+    assert served(mine, dsr=True).flags == LbFlag.DSR
+    config = LoadBalancerConfig(no_backend="drop", direct=False)
     assert served().flags == LbFlag.DROP_EMPTY
+    assert served(mine, dsr=True).flags == LbFlag.DROP_EMPTY
 
 
 def test_who_needs_a_table() -> None:
     """Maglev for the outside alone, shares for everybody; the order of backends does not matter."""
-    here, config = Here("n1"), LoadBalancerConfig()
+    config = LoadBalancerConfig()
     fronts = {scope: Frontend("192.0.2.80", 80, "TCP", scope) for scope in Scope}
 
     def tables(
@@ -86,7 +87,7 @@ def test_who_needs_a_table() -> None:
         for order in (backends, backends[::-1]):
             serving = Serving("LoadBalancer", "d", "web", tuple(order), algorithm)
             found = dict.fromkeys(fronts.values(), serving)
-            ways = for_inside(found, config) | for_wire(found, here, config)
+            ways = for_inside(found, config) | for_wire(found, config)
             inside, outside = (ways[key] for key in sorted(ways, key=lambda key: key.scope))
             assert not inside.flags
             assert outside.flags == (LbFlag.MAGLEV if algorithm == "maglev" and any(weights) else 0)
@@ -114,10 +115,10 @@ def test_who_needs_a_table() -> None:
 
 def test_sctp_keeps_its_port() -> None:
     """A frontend whose backends listen at another port is served nowhere, and named."""
-    config, here, backend = LoadBalancerConfig(), Here("n1"), Backend("10.52.0.4", 9000, "n1")
+    config, backend = LoadBalancerConfig(), Backend("10.52.0.4", 9000, "n1")
     fronts = [Frontend("10.96.0.1", port, "SCTP", scope) for port in (9000, 132) for scope in Scope]
     found = {front: Serving("ClusterIP", "d", "web", (backend,)) for front in fronts}
-    served = for_inside(found, config) | for_wire(found, here, config)
+    served = for_inside(found, config) | for_wire(found, config)
     assert {(key.port, key.scope, key.protocol) for key in served} == {(9000, 0, 132), (9000, 1, 132)}
     (sentence,) = refused(found)
     assert sentence.startswith(

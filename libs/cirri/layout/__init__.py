@@ -20,6 +20,7 @@ from cirri.layout.event import EVENT_COUNTER, EVENT_COUNTERS, EVENTS, EventCount
 from cirri.layout.fragment import FRAGMENTS, FragmentKey, FragmentValue
 from cirri.layout.ipcache import HOPS, IPCACHE, Hop, IpcacheKey, IpcacheValue, ReservedIdentity
 from cirri.layout.lb import (
+    DSR,
     FRONTEND_DSR,
     LB_AFFINITY,
     LB_ALIVE,
@@ -111,6 +112,7 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
     spec.name: spec
     for spec in (
         CT,
+        DSR,
         ENDPOINTS,
         ENDPOINT_MEMOS,
         EVENTS,
@@ -181,6 +183,7 @@ __all__ = [
     "ADDRESS",
     "CONSTANTS",
     "CT",
+    "DSR",
     "ENDPOINTS",
     "ENDPOINT_MEMOS",
     "ENUMS",

@@ -243,5 +243,7 @@ LB_RANGES = MapSpec(
 )
 """Every value is 1."""
 LB_FLOWS = MapSpec("cirri_lb_flows", HEADER, MapType.LRU_HASH, LbFlowKey, LbFlow, 131072)
+DSR = MapSpec("cirri_dsr", HEADER, MapType.LRU_HASH, LbFlowKey, LbFrontend, 131072)
+"""The frontend that a client named to the pod that it talks to; the key's address and port are the pod's."""
 LB_AFFINITY = MapSpec("cirri_lb_affinity", HEADER, MapType.LRU_HASH, LbAffinityKey, LbAffinity, 65536)
 LB_REVERSE = MapSpec("cirri_lb_reverse", HEADER, MapType.LRU_HASH, LbReverseKey, LbReverse, 65536)

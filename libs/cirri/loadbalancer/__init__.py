@@ -5,7 +5,14 @@ cluster's switches, ``health`` what balancers outside are told.
 """
 
 from cirri.loadbalancer.annotations import annotation_faults
-from cirri.loadbalancer.config import Acceleration, InvalidConfig, LoadBalancerConfig, NoBackend, complaint
+from cirri.loadbalancer.config import (
+    NOT_DIRECT,
+    Acceleration,
+    InvalidConfig,
+    LoadBalancerConfig,
+    NoBackend,
+    complaint,
+)
 from cirri.loadbalancer.endpoints import Backend, backends, choosable, service_of
 from cirri.loadbalancer.frontends import (
     Frontend,
@@ -28,6 +35,7 @@ from cirri.loadbalancer.health import (
 )
 
 __all__ = [
+    "NOT_DIRECT",
     "Acceleration",
     "Backend",
     "Frontend",

@@ -43,6 +43,8 @@ class LoadBalancerConfig:
     """What carries the frontend's address in mode ``dsr``."""
     acceleration: Acceleration = "disabled"
     """Whether the driver of the device to other nodes turns packets round; ``best-effort``: where it can."""
+    direct: bool = True
+    """Backends' nodes can answer clients themselves: not where packets between nodes take tunnels."""
     no_backend: NoBackend = "reject"
     host_namespace_only: bool = False
     """Sockets of pods are left alone; their packets are translated instead."""
@@ -63,6 +65,7 @@ class LoadBalancerConfig:
             mode=_choice(data, "bpf-lb-mode", Mode),
             dispatch=_choice(data, "bpf-lb-dsr-dispatch", Dispatch),
             acceleration=_choice(data, "bpf-lb-acceleration", Acceleration),
+            direct=(data.get("routing-mode") or "native") == "native",
             no_backend=_choice(data, "service-no-backend-response", NoBackend),
             host_namespace_only=_switch(data, "bpf-lb-sock-hostns-only", default=False),
             ranges_of_all_types=_switch(data, "bpf-lb-source-range-all-types", default=False),
@@ -70,6 +73,16 @@ class LoadBalancerConfig:
             health_check_node_ports=_switch(data, "enable-health-check-nodeport", default=True),
             healthz=_bind_address(data, HEALTHZ),
         )
+
+    @property
+    def fault(self) -> str:
+        """What of it cannot be had together; "": nothing."""
+        if self.mode == "snat" or self.direct:
+            return ""
+        return f"cirri-config: bpf-lb-mode: {self.mode} {NOT_DIRECT}"
+
+
+NOT_DIRECT = "needs routing-mode: native; other nodes' backends get packets under this node's address (snat)"
 
 
 def complaint(key: str) -> Callable[[str], str]:

@@ -308,6 +308,9 @@ def _algorithm(notes: Mapping[str, str], config: LoadBalancerConfig) -> Algorith
 
 
 def _dsr(notes: Mapping[str, str], config: LoadBalancerConfig, protocol: str) -> bool:
+    """A node answers only in the name of frontends that it knows: all nodes have to have them."""
+    if notes.get(f"{ANNOTATIONS}node") or notes.get(f"{ANNOTATIONS}node-selector"):
+        return False
     mode = notes.get(f"{ANNOTATIONS}forwarding-mode") or config.mode
     return mode == "dsr" or (mode == "hybrid" and protocol == "TCP")
 

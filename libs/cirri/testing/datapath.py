@@ -69,7 +69,7 @@ TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
 EPOCH = 5
 UPLINK = 77
 SIZES = dict.fromkeys(("cirri_fragments", "cirri_lb_affinity", "cirri_lb_flows", "cirri_lb_reverse"), 64)
-SIZES |= {"cirri_ct": 512, "cirri_nat": 512, "cirri_policy": 1024, "cirri_ipcache": 1024}
+SIZES |= {"cirri_dsr": 64, "cirri_ct": 512, "cirri_nat": 512, "cirri_policy": 1024, "cirri_ipcache": 1024}
 """Small maps: the kernel allocates them whole, and every test has its own."""
 
 
@@ -176,7 +176,7 @@ class World:
         self.lb: dict[str, Any] = {
             name: open_pinned(self.bpffs, spec, max_entries=SIZES.get(name, 0))
             for name, spec in MAPS.items()
-            if name.startswith("cirri_lb_")
+            if name.startswith(("cirri_lb_", "cirri_dsr"))
         }
         """The maps of Services, by name."""
         self._metrics: Any = open_pinned(self.bpffs, METRICS)

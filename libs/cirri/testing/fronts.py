@@ -5,8 +5,10 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from msgspec.structs import replace
+from scapy.layers.inet import ICMP
+from scapy.layers.inet6 import ICMPv6PacketTooBig
 from scapy.layers.l2 import Ether
-from scapy.packet import Packet
+from scapy.packet import Packet, Raw
 
 from cirri.layout import (
     LB_ALIVE,
@@ -26,9 +28,10 @@ from cirri.layout import (
     address16,
 )
 from cirri.testing.datapath import PODS, World
-from cirri.testing.packets import NEIGHBOUR_MAC, UPLINK_MAC, Do
+from cirri.testing.packets import NEIGHBOUR_MAC, UPLINK_MAC, Do, Family
 
 TCP_, UDP_ = 6, 17
+VIP = {4: "192.0.2.80", 6: "2001:db8:3::80"}
 BIND = 8080
 """The port on which pods serve."""
 
@@ -88,3 +91,28 @@ def out(pod: str, packet: Packet) -> bytes:
 def back(packet: Packet) -> bytes:
     """The frame in which *packet* answers what came by the uplink."""
     return bytes(Ether(src=UPLINK_MAC, dst=NEIGHBOUR_MAC) / packet)
+
+
+def big(f: Family, source: str, destination: str, about: Packet) -> Packet:
+    """An error that says that a packet was too big, with the first bytes of it."""
+    ip, head = f.ip(source, destination), Raw(bytes(about)[: 28 if f.version == 4 else 48])
+    return ip / (ICMP(type=3, code=4) if f.version == 4 else ICMPv6PacketTooBig(mtu=1280)) / head
+
+
+def same_but_inner_checksum(f: Family, got: bytes, wanted: bytes) -> None:
+    """Headers alike (a hop less here or there), and the ICMP checksum right for what is there."""
+    inner = 14 + (28 if f.version == 4 else 48)
+    head = slice(inner + (12 if f.version == 4 else 8), inner + (24 if f.version == 4 else 44))
+    addresses = slice(26, 34) if f.version == 4 else slice(22, 54)
+    assert got[addresses] == wanted[addresses]
+    assert got[head] == wanted[head]
+    seen = Ether(got)
+    layer = seen[ICMP] if f.version == 4 else seen[2]
+    was = layer.chksum if f.version == 4 else layer.cksum
+    fresh = Ether(got)
+    if f.version == 4:
+        del fresh[ICMP].chksum
+        assert Ether(bytes(fresh))[ICMP].chksum == was
+    else:
+        del fresh[2].cksum
+        assert Ether(bytes(fresh))[2].cksum == was

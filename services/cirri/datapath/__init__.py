@@ -23,6 +23,7 @@ SERVICE = Service(
     serves=("endpoint-config",),
     maps=(
         "cirri_ct",
+        "cirri_dsr",
         "cirri_endpoint_memos",
         "cirri_endpoints",
         "cirri_event_counters",

@@ -12,6 +12,7 @@ from cirri.datapath.services import Services, difference
 from cirri.datapath.views import Views
 from cirri.layout import LbBackend, LbScope, LbServiceKey, address16, address_of
 from cirri.loadbalancer import (
+    NOT_DIRECT,
     Acceleration,
     Frontend,
     HealthCheck,
@@ -118,6 +119,8 @@ class Balancer:
             self.faults[CONFIGURATION] = str(error)
         if self.views.config.ready.is_set():
             self.acceleration = config.acceleration
+        if config.fault:
+            self.faults.setdefault(CONFIGURATION, config.fault)
         if (here, config) == (self._here, self.config):
             return False
         self._here, self.config = here, config
@@ -159,10 +162,12 @@ class Balancer:
             self.faults.pop(name, None)
             try:
                 found = self._found(name)
-                wanted = for_inside(found, self.config) | for_wire(found, self._here, self.config)
+                wanted = for_inside(found, self.config) | for_wire(found, self.config)
                 if sentences := refused(found):
                     self.faults[name] = f"{name} {sentences[0]}"
                 kept, check = keeping(found), self._check(name)
+                if not (self.config.direct or self.config.fault) and any(s.dsr for s in found.values()):
+                    self.faults[name] = f"{name}: service.cilium.io/forwarding-mode {NOT_DIRECT}"
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.faults[name] = f"{name} stays as it was: {error!r} in it or its slices"
                 continue

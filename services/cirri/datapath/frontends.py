@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from cirri.datapath.tables import Table
 from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16
-from cirri.loadbalancer import Backend, Frontend, Here, LoadBalancerConfig, Scope, Serving, choosable
+from cirri.loadbalancer import Backend, Frontend, LoadBalancerConfig, Scope, Serving, choosable
 
 Network = IPv4Network | IPv6Network
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
@@ -65,28 +65,22 @@ def _changes_sctp(frontend: Frontend, serving: Serving) -> bool:
     return frontend.protocol == "SCTP" and any(each.port != frontend.port for each in serving.backends)
 
 
-def for_wire(
-    found: Mapping[Frontend, Serving], here: Here, config: LoadBalancerConfig
-) -> dict[LbServiceKey, Ways]:
-    """The frontends of *found* that are served to clients outside: with what is on *here*, or with nobody.
-
-    What only other nodes could serve is not among them.
-    """
-    served = {}
-    for frontend, serving in found.items():
-        if frontend.scope is not Scope.EXTERNAL or _changes_sctp(frontend, serving):
-            continue
-        mine = tuple(each for each in serving.backends if each.node == here.node)
-        if mine or not serving.backends:
-            served[_key(frontend)] = _way_in(serving, mine, config)
-    return served
+def for_wire(found: Mapping[Frontend, Serving], config: LoadBalancerConfig) -> dict[LbServiceKey, Ways]:
+    """The frontends of *found* that are served to clients outside."""
+    return {
+        _key(frontend): _way_in(serving, config)
+        for frontend, serving in found.items()
+        if frontend.scope is Scope.EXTERNAL and not _changes_sctp(frontend, serving)
+    }
 
 
-def _way_in(serving: Serving, mine: tuple[Backend, ...], config: LoadBalancerConfig) -> Ways:
-    taking = _sorted(mine)
+def _way_in(serving: Serving, config: LoadBalancerConfig) -> Ways:
+    taking = _sorted(serving.backends)
     flags = LbFlag.DROP_EMPTY if config.no_backend == "drop" or serving.elsewhere else LbFlag(0)
     if serving.guarded:
         flags |= LbFlag.RANGES_DENY if serving.ranges_deny else LbFlag.RANGES_ALLOW
+    if serving.dsr and config.direct:
+        flags |= LbFlag.DSR
     table = _shares(taking, config)
     if serving.algorithm == "maglev" and taking:
         flags |= LbFlag.MAGLEV
@@ -94,7 +88,7 @@ def _way_in(serving: Serving, mine: tuple[Backend, ...], config: LoadBalancerCon
     return Ways(
         tuple(map(_backend, taking)),
         serving.affinity_s,
-        frozenset(map(_backend, set(mine) - set(taking))),
+        frozenset(map(_backend, set(serving.backends) - set(taking))),
         frozenset(serving.ranges),
         flags,
         table,
