@@ -62,9 +62,9 @@ class Services:
         self.copy: dict[LbServiceKey, Ways] = {}
         self.fault = ""
         self._adopt()
-        heads = self._heads.values()
-        self._last_id = max((head.id for head in heads), default=0)
-        self._last_frontend = max((head.frontend for head in heads), default=0)
+        self._ids = {head.id for head in self._heads.values()}
+        self._numbers = {head.frontend for head in self._heads.values()}
+        self._last_id, self._last_frontend = max(self._ids, default=0), max(self._numbers, default=0)
 
     def apply(self, changes: Mapping[LbServiceKey, Ways | None]) -> None:
         """Set frontends, or (where the value is None) remove them."""
@@ -77,7 +77,10 @@ class Services:
         ]
         self.services.delete_many(drop)
         for key in drop:
-            self.tables.switch(self._heads.pop(key), None)
+            gone = self._heads.pop(key)
+            self._ids.discard(gone.id)
+            self._numbers.discard(gone.frontend)
+            self.tables.switch(gone, None)
             self.copy.pop(key, None)
         try:
             self._put_all(put)
@@ -112,8 +115,8 @@ class Services:
         return found
 
     def _put_all(self, put: Mapping[LbServiceKey, Ways]) -> None:
-        ids = _free(self._last_id, {head.id for head in self._heads.values()}, 0xFFFF_FFFF)
-        numbers = _free(self._last_frontend, {head.frontend for head in self._heads.values()}, NUMBERS)
+        ids = _free(self._last_id, self._ids, 0xFFFF_FFFF)
+        numbers = _free(self._last_frontend, self._numbers, NUMBERS)
         for key, ways in put.items():
             self._last_id = next(ids)
             if (old := self._heads.get(key)) is not None:
@@ -134,17 +137,21 @@ class Services:
         self.ranges.put_many(parts.ranges.items())
         self.frontends.put_many(parts.frontends.items())
         self.services.put(key, head)
-        self.tables.switch(self._heads.get(key), head)
+        before = self._heads.get(key)
+        self.tables.switch(before, head)
+        if before is not None:
+            self._ids.discard(before.id)
+        self._ids.add(id_)
+        self._numbers.add(frontend)
         self._heads[key], self.copy[key] = head, ways
 
     def _clear_away(self, old: list[tuple[LbService, Parts]], put: Mapping[LbServiceKey, Ways]) -> None:
-        live = {head.id for head in self._heads.values()}
         now = {h.frontend: self._parts(k, h, self.copy.get(k)) for k in put if (h := self._heads.get(k))}
         nothing = Parts({}, {}, {})
         left = False
         for head, before in old:
             after = now.get(head.frontend, nothing)
-            if head.id not in live:
+            if head.id not in self._ids:
                 self.backends.delete_many(_slots(head))
             self.alive.delete_many(before.alive.keys() - after.alive.keys())
             self.ranges.delete_many(before.ranges.keys() - after.ranges.keys())
