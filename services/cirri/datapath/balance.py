@@ -158,31 +158,10 @@ class Balancer:
             return  # a Service without its slices would look as if nobody served it
         changes: dict[LbServiceKey, Ways | None] = {}
         while self._dirty:
-            name = self._dirty.pop()
-            self.faults.pop(name, None)
-            try:
-                found = self._found(name)
-                wanted = for_inside(found, self.config) | for_wire(found, self.config)
-                if sentences := refused(found):
-                    self.faults[name] = f"{name} {sentences[0]}"
-                kept, check = keeping(found), self._check(name)
-                if not (self.config.direct or self.config.fault) and any(s.dsr for s in found.values()):
-                    self.faults[name] = f"{name}: service.cilium.io/forwarding-mode {NOT_DIRECT}"
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
-                self.faults[name] = f"{name} stays as it was: {error!r} in it or its slices"
-                continue
-            mine = self._own(name, wanted)
-            changes |= difference(self._realized.pop(name, {}), mine)
-            if mine:
-                self._realized[name] = mine
-            self._keep(name, {key: backends for key, backends in kept.items() if key in mine})
-            if check != self.checks.pop(name, None):
-                self.checked.set()
-            if check is not None:
-                self.checks[name] = check
-            _mark(self._sctp, name, any(map(_is_sctp, mine)))
-            own = set(map(address16, self._here.addresses))
-            _mark(self._own_processes, name, any(_leads_to(own, *each) for each in mine.items()))
+            # Not one by one: to pop from a set that once was large takes long.
+            dirty, self._dirty = self._dirty, set()
+            for name in dirty:
+                changes |= self._changes(name)
         if not self._swept:
             self._swept = True
             self.left.set()  # some may have gone before this process was there
@@ -191,6 +170,34 @@ class Balancer:
         if changes:
             self.services.apply(changes)
         self.updated = datetime.now(UTC)
+
+    def _changes(self, name: Name) -> dict[LbServiceKey, Ways | None]:
+        """What the news of *name* changes in the maps."""
+        self.faults.pop(name, None)
+        try:
+            found = self._found(name)
+            wanted = for_inside(found, self.config) | for_wire(found, self.config)
+            if sentences := refused(found):
+                self.faults[name] = f"{name} {sentences[0]}"
+            kept, check = keeping(found), self._check(name)
+            if not (self.config.direct or self.config.fault) and any(s.dsr for s in found.values()):
+                self.faults[name] = f"{name}: service.cilium.io/forwarding-mode {NOT_DIRECT}"
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            self.faults[name] = f"{name} stays as it was: {error!r} in it or its slices"
+            return {}
+        mine = self._own(name, wanted)
+        changes = difference(self._realized.pop(name, {}), mine)
+        if mine:
+            self._realized[name] = mine
+        self._keep(name, {key: backends for key, backends in kept.items() if key in mine})
+        if check != self.checks.pop(name, None):
+            self.checked.set()
+        if check is not None:
+            self.checks[name] = check
+        _mark(self._sctp, name, any(map(_is_sctp, mine)))
+        own = set(map(address16, self._here.addresses))
+        _mark(self._own_processes, name, any(_leads_to(own, *each) for each in mine.items()))
+        return changes
 
     def kept(self) -> dict[LbServiceKey, frozenset[LbBackend]]:
         """Of every frontend over UDP: the backends that may keep the sockets that are connected to them."""

@@ -32,6 +32,9 @@ from cirri.model.policy import REVISION_KEY, Compiled
 from cirri.netlink import NetlinkRefused
 from cirri.runtime.logs import Log
 
+SPARED = 5
+"""So many times as long as the last question took the store is not asked again how far it is: with tens of
+thousands of objects the answer is much work for it, and all of a node's news waits meanwhile."""
 RETRY_S = 1.0
 """How often what did not fit into a full map is tried again."""
 SETTLE_S = 30.0
@@ -353,10 +356,11 @@ class Sync:
         from cirri.kv import BusError
 
         tables = (self.views.services, self.views.slices, self.views.node_objects)
+        loop = asyncio.get_running_loop()
         while True:
             await self._resources.wait()
             self._resources.clear()
-            newest = max(table.revision for table in tables)
+            newest, began = max(table.revision for table in tables), loop.time()
             try:
                 for table in tables:
                     await table.caught_up()
@@ -364,8 +368,10 @@ class Sync:
                 await asyncio.sleep(0.2)
                 self._resources.set()
                 continue
+            asked_s = loop.time() - began
             await asyncio.sleep(NOTED_S)
             self.step()
             if not self.kernel.services.fault:
                 self.resources_revision = max(self.resources_revision, newest)
                 self._report()
+            await asyncio.sleep(SPARED * asked_s)
