@@ -22,6 +22,7 @@ from integration.bench import (
     memory,
     proof,
     propagation,
+    svcupdate,
     width,
 )
 from integration.bench.machine import BenchError, alone, facts
@@ -35,6 +36,7 @@ Row = Callable[[Sequence[str], Effort, Report], None]
 GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("B1", "B2"), "pods of one node: a byte there and back (B1), new connections (B2)", datapath.local),
     (("B4",), "pods of two nodes, native routing", datapath.remote),
+    (("B7",), "one change of a Service beside 30,000, and all of them", svcupdate.measure),
     (("B10",), "Maglev tables: even, calm, fast, alike", maglev.measure),
     (("B11",), "the same with 0 to 64 k policy entries and 700 k address prefixes", width.measure),
     (("B12",), "from a published policy to all endpoints of ten nodes", propagation.measure),

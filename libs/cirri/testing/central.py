@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 
 from cirri.engine import CONTEXT_KINDS, KINDS, Compiler, EngineConfig
-from cirri.kv import Bus
+from cirri.kv import Bus, Publisher
 from cirri.labels import (
     LabelFilter,
     canonical,
@@ -52,6 +52,11 @@ class Cluster:
         self._resources, self._identities = bus.publisher(RESOURCES), bus.publisher(IDENTITIES)
         self._selectors, self._policies = bus.publisher(SELECTORS), bus.publisher(POLICIES)
         self._cidrs = bus.publisher(POD_CIDRS)
+
+    @property
+    def writer(self) -> Publisher[Resource]:
+        """Who writes bucket ``resources``: nobody else may."""
+        return self._resources
 
     async def start(self, cidrs: Iterable[str]) -> None:
         """Make the buckets, complete and nearly empty."""
