@@ -150,8 +150,7 @@ def ct_flush(target: Target, *, which: str, yes: bool, node: str | None) -> None
     """Forget all connections: every packet that comes next is judged as a new connection's first.
 
     Connections go on where policy allows both directions.  Where it allows only the one that opened
-    them, answers are dropped until the opener sends again; connections that only audit or an earlier
-    policy let pass end.
+    them, answers are dropped until the opener sends again.
     """
     chosen = nodes(target, node)
     if not yes:
