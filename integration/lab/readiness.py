@@ -35,7 +35,8 @@ def watch(name: str, file: Path) -> None:
         now, ready = time.monotonic(), look(file)
         if ready != known:
             known = ready
-            print(json.dumps({"at": now, "name": name, "ready": ready}), flush=True)
+            # In one piece: several threads print.
+            print(json.dumps({"at": now, "name": name, "ready": ready}) + "\n", end="", flush=True)
         time.sleep(EVERY_S)
 
 
