@@ -12,7 +12,8 @@
 
 #define NAT_PORTS	16384
 #define NAT_TRIES	32
-#define NAT_TRIES_OPEN	4	/* after so many a port is good whose connection was closed a moment ago */
+#define NAT_TRIES_REST	5	/* after so many a port that rests is good */
+#define NAT_REST_S	60	/* as long as the other end of a TCP connection may remember it (TIME_WAIT) */
 
 enum nat_result { NAT_NONE = 0, NAT_DONE = 1 };
 
@@ -29,20 +30,20 @@ static __always_inline __u64 nat_hash(const struct packet *packet, __u32 fronten
 	return hash ^ hash >> 32;
 }
 
-/* The port of ours that is number *attempt*. */
+/* The port of ours that is number *attempt*, after the first. */
 static __always_inline __be16 nat_nth(__u64 hash, __u32 attempt)
 {
 	return bpf_htons(NAT_PORT_FIRST + (((__u32)hash + attempt * ((__u32)(hash >> 40) | 1)) & (NAT_PORTS - 1)));
 }
 
-/* The port to try as number *attempt*: its own if that is one of ours.  SCTP's cannot be changed: its
- * checksum is one of the whole packet.
+/* The port to try first: its own, or what has the same last 14 bits: an end that goes through its ports comes
+ * back to one of ours only after as many.  SCTP's port cannot be changed: its checksum is one of the whole packet.
  */
-static __always_inline __be16 nat_candidate(const struct packet *packet, __u64 hash, __u32 attempt)
+static __always_inline __be16 nat_first(const struct packet *packet)
 {
-	if (packet->protocol == IPPROTO_SCTP || (!attempt && bpf_ntohs(packet->source_port) >= NAT_PORT_FIRST))
+	if (packet->protocol == IPPROTO_SCTP)
 		return packet->source_port;
-	return nat_nth(hash, attempt);
+	return bpf_htons(NAT_PORT_FIRST + (bpf_ntohs(packet->source_port) & (NAT_PORTS - 1)));
 }
 
 static __always_inline void nat_key_out(struct nat_key *key, const struct packet *packet, __u32 frontend)
@@ -60,7 +61,14 @@ static __always_inline bool nat_is_of(const struct nat_value *value, const struc
 	       value->frontend == frontend;
 }
 
-/* Has *packet* keep the entry alive, for as long as conntrack keeps such a connection. */
+/* As long as conntrack keeps such a connection; the port of a closed one rests. */
+static __always_inline __u64 nat_lifetime_ns(__u8 protocol, __u32 flags)
+{
+	return protocol == IPPROTO_TCP && CT_CLOSED(flags) ? NAT_REST_S * 1000000000ull
+							   : ct_lifetime_ns(protocol, flags);
+}
+
+/* Has *packet* keep the entry alive. */
 static __always_inline void nat_touch(struct nat_value *value, const struct packet *packet, bool reply, __u64 now)
 {
 	bool opens = (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
@@ -72,7 +80,7 @@ static __always_inline void nat_touch(struct nat_value *value, const struct pack
 	learned = ct_learn(flags, packet, reply);
 	if (learned)
 		flags = __sync_fetch_and_or(&value->flags, learned) | learned;
-	expires = now + ct_lifetime_ns(packet->protocol, flags);
+	expires = now + nat_lifetime_ns(packet->protocol, flags);
 	if (value->expires != expires)	/* the clock is coarse: most packets write nothing */
 		value->expires = expires;
 }
@@ -108,7 +116,7 @@ GLOBAL int nat_port(const struct packet *packet, const union address *address, _
 	if (!packet || !address)
 		return 0;
 	nat_key_to(&key, packet);
-	port = nat_candidate(packet, nat_hash(packet, frontend), 0);
+	port = nat_first(packet);
 	if (nat_has(&key, packet, address, port, frontend))
 		return port;
 	nat_key_out(&key, packet, frontend);
@@ -119,11 +127,15 @@ GLOBAL int nat_port(const struct packet *packet, const union address *address, _
 	return nat_has(&key, packet, address, port, frontend) ? port : 0;
 }
 
-enum nat_trial { NAT_TAKEN, NAT_CLOSED, NAT_OURS };
+/* NAT_CLOSED, and how many ms ago that was. */
+enum nat_trial { NAT_TAKEN, NAT_OURS, NAT_CLOSED };
 
-/* Gives *port* to the connection that *packet* opens, if it is free: NAT_OURS.  *closed*: if it was closed a moment
- * ago, too; else that is NAT_CLOSED.
- */
+static __always_inline __u32 nat_closed_ms(const struct nat_value *value, __u64 now)
+{
+	return (now + NAT_REST_S * 1000000000ull - value->expires) / 1000000;
+}
+
+/* Gives *port* to the connection that *packet* opens, if it is free; *closed*: also if it rests. */
 GLOBAL int nat_try(const struct packet *packet, const union address *address, __u32 frontend, __u32 port,
 		   __u32 closed)
 {
@@ -139,7 +151,7 @@ GLOBAL int nat_try(const struct packet *packet, const union address *address, __
 	fresh.port = packet->source_port;
 	fresh.frontend = frontend;
 	fresh.flags = ct_learn(0, packet, false);
-	fresh.expires = now + ct_lifetime_ns(packet->protocol, fresh.flags);
+	fresh.expires = now + nat_lifetime_ns(packet->protocol, fresh.flags);
 	value = bpf_map_lookup_elem(&cirri_nat, &key);
 	if (!value) {
 		if (!bpf_map_update_elem(&cirri_nat, &key, &fresh, BPF_NOEXIST))
@@ -151,10 +163,12 @@ GLOBAL int nat_try(const struct packet *packet, const union address *address, __
 	if (nat_is_of(value, packet, frontend))
 		return NAT_OURS;
 	expires = value->expires;
-	if (expires >= now && !CT_CLOSED(value->flags))
-		return NAT_TAKEN;
-	if (expires >= now && !closed)
-		return NAT_CLOSED;
+	if (expires >= now) {
+		if (!CT_CLOSED(value->flags))
+			return NAT_TAKEN;
+		if (!closed)
+			return NAT_CLOSED + nat_closed_ms(value, now);
+	}
 	/* Whoever changes this has the entry: of two CPUs one. */
 	if (__sync_val_compare_and_swap(&value->expires, expires, fresh.expires) != expires)
 		return NAT_TAKEN;
@@ -170,16 +184,16 @@ GLOBAL int nat_port_new(const struct packet *packet, const union address *addres
 {
 	__u32 attempt, tries;
 	struct nat_value value = {};
+	int trial, longest = NAT_TAKEN;
 	__be16 port, first, closed = 0;
 	struct nat_key key;
 	__u64 hash;
-	int trial;
 
 	if (!packet || !address)
 		return 0;
 	hash = nat_hash(packet, frontend);
 	tries = packet->protocol == IPPROTO_SCTP ? 1 : NAT_TRIES;
-	first = nat_candidate(packet, hash, 0);
+	first = nat_first(packet);
 	attempt = 0;
 	/* Nothing of the packet is read in here: clang would close the loop with that, by another instruction
 	 * than a jump, which Linux 6.1 refuses.
@@ -189,10 +203,12 @@ GLOBAL int nat_port_new(const struct packet *packet, const union address *addres
 		trial = nat_try(packet, address, frontend, port, false);
 		if (trial == NAT_OURS)
 			goto found;
-		if (trial == NAT_CLOSED && !closed)
+		if (trial > longest) {
+			longest = trial;
 			closed = port;
+		}
 		attempt++;
-	} while (attempt < tries && !(closed && attempt > NAT_TRIES_OPEN));
+	} while (attempt < tries && !(closed && attempt >= NAT_TRIES_REST));
 	port = closed;
 	if (!closed || nat_try(packet, address, frontend, port, true) != NAT_OURS)
 		return 0;

@@ -9,7 +9,7 @@ a reader empties the ring of flow events.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -30,6 +30,7 @@ from integration.bench.paths import NODE_ADDRESSES, Path, wire
 from integration.bench.pods import Pod, attach_pod, attach_uplink, mac_bytes, pins
 from integration.bench.rounds import PORT
 
+from cirri.datapath.nat import stale
 from cirri.lab.enter import inside
 from cirri.layout import (
     CT,
@@ -37,6 +38,7 @@ from cirri.layout import (
     EVENT_COUNTER,
     IPCACHE,
     METRICS,
+    NAT,
     POLICY,
     RUNTIME,
     DropReason,
@@ -49,6 +51,7 @@ from cirri.layout import (
     PolicyKey,
     PolicyValue,
     RuntimeConfig,
+    RuntimeFlag,
     address16,
     metrics_of,
 )
@@ -59,6 +62,8 @@ REMOTE_PODS = 2000
 """Other pods of the cluster, with an IPv4 and an IPv6 address each."""
 CLIENT, SERVER, STRANGER = 1001, 1002, 20000
 """Identities: the two pods', and the first of those that other rules are about."""
+OUTSIDE = 0x0100_0001
+"""That of a prefix outside the cluster which policies tell apart."""
 OPEN = (PORT, PORT + 1, PORT + 2)
 CLOSED_PORT = PORT + 3
 """Nothing allows it: a connection to it proves that policy is enforced."""
@@ -168,9 +173,20 @@ def _node(netns: str, slug: str, subnet: int) -> Iterator[Node]:
     """The programs of a node, loaded, and a reader of its events."""
     forwarding(netns)
     with pins(slug) as folder, Objects.load(OBJECTS, folder, names=("bpf_pod", "bpf_node")) as programs:
-        uplink = attach_uplink(netns, programs["tc/from_network"].fd, folder)
+        into, out = programs["tc/from_network"].fd, programs["tc/to_network"].fd
+        uplink = attach_uplink(netns, into, folder, leaving=out)
+        v4, v6 = NODE_ADDRESSES[subnet]
         with open_pinned(folder, RUNTIME) as runtime:
-            runtime.put(0, RuntimeConfig(epoch=1, uplink_ifindex=uplink))
+            runtime.put(
+                0,
+                RuntimeConfig(
+                    epoch=1,
+                    uplink_ifindex=uplink,
+                    flags=RuntimeFlag.MASQUERADE4 | RuntimeFlag.MASQUERADE6,
+                    nat4=address16(v4),
+                    nat6=address16(v6),
+                ),
+            )
         with running(
             build("drain", "-lbpf"), folder / "cirri_events", str(DRAIN_MS), str(OTHER), ready="ready"
         ):
@@ -211,6 +227,8 @@ def collect(*nodes: Node) -> None:
     for node in nodes:
         with open_pinned(node.pins, CT) as ct:
             ct.delete_many([key for key, value in ct.items() if value.expires < now])
+        with open_pinned(node.pins, NAT) as nat:
+            nat.delete_many_raw(b"".join(stale(nat.items_raw(), now, nat.get_raw)))
 
 
 def prove_enforced(path: Path, *nodes: Node) -> Path:
@@ -299,3 +317,25 @@ def remote_pods(name: str, slug: str) -> Iterator[Path]:
                 tidy=lambda: collect(one, two),
             )
             yield prove_enforced(path, one, two)
+
+
+@contextmanager
+def outside_server(name: str, slug: str, counted: Callable[[str], Mapping[str, int]]) -> Iterator[Path]:
+    """A pod of a node, and a server on the wire that knows the node alone; *counted*: what it says."""
+    with namespaces(f"{slug}-c", f"{slug}-n", f"{slug}-s") as (client, netns, server):
+        wire(netns, server)
+        with _node(netns, slug, 1) as node:
+            _fill(node, [(node.pod(client, 2), CLIENT, OUTSIDE)], {}, USUAL)
+            v4, v6 = NODE_ADDRESSES[2]
+            with open_pinned(node.pins, IPCACHE) as ipcache:
+                for address in (v4, v6):
+                    ipcache.put(IpcacheKey.of(ip_network(address)), IpcacheValue(identity=OUTSIDE))
+            path = Path(
+                name,
+                client,
+                server,
+                {4: v4, 6: v6},
+                counters=lambda: {**counters(node), **counted(server)},
+                tidy=lambda: collect(node),
+            )
+            yield prove_enforced(path, node)

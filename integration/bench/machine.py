@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -193,7 +193,7 @@ def ip(netns: str, *commands: str) -> None:
     run("ip", "-n", netns, "-batch", "-", stdin="\n".join(commands) + "\n")
 
 
-def sysctl(netns: str, values: dict[str, int]) -> None:
+def sysctl(netns: str, values: Mapping[str, int | str]) -> None:
     """Sets kernel parameters of *netns*."""
     run("ip", "netns", "exec", netns, "sysctl", "-qw", *(f"{key}={value}" for key, value in values.items()))
 

@@ -79,8 +79,11 @@ def attach_pod(
     return Pod(netns, device, index)
 
 
-def attach_uplink(node: str, program: int, links: FilePath, device: str = "eth0") -> int:
-    """Puts *program* (a descriptor) where packets from other nodes arrive; the device's index."""
+def attach_uplink(
+    node: str, program: int, links: FilePath, device: str = "eth0", *, leaving: int | None = None
+) -> int:
+    """Puts *program* (a descriptor) where packets from other nodes arrive, and *leaving* where packets leave;
+    the device's index."""
     with namespace(f"/run/netns/{node}") as outer, channel_in(outer) as channel:
         index = channel.index(device)
         channel.apply(
@@ -89,6 +92,9 @@ def attach_uplink(node: str, program: int, links: FilePath, device: str = "eth0"
                 messages.program(index, hook=messages.INGRESS, fd=program, label="from_network", name=device),
             ]
         )
+        if leaving is not None:
+            hook = messages.EGRESS
+            channel.apply([messages.program(index, hook=hook, fd=leaving, label="to_network", name=device)])
         inside(outer, lambda: Hooks(links, tcx=has_tcx()).quicken("uplink", index, program))
     return index
 

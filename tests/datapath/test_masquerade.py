@@ -10,9 +10,10 @@ import pytest
 from cirri.addresses import Masquerading
 from cirri.datapath.kernel import Kernel
 from cirri.datapath.masquerade import Masquerade
-from cirri.datapath.nat import Pressure, stale
-from cirri.layout import IpcacheKey, NatDirection, NatKey, NatValue, RuntimeFlag, address16
+from cirri.datapath.nat import NatTable, Pressure, stale
+from cirri.layout import NAT, CtFlag, IpcacheKey, NatDirection, NatKey, NatValue, RuntimeFlag, address16
 from cirri.layout.mirror import NO_ADDRESS
+from cirri.maps import open_pinned
 
 from .test_kernel import pinned
 
@@ -105,3 +106,22 @@ def test_it_complains_of_what_happened_lately() -> None:
         faults = pressure.faults()
         assert len(faults) == len(says)
         assert all(fault.startswith(said) for fault, said in zip(faults, says, strict=True))
+
+
+def test_a_sweep_removes_what_is_over_and_counts_what_lives(bpffs: Path) -> None:
+    Kernel(bpffs)
+    table, later = NatTable(bpffs), 1 << 62
+    with open_pinned(bpffs, NAT) as entries:
+        for port, expires, flags in (
+            (50000, later, CtFlag.ESTABLISHED),
+            (50001, 1, CtFlag.ESTABLISHED),
+            (50002, later, CtFlag.FIN_FORWARD | CtFlag.FIN_REPLY),
+            (50003, later, CtFlag.RESET),
+            (50004, later, CtFlag.FIN_FORWARD),
+        ):
+            entries.put_raw(*back(port, expires=expires, flags=flags))
+        assert not table.sweep(10)
+        assert {key.local_port for key, _ in entries.items()} == {50000, 50002, 50003, 50004}
+        assert table.pressure.used == 2
+        table.forget({POD})
+        assert entries.count() == 0

@@ -11,6 +11,7 @@ from typing import Any
 from cirri.layout import (
     METRICS,
     NAT,
+    CtFlag,
     DropReason,
     MetricsValue,
     NatDirection,
@@ -25,7 +26,8 @@ _ADDRESS, _REMOTE, _PORT, _REST = slice(0, 16), slice(16, 32), slice(32, 34), sl
 _DIRECTION = 37
 _BACK = bytes((NatDirection.BACK, 0, 0))
 """Last bytes of such a key (bpf/lib/nat.h)."""
-_EXPIRES, _VALUE_PORT = struct.Struct("=16xQ"), slice(28, 30)
+_EXPIRES, _FLAGS, _VALUE_PORT = struct.Struct("=16xQ"), struct.Struct("=24xI"), slice(28, 30)
+_CLOSED = CtFlag.FIN_FORWARD | CtFlag.FIN_REPLY
 
 
 def stale(
@@ -56,12 +58,18 @@ def stale(
             yield key
 
 
+def _rests(value: bytes) -> bool:
+    """Whether only the port of a closed connection is kept from being used again too soon."""
+    flags = CtFlag(_FLAGS.unpack_from(value)[0])
+    return bool(flags & CtFlag.RESET) or _CLOSED in flags
+
+
 @dataclass(slots=True)
 class Pressure:
     """How near NAT is to its limits, by the last look."""
 
     used: int = 0
-    """Entries that are left after those that were over were removed."""
+    """Entries of connections that live."""
     failed: int = 0
     """Packets for which no port was found, since the programs were loaded first."""
     lately: int = 0
@@ -110,8 +118,9 @@ class NatTable:
         Blocks for up to a second on a full map: call it in a thread.
         """
         entries = list(self._entries.items_raw())
-        over = b"".join(stale(entries, now_ns, self._entries.get_raw))
-        used = len(entries) - self._entries.delete_many_raw(over)
+        over = set(stale(entries, now_ns, self._entries.get_raw))
+        self._entries.delete_many_raw(b"".join(over))
+        used = sum(key not in over and not _rests(value) for key, value in entries)
         return self.pressure.note(used, self._failures())
 
     def forget(self, gone: Collection[bytes]) -> None:
