@@ -55,9 +55,10 @@ from cirri.layout import (
     address16,
     metrics_of,
 )
-from cirri.maps import Objects, open_per_cpu, open_pinned
+from cirri.maps import Objects, Programs, open_per_cpu, open_pinned
 
 OBJECTS = REPOSITORY / "bpf/build"
+FILES = ("bpf_pod", "bpf_node", "bpf_sock")
 REMOTE_PODS = 2000
 """Other pods of the cluster, with an IPv4 and an IPv6 address each."""
 CLIENT, SERVER, STRANGER = 1001, 1002, 20000
@@ -91,8 +92,7 @@ class Node:
     netns: str
     pins: FilePath
     subnet: int
-    from_pod: int
-    to_pod: int
+    programs: Programs
 
     def pod(self, netns: str, number: int) -> Pod:
         """Makes *netns* a pod of this node."""
@@ -100,9 +100,9 @@ class Node:
             self.netns,
             netns,
             number,
-            from_pod=self.from_pod,
+            from_pod=self.programs["tc/from_pod"].fd,
             links=self.pins,
-            to_pod=self.to_pod,
+            to_pod=self.programs["tc/to_pod"].fd,
             subnet=self.subnet,
         )
 
@@ -169,10 +169,10 @@ def _node_of(pod: str) -> bytes:
 
 
 @contextmanager
-def _node(netns: str, slug: str, subnet: int) -> Iterator[Node]:
-    """The programs of a node, loaded, and a reader of its events."""
+def loaded(netns: str, slug: str, subnet: int, sizes: Mapping[str, int] | None = None) -> Iterator[Node]:
+    """The programs of a node, loaded, and a reader of its events; *sizes*: of maps that are to be larger."""
     forwarding(netns)
-    with pins(slug) as folder, Objects.load(OBJECTS, folder, names=("bpf_pod", "bpf_node")) as programs:
+    with pins(slug) as folder, Objects.load(OBJECTS, folder, names=FILES, max_entries=sizes) as programs:
         into, out = programs["tc/from_network"].fd, programs["tc/to_network"].fd
         uplink = attach_uplink(netns, into, folder, leaving=out)
         v4, v6 = NODE_ADDRESSES[subnet]
@@ -190,10 +190,10 @@ def _node(netns: str, slug: str, subnet: int) -> Iterator[Node]:
         with running(
             build("drain", "-lbpf"), folder / "cirri_events", str(DRAIN_MS), str(OTHER), ready="ready"
         ):
-            yield Node(netns, folder, subnet, programs["tc/from_pod"].fd, programs["tc/to_pod"].fd)
+            yield Node(netns, folder, subnet, programs)
 
 
-def _fill(node: Node, pods: Sequence[tuple[Pod, int, int]], far: Mapping[str, int], width: Width) -> None:
+def fill(node: Node, pods: Sequence[tuple[Pod, int, int]], far: Mapping[str, int], width: Width) -> None:
     """Writes a node's maps: *pods* as (pod, its identity, its peer's identity), *far* pods elsewhere."""
     with open_pinned(node.pins, ENDPOINTS) as endpoints, open_pinned(node.pins, POLICY) as policy:
         for number, (pod, identity, peer) in enumerate(pods, 1):
@@ -278,9 +278,9 @@ def local_pods(name: str, slug: str, width: Width | None = None) -> Iterator[Pat
     width = width or USUAL
     with namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n", f"{slug}-x") as (client, server, netns, other):
         wire(netns, other)
-        with _node(netns, slug, 1) as node:
+        with loaded(netns, slug, 1) as node:
             pods = (node.pod(client, 2), CLIENT, SERVER), (node.pod(server, 3), SERVER, CLIENT)
-            _fill(node, pods, {}, width)
+            fill(node, pods, {}, width)
             path = Path(
                 name,
                 client,
@@ -297,10 +297,10 @@ def remote_pods(name: str, slug: str) -> Iterator[Path]:
     """A pod of one node and a pod of another, native routing between the two."""
     with namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n1", f"{slug}-n2") as (client, server, first, second):
         wire(first, second)
-        with _node(first, f"{slug}1", 1) as one, _node(second, f"{slug}2", 2) as two:
+        with loaded(first, f"{slug}1", 1) as one, loaded(second, f"{slug}2", 2) as two:
             near, away = one.pod(client, 2), two.pod(server, 3)
-            _fill(one, [(near, CLIENT, SERVER)], dict.fromkeys(away.addresses.values(), SERVER), USUAL)
-            _fill(two, [(away, SERVER, CLIENT)], dict.fromkeys(near.addresses.values(), CLIENT), USUAL)
+            fill(one, [(near, CLIENT, SERVER)], dict.fromkeys(away.addresses.values(), SERVER), USUAL)
+            fill(two, [(away, SERVER, CLIENT)], dict.fromkeys(near.addresses.values(), CLIENT), USUAL)
             for node, subnet in ((first, 2), (second, 1)):
                 v4, v6 = NODE_ADDRESSES[subnet]
                 ip(

@@ -23,6 +23,7 @@ from integration.bench import (
     memory,
     proof,
     propagation,
+    svclatency,
     svcupdate,
     width,
 )
@@ -37,6 +38,7 @@ Row = Callable[[Sequence[str], Effort, Report], None]
 GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("B1", "B2"), "pods of one node: a byte there and back (B1), new connections (B2)", datapath.local),
     (("B4",), "pods of two nodes, native routing", datapath.remote),
+    (("B6",), "a byte and connections through a Service, of 1 to 100,000", svclatency.measure),
     (("B7",), "one change of a Service beside 30,000, and all of them", svcupdate.measure),
     (("B10",), "Maglev tables: even, calm, fast, alike", maglev.measure),
     (("B11",), "the same with 0 to 64 k policy entries and 700 k address prefixes", width.measure),

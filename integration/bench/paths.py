@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 
 from integration.bench.machine import forwarding, ip, namespaces, run
 
@@ -24,6 +25,10 @@ class Path:
     server: str
     addresses: Mapping[int, str]
     """Of the server, by family (4, 6)."""
+    frontends: Mapping[int, str] | None = None
+    """What the client connects to, where that is a Service."""
+    cgroup: FilePath | None = None
+    """Of the client."""
     counters: Callable[[], Mapping[str, int]] | None = None
     """What a path of Cirri counted so far: the proof that traffic took it."""
     tidy: Callable[[], None] | None = None

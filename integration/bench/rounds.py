@@ -66,9 +66,11 @@ class Clients:
             server = (tool, "server", "--netns", path.server, "--port", str(PORT), *listen)
             stack.enter_context(running(*server, ready="ready", cpu=MEASURED))
             for family in families:
-                to = path.addresses[family]
+                to = (path.frontends or path.addresses)[family]
                 client = (tool, "client", "--netns", path.client, "--port", str(PORT), "--to", to)
-                self._clients[path.name, family] = stack.enter_context(running(*client))
+                started = self._clients[path.name, family] = stack.enter_context(running(*client))
+                if path.cgroup:
+                    (path.cgroup / "cgroup.procs").write_text(str(started.pid))
 
     def slice(self, path: Path, family: int, mode: Mode, seconds: float) -> dict[str, Any]:
         """What one client did in *seconds*; BenchError with its last words if it failed.
