@@ -324,8 +324,8 @@ def outside_server(name: str, slug: str, counted: Callable[[str], Mapping[str, i
     """A pod of a node, and a server on the wire that knows the node alone; *counted*: what it says."""
     with namespaces(f"{slug}-c", f"{slug}-n", f"{slug}-s") as (client, netns, server):
         wire(netns, server)
-        with _node(netns, slug, 1) as node:
-            _fill(node, [(node.pod(client, 2), CLIENT, OUTSIDE)], {}, USUAL)
+        with loaded(netns, slug, 1) as node:
+            fill(node, [(node.pod(client, 2), CLIENT, OUTSIDE)], {}, USUAL)
             v4, v6 = NODE_ADDRESSES[2]
             with open_pinned(node.pins, IPCACHE) as ipcache:
                 for address in (v4, v6):
