@@ -2,21 +2,23 @@
 
 import asyncio
 import os
+import socket
 
+from cirri.datapath.accelerate import PIN
 from cirri.datapath.hooks import PREFIX
 from cirri.maps import has_tcx
 from cirri.maps.info import link_info
 from cirri.maps.libbpf import object_get, object_pin
-from cirri.testing.node import Node, answering, node
+from cirri.testing.node import Node, answering, node, run
 from cirri.testing.objects import allow
 from cirri.testing.sockets import Echo, Stream, connects
 from cirri.testing.wait import eventually
 
 
-def links(here: Node) -> dict[str, tuple[int, int]]:
+def links(here: Node, prefix: str = PREFIX) -> dict[str, tuple[int, int]]:
     """(link, program) by pin."""
     found = {}
-    for pin in here.bpffs.glob(f"{PREFIX}*"):
+    for pin in here.bpffs.glob(f"{prefix}*"):
         fd = object_get(pin)
         found[pin.name] = link_info(fd).id, link_info(fd).program_id
         os.close(fd)
@@ -78,5 +80,48 @@ def test_pods_get_the_faster_hook_and_keep_it_over_kills_until_they_go() -> None
                 await quick(here, 3)
                 await here.delete(x)
                 await quick(here, 2)
+
+    asyncio.run(main())
+
+
+def test_the_driver_takes_the_program_when_it_is_asked_to_and_keeps_it_over_kills() -> None:
+    """A veth device is not taken for one that can, unless the cluster insists."""
+
+    async def main() -> None:
+        async with node() as here:
+            web = await here.add("web", app="web")
+
+            def feature() -> str:
+                return here.status.features["xdp acceleration"]
+
+            async def becomes(wanted: str) -> None:
+                await eventually(lambda: feature().startswith(wanted), what=wanted)
+
+            def is_reached() -> bool:
+                with socket.create_connection((web.ipv4, 80), 5):
+                    return True
+
+            run("ip", "route", "add", web.ipv4, "via", here.address)
+            with Echo(web.netns, 80):
+                await here.cluster.configure(bpf_lb_acceleration="best-effort")
+                await becomes("Disabled (eth0: what a veth device sends is lost")
+                assert (links(here, PIN), here.status.errors) == ({}, ())
+                await here.cluster.configure(bpf_lb_acceleration="native")
+                await becomes("Native")
+                before = links(here, PIN)
+                assert is_reached()
+                here.kill()
+                assert links(here, PIN) == before
+                here.start()
+                await answering(here)
+                await eventually(lambda: links(here, PIN) != before)
+                ((was, old),), ((now, new),) = before.values(), links(here, PIN).values()
+                assert (now, new != old) == (was, True), "the newest program, in place"
+                assert is_reached()
+                await becomes("Native")
+                await here.cluster.configure()
+                await becomes("Disabled")
+                assert links(here, PIN) == {}
+                assert is_reached()
 
     asyncio.run(main())

@@ -27,6 +27,7 @@ from cirri.datapath.sync import Sync
 from cirri.datapath.views import Views
 from cirri.labels import LabelFilter, canonical, pod_labels, probes
 from cirri.layout import EndpointFlag, IpcacheKey, LbServiceKey, address16, address_of
+from cirri.loadbalancer import Acceleration
 from cirri.maps import KernelRefused
 from cirri.model import (
     Compiled,
@@ -77,7 +78,7 @@ class World:
         self.bpffs = bpffs
         self.state = Path(mkdtemp(prefix="cirri-test-"))
         self.refuse = False
-        self.accelerated: list[bool] = []
+        self.accelerated: list[Acceleration] = []
         self.start()
         record = Record(
             id=1, container="c", ifname="eth0", netns="/n", namespace="default", pod="web", interface="lxc0",
@@ -120,10 +121,10 @@ class World:
             raise NetlinkRefused("do it", 1)
         return 7 if port else 0
 
-    def accelerate(self, on: bool) -> None:
-        if on and self.refuse:
+    def accelerate(self, wanted: Acceleration) -> None:
+        if wanted != "disabled" and self.refuse:
             raise KernelRefused("attach", 16)
-        self.accelerated.append(on)
+        self.accelerated.append(wanted)
 
     def changed(self, local: Local) -> None:
         self.seen.append((local.state, local.record.identity))
@@ -415,12 +416,12 @@ def test_acceleration_follows_the_configuration_and_stays_until_that_is_known(wo
     assert world.accelerated == [], "what runs is not touched"
     world.views.config.ready.set()
     configured(world)
-    assert (world.accelerated, feature()) == ([False], "Disabled")
+    assert (world.accelerated, feature()) == (["disabled"], "Disabled")
     configured(world, bpf_lb_acceleration="native")
     world.sync.step()
-    assert (world.accelerated, feature()) == ([False, True], "Native")
+    assert (world.accelerated, feature()) == (["disabled", "native"], "Native")
     configured(world, bpf_lb_acceleration="disabled")
-    assert (world.accelerated, feature()) == ([False, True, False], "Disabled")
+    assert (world.accelerated, feature()) == (["disabled", "native", "disabled"], "Disabled")
     world.refuse = True
     configured(world, bpf_lb_acceleration="best-effort")
     assert not world.sync.faults()

@@ -163,7 +163,7 @@ async def serve(rt: Runtime) -> None:
             lambda: remember(connections, node.addresses, kernel.runtime.value.epoch),
         ),
         tunnel=lambda port: realize(node, port),
-        accelerate=lambda on: accelerate.realize(node, settings.bpffs, on),
+        accelerate=lambda wanted: accelerate.realize(node, settings.bpffs, wanted),
         state_dir=settings.state_dir,
         log=log,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from cirri.datapath.attach import Node
 from cirri.loadbalancer import Acceleration
 from cirri.maps import BpfError, KernelRefused, attach_xdp, detach
+from cirri.netlink.probe import driver
 
 FROM_WIRE = "xdp.frags"
 PIN = "xdp_uplink"
@@ -17,7 +18,7 @@ PIN = "xdp_uplink"
 class Accelerator:
     """Keeps it as configured; without it the same packets take the way of all others."""
 
-    def __init__(self, realize: Callable[[bool], None]) -> None:
+    def __init__(self, realize: Callable[[Acceleration], None]) -> None:
         """*realize* has the program attached, or not, or raises BpfError."""
         self._realize = realize
         self._mode: Acceleration | None = None
@@ -31,7 +32,7 @@ class Accelerator:
             return
         self._mode, self.fault, self.feature = wanted, "", "Disabled"
         try:
-            self._realize(wanted != "disabled")
+            self._realize(wanted)
         except BpfError as error:
             if wanted == "native":
                 self.fault = f"bpf-lb-acceleration native: {error}"
@@ -42,28 +43,33 @@ class Accelerator:
 
 
 class NoNativeMode(BpfError):
-    """A driver runs no programs."""
+    """A driver runs no programs, or none that send."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, why: str) -> None:
         self.device = device
-        super().__init__(f"the driver of {device or 'no device'} runs no XDP programs")
+        super().__init__(f"{device or 'no device'}: {why}")
 
 
-def realize(node: Node, bpffs: Path, on: bool) -> None:
+def realize(node: Node, bpffs: Path, wanted: Acceleration) -> None:
     """Have the newest program attached to the uplink's driver, or nothing of ours.
 
     Raises: BpfError.
     """
     pin, name = bpffs / PIN, node.features.get("uplink", "")
-    if not on:
+    if wanted == "disabled":
         detach(pin)
         return
-    if not node.uplink:
-        raise NoNativeMode(name)
     try:
+        if not node.uplink:
+            raise NoNativeMode(name, "nothing leads to other nodes")
+        if wanted == "best-effort" and driver(name) == "veth":
+            raise NoNativeMode(name, "what a veth device sends is lost unless its other end polls (NAPI)")
         attach_xdp(node.programs[FROM_WIRE], node.uplink, pin)
     except KernelRefused as error:
         detach(pin)
         if error.code == errno.EOPNOTSUPP:
-            raise NoNativeMode(name) from error
+            raise NoNativeMode(name, "its driver runs no XDP programs") from error
+        raise
+    except NoNativeMode:
+        detach(pin)
         raise

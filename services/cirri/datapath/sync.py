@@ -27,6 +27,7 @@ from cirri.datapath.release import release
 from cirri.datapath.views import Views
 from cirri.kv import Table
 from cirri.layout import IpcacheKey, RuntimeFlag
+from cirri.loadbalancer import Acceleration
 from cirri.model.bucket import token
 from cirri.model.policy import REVISION_KEY, Compiled
 from cirri.netlink import NetlinkRefused
@@ -68,7 +69,7 @@ class Sync:
         connected: Callable[[], bool],
         firewall: Firewall,
         tunnel: Callable[[int], int],
-        accelerate: Callable[[bool], None],
+        accelerate: Callable[[Acceleration], None],
         state_dir: Path,
         log: Log,
     ) -> None:
