@@ -244,6 +244,7 @@ def cirri(name: str, slug: str, services: int) -> Iterator[Target]:
         pair(slug, services) as (wire, node, folder, index, generator),
         Objects.load(OBJECTS, folder, names=["bpf_node", "bpf_xdp"]) as programs,
     ):
+        ip(node, f"route add {REMOTE} via {WIRE}")
         fill(folder, services, attach_uplink(node, programs["tc/from_network"].fd, folder))
         uplink = there(node, lambda: socket.if_nametoindex("eth0"))
         there(node, lambda: attach_xdp(programs["xdp.frags"], uplink, folder / "xdp_node"))
