@@ -110,7 +110,6 @@ static __always_inline bool turn_request(const struct packet *packet, const stru
 	const struct lb_flow *flow;
 	const union address *node;
 	struct lb_flow_key key = {};
-	__u64 lifetime;
 
 	key.client = packet->source;
 	key.address = packet->destination;
@@ -120,8 +119,7 @@ static __always_inline bool turn_request(const struct packet *packet, const stru
 	flow = bpf_map_lookup_elem(&cirri_lb_flows, &key);
 	if (!flow || flow->epoch != runtime->lb_epoch)
 		return false;
-	lifetime = (packet->protocol == IPPROTO_TCP ? ct_timeout_tcp_s : ct_timeout_any_s) * 1000000000ull;
-	if (!is_fresh(flow->expires, lifetime, now))
+	if (!is_fresh(flow->expires, ct_lifetime_ns(packet->protocol, CT_ESTABLISHED), now))
 		return false;
 	to->address = flow->address;
 	to->port = flow->port;
@@ -133,7 +131,7 @@ static __always_inline bool turn_request(const struct packet *packet, const stru
 	if (packet->protocol != IPPROTO_TCP)
 		return false;
 	node = hop_lookup(&to->address, runtime->epoch);
-	if (!node || address_is_zero(node))
+	if (!node || address_is_zero(node) || address_equal(node, &to->address))
 		return false;
 	service = lb_service_lookup(&packet->destination, packet->destination_port, packet->protocol, LB_EXTERNAL);
 	if (!service || (service->flags & (LB_DSR | LB_DSR_IPIP)) != LB_DSR)

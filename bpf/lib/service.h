@@ -72,9 +72,14 @@ static __always_inline bool service_flow_holds(struct lb_flow *flow, const struc
 	return true;
 }
 
-static __always_inline __u64 service_lifetime_ns(__u8 protocol)
+/* How long a connection is remembered after *packet* of its client.  One that is only opened: as conntrack does, and
+ * so that XDP leaves its handshake to conntrack.
+ */
+static __always_inline __u64 service_lifetime_ns(const struct packet *packet)
 {
-	return (protocol == IPPROTO_TCP ? ct_timeout_tcp_s : ct_timeout_any_s) * 1000000000ull;
+	bool opens = (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+
+	return ct_lifetime_ns(packet->protocol, opens ? 0 : CT_ESTABLISHED);
 }
 
 /* Which backend *packet* goes to: the one that its connection has, or one chosen now; choice_get() tells.
@@ -100,7 +105,7 @@ GLOBAL int service_backend(const struct lb_service *service, const struct packet
 	key->port = packet->destination_port;
 	key->protocol = packet->protocol;
 	__builtin_memset(key->pad, 0, sizeof(key->pad));
-	expires = now + service_lifetime_ns(packet->protocol);
+	expires = now + service_lifetime_ns(packet);
 	flow = bpf_map_lookup_elem(&cirri_lb_flows, key);
 	choice->known = flow && service_flow_holds(flow, service, packet, now, epoch, &backend);
 	if (choice->known) {

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from scapy.layers.inet import IP, UDP, IPOption_NOP
+from scapy.layers.inet import TCP as TCP_LAYER
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
@@ -27,10 +28,9 @@ from cirri.layout import (
     address16,
 )
 from cirri.maps import XdpBuff, attach_xdp, detach, test_run
-from cirri.testing.datapath import EPOCH, NEXT_HOP4, NEXT_HOP6, World
-from cirri.testing.packets import FAMILIES, NEIGHBOUR_MAC, UPLINK_MAC, Family
-
-from .test_services import BIND, serve
+from cirri.testing.datapath import EPOCH, NEXT_HOP4, NEXT_HOP6, TC_REDIRECT, World
+from cirri.testing.fronts import BIND, serve
+from cirri.testing.packets import FAMILIES, NEIGHBOUR_MAC, UPLINK_MAC, Family, send
 
 XDP_PASS, XDP_TX = 2, 3
 TCP, UDP_ = 6, 17
@@ -260,3 +260,52 @@ def test_without_a_known_neighbour_it_passes(wire: World) -> None:
         time.sleep(0.02)
     wire.apart.call(lambda: neighbour("add"))
     assert run(wire, frame)[0] == XDP_TX
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["in the node's name", "answered directly"])
+@pytest.mark.parametrize("f", FAMILIES, ids=lambda f: f.name)
+def test_it_does_what_the_other_way_does(wire: World, f: Family, direct: bool) -> None:
+    """Connections that tc made: from the next packet on both give the same bytes; one that ends is tc's."""
+    wire.reset()
+    own = {"nat4": address16(FAMILIES[0].host), "nat6": address16(FAMILIES[1].host)}
+    wire.runtime.put(0, replace(wire.runtime[0], **own))
+    serve(f.host, PORT, f.r, flags=LbFlag.DSR if direct else LbFlag(0)).what(wire)
+    data = Raw(b"data that is sent")
+
+    def both(packet: Packet) -> bytes:
+        action, turned = run(wire, came(packet))
+        other = send(wire, "net", packet)
+        assert (action, other.action) == (XDP_TX, TC_REDIRECT)
+        assert turned[14:] == other.packet[14:]
+        return turned
+
+    def tcp(flags: str) -> Packet:
+        return f.tcp(f.world, f.host, flags, 4000, PORT)
+
+    def answer(flags: str) -> Packet:
+        return f.tcp(f.r, f.host, flags, BIND, port)
+
+    assert run(wire, came(tcp("S")))[0] == XDP_PASS
+    first = Ether(send(wire, "net", tcp("S")).packet)
+    assert run(wire, came(tcp("A")))[0] == XDP_PASS, "conntrack is to see the handshake"
+    if not direct:
+        port = first[TCP_LAYER].sport
+        assert run(wire, came(answer("SA")))[0] == XDP_PASS
+        send(wire, "net", answer("SA"))
+    send(wire, "net", tcp("A"))
+    if not direct:
+        (known,) = (value for _, value in wire.nat.items())
+        assert known.flags & CtFlag.ESTABLISHED
+    for _ in range(2):
+        both(tcp("PA") / data)
+        if not direct:
+            both(answer("PA") / data)
+    assert run(wire, came(tcp("FA")))[0] == XDP_PASS
+    datagram = f.udp(f.world, f.host, 4000, PORT)
+    assert run(wire, came(datagram))[0] == XDP_PASS
+    sent = Ether(send(wire, "net", datagram).packet)
+    if direct:
+        assert run(wire, came(datagram))[0] == XDP_PASS, "each names its frontend"
+        return
+    both(datagram)
+    both(f.udp(f.r, f.host, BIND, sent[UDP].sport))
