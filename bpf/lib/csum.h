@@ -13,11 +13,13 @@ static __always_inline __sum16 csum_fold(__u64 sum)
 	return ~sum;
 }
 
-/* Of an ICMPv6 message of *words* 32-bit words, with the pseudo header of RFC 8200, 8.1. */
+/* Of an ICMPv6 message of *length* bytes in *words* 32-bit words, zeros behind it, with the pseudo header of RFC 8200,
+ * 8.1.
+ */
 static __always_inline __sum16 csum_icmp6(const union address *source, const union address *destination,
-					  const __be32 *message, __u32 words)
+					  const __be32 *message, __u32 words, __u32 length)
 {
-	__u64 sum = (__u64)bpf_htonl(words * 4) + bpf_htonl(IPPROTO_ICMPV6);
+	__u64 sum = (__u64)bpf_htonl(length) + bpf_htonl(IPPROTO_ICMPV6);
 	__u32 i;
 
 	for (i = 0; i < 4; i++)

@@ -44,12 +44,29 @@ static __always_inline __u32 dsr_bytes(__u8 family)
 	return family == 4 ? sizeof(struct dsr4) : sizeof(struct dsr6);
 }
 
-/* Does it have to name its frontend?  The backend's node remembers a TCP connection's. */
-static __always_inline bool dsr_opens(const struct packet *packet)
+/* Is it the last fragment of its datagram? */
+static __always_inline bool dsr_is_last(struct __sk_buff *skb, const struct packet *packet)
 {
+	__be16 fragment = 0;
+
+	if (packet->family == 4)
+		return !bpf_skb_load_bytes(skb, L3_OFFSET + __builtin_offsetof(struct iphdr, frag_off), &fragment, 2) &&
+		       !(fragment & bpf_htons(IP4_MORE_FRAGMENTS));
+	/* That header is always the last one before L4's, see parse_extensions6. */
+	return !bpf_skb_load_bytes(skb, packet->l4_offset - 6, &fragment, 2) &&
+	       !(fragment & bpf_htons(IP6_MORE_FRAGMENTS));
+}
+
+/* Does it have to name its frontend?  The backend's node remembers a TCP connection's.  Of fragments the last one
+ * does, in which there mostly is room: no answer comes before it.
+ */
+static __always_inline bool dsr_opens(struct __sk_buff *skb, const struct packet *packet)
+{
+	if (packet->protocol == IPPROTO_TCP)
+		return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	if (packet->flags & PACKET_LATER_FRAGMENT)
-		return false;
-	return packet->protocol != IPPROTO_TCP || (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+		return dsr_is_last(skb, packet);
+	return !(packet->flags & PACKET_FIRST_FRAGMENT);
 }
 
 /* IPv4's header with *option*, or without it: its length and the packet's, and the checksum. */

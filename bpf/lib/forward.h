@@ -45,16 +45,19 @@ static __always_inline bool forward_is_last_hop(struct __sk_buff *skb, __u8 fami
 }
 
 /* The size that fits *device* if the packet with *extra* bytes more does not; 0: it does. */
-static __always_inline __u32 forward_limit(struct __sk_buff *skb, __u32 device, __u32 extra)
+static __always_inline __u32 forward_limit(struct __sk_buff *skb, const struct packet *packet, __u32 device,
+					   __u32 extra)
 {
-	__u32 mtu = 0;
+	__u32 length = skb->len - L3_OFFSET, mtu = 0;
 
-	if (skb->len + extra <= L3_OFFSET + MTU_LEAST)
+	if (length + extra <= MTU_LEAST)
 		return 0;
-	/* Pieces of a large one are looked at where nothing is added to them. */
-	if (bpf_check_mtu(skb, device, &mtu, extra, extra ? 0 : BPF_MTU_CHK_SEGS) <= 0)
-		return 0;
-	return mtu - extra;
+	if (!extra)
+		return bpf_check_mtu(skb, device, &mtu, 0, BPF_MTU_CHK_SEGS) > 0 ? mtu : 0;
+	/* Several in one: each gets as much longer. */
+	if (skb->gso_size)
+		length = packet->l4_offset - L3_OFFSET + L4_BASE + skb->gso_size;
+	return bpf_check_mtu(skb, device, &mtu, 0, 0) >= 0 && length + extra > mtu ? mtu - extra : 0;
 }
 
 /* Answers a packet that has no hop left, or does not fit *device* with *extra* bytes more: the action, or a drop
@@ -68,7 +71,7 @@ GLOBAL int forward_refuses(struct __sk_buff *skb, const struct packet *packet, _
 		return DROP_INVALID;
 	if (forward_is_last_hop(skb, packet->family))
 		return reject_from_wire(skb, packet, 0);
-	mtu = forward_limit(skb, device, extra);
+	mtu = forward_limit(skb, packet, device, extra);
 	return mtu ? reject_from_wire(skb, packet, mtu) : 0;
 }
 
@@ -116,7 +119,7 @@ GLOBAL int forward_connection(struct __sk_buff *skb, struct passage *passage)
 		return DROP_INVALID;
 	tunnel = runtime->tunnel_ifindex && !address_is_zero(node);
 	direct = forward_is_direct(choice, node, tunnel);
-	if (direct && !tunnel && dsr_opens(packet))
+	if (direct && !tunnel && dsr_opens(skb, packet))
 		extra = dsr_bytes(packet->family);
 	result = forward_refuses(skb, packet, tunnel ? runtime->tunnel_ifindex : runtime->uplink_ifindex, extra);
 	if (result)

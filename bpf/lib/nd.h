@@ -72,7 +72,7 @@ static __always_inline int nd_answer(struct __sk_buff *skb, const struct packet 
 
 		__builtin_memcpy(&gateway, &nd->target, sizeof(gateway));
 		__builtin_memcpy(words, nd, sizeof(words));
-		nd->checksum = csum_icmp6(&gateway, &packet->source, words, sizeof(words) / 4);
+		nd->checksum = csum_icmp6(&gateway, &packet->source, words, sizeof(words) / 4, sizeof(words));
 	}
 	return bpf_redirect(skb->ifindex, 0);
 }

@@ -25,9 +25,10 @@ struct reject4 {
 	__be32 inner[REJECT_INNER4 / 4];
 };
 
+/* Of a first fragment 8 bytes more: its header comes before L4's. */
 struct reject6 {
 	struct icmp_error icmp;
-	__be32 inner[REJECT_INNER6 / 4];
+	__be32 inner[(REJECT_INNER6 + 8) / 4];
 };
 
 static __always_inline void reject_swap_macs(struct ethhdr *eth)
@@ -78,18 +79,23 @@ GLOBAL int reject4(struct __sk_buff *skb, __u32 type, __u32 code, __be32 rest)
 
 GLOBAL int reject6(struct __sk_buff *skb, const struct packet *packet, __u32 type, __u32 code, __be32 rest)
 {
+	__u32 size = sizeof(struct reject6) - 8;
 	struct reject6 answer = {};
 	struct ipv6hdr *ip;
 
-	if (!packet)
+	if (!packet || bpf_skb_load_bytes(skb, L3_OFFSET, answer.inner, REJECT_INNER6))
 		return DROP_INVALID;
-	if (bpf_skb_load_bytes(skb, L3_OFFSET, answer.inner, sizeof(answer.inner)) ||
-	    reject_turn(skb, L3_OFFSET + sizeof(struct ipv6hdr) + sizeof(answer)))
+	if (packet->flags & PACKET_FIRST_FRAGMENT) {
+		if (bpf_skb_load_bytes(skb, L3_OFFSET + REJECT_INNER6, answer.inner + REJECT_INNER6 / 4, 8))
+			return DROP_INVALID;
+		size = sizeof(answer);
+	}
+	if (reject_turn(skb, L3_OFFSET + sizeof(*ip) + size))
 		return DROP_INVALID;
 	ip = (void *)(long)skb->data + L3_OFFSET;
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
 		return DROP_INVALID;
-	ip->payload_len = bpf_htons(sizeof(answer));
+	ip->payload_len = bpf_htons(size);
 	ip->nexthdr = IPPROTO_ICMPV6;
 	ip->hop_limit = 64;
 	__builtin_memcpy(&ip->saddr, &packet->destination, sizeof(ip->saddr));
@@ -98,8 +104,8 @@ GLOBAL int reject6(struct __sk_buff *skb, const struct packet *packet, __u32 typ
 	answer.icmp.code = code;
 	answer.icmp.rest = rest;
 	answer.icmp.checksum = csum_icmp6(&packet->destination, &packet->source, (__be32 *)&answer,
-					  sizeof(answer) / 4);
-	return bpf_skb_store_bytes(skb, L3_OFFSET + sizeof(*ip), &answer, sizeof(answer), 0) ? DROP_INVALID : 0;
+					  sizeof(answer) / 4, size);
+	return bpf_skb_store_bytes(skb, L3_OFFSET + sizeof(*ip), &answer, size, 0) ? DROP_INVALID : 0;
 }
 
 GLOBAL int reject_tcp(struct __sk_buff *skb, const struct packet *packet)

@@ -272,8 +272,8 @@ def direct_out(f: Family) -> Iterator[Case]:
         f"{f.name} direct fragments",
         (
             serve(f.host, DOOR, f.r, flags=LbFlag.DSR),
-            Send("net", first, wire(f.version, naming(one, f.host, DOOR))),
-            Send("net", second, onward(two)),
+            Send("net", first, onward(one)),
+            Send("net", second, wire(f.version, naming(two, f.host, DOOR))),
         ),
     )
 
@@ -322,6 +322,23 @@ def direct_in(f: Family) -> Iterator[Case]:
     )  # fmt: skip
 
 
+def named_fragments(f: Family) -> Iterator[Case]:
+    """The last fragment names the frontend of all."""
+    first, second = f.fragments(f.world, f.a, UDP(sport=5000, dport=BIND) / Raw(b"d" * 60))
+    one, two = f.fragments(f.world, f.a, UDP(sport=5000, dport=BIND) / Raw(b"d" * 60))
+    for each in (one, two):
+        setattr(each, "ttl" if f.version == 4 else "hlim", 63)
+    yield Case(
+        f"{f.name} named fragments",
+        (
+            serve_inside(f.node, DOOR),
+            Send("net", first, into("A", one), NEW),
+            Send("net", wire(f.version, naming(second, f.node, DOOR)), into("A", two)),
+            Send("A", f.udp(f.a, f.world, BIND, 5000), out("A", f.udp(f.node, f.world, DOOR, 5000, ttl=63))),
+        ),
+    )
+
+
 def none_noted(world: World) -> None:
     """And nothing passed."""
     assert not world.ct.to_dict()
@@ -352,6 +369,23 @@ def limits(f: Family) -> Iterator[Case]:
     else:
         told = IPv6(src=f.host, dst=f.world, hlim=64) / ICMPv6PacketTooBig(mtu=1500 - more) / about
     went = f.udp(f.world, f.r, 5000, BIND, size=fits, ttl=63)
+    datagram = UDP(sport=5000, dport=DOOR) / Raw(b"d" * 3192)
+    first, later = f.fragments(f.world, f.host, datagram, size=1600)
+    # Its receiver looks for ports behind the fragment header.
+    about = Raw(bytes(first)[: 28 if f.version == 4 else 56])
+    if f.version == 4:
+        cut = IP(src=f.host, dst=f.world, id=0) / ICMP(type=3, code=4, nexthopmtu=1500) / about
+    else:
+        cut = IPv6(src=f.host, dst=f.world, hlim=64) / ICMPv6PacketTooBig(mtu=1500) / about
+    yield Case(
+        f"{f.name} fragments that are too long",
+        (
+            OWN,
+            serve(f.host, DOOR, f.r),
+            Send("net", first, back(cut)),
+            Send("net", later, DropReason.INVALID),
+        ),
+    )
     yield Case(
         f"{f.name} too long with a name",
         (

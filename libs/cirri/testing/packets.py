@@ -131,20 +131,20 @@ class Family:
         return ip / (ICMP(type=3, code=code) if self.version == 4 else ICMPv6DestUnreach(code=code)) / head
 
     def fragments(
-        self, source: str, destination: str, more: Any, identifier: int = 99
+        self, source: str, destination: str, more: Any, identifier: int = 99, size: int = 24
     ) -> tuple[Packet, Packet]:
-        """*more* (UDP, TCP, ICMP with payload) in two fragments, the first with 24 bytes."""
+        """*more* (UDP, TCP, ICMP with payload) in two fragments, the first with *size* bytes."""
         payload = bytes(self.ip(source, destination) / more)[20 if self.version == 4 else 40 :]
         number = (self.ip(source, destination) / more).payload
         protocol = {"UDP": 17, "TCP": 6}.get(number.name, self.icmp)
         if self.version == 4:
             first = IP(src=source, dst=destination, id=identifier, flags="MF", proto=protocol)
-            second = IP(src=source, dst=destination, id=identifier, frag=3, proto=protocol)
-            return first / Raw(payload[:24]), second / Raw(payload[24:])
+            second = IP(src=source, dst=destination, id=identifier, frag=size // 8, proto=protocol)
+            return first / Raw(payload[:size]), second / Raw(payload[size:])
         ip = IPv6(src=source, dst=destination)
         first = ip / IPv6ExtHdrFragment(nh=protocol, id=identifier, m=1, offset=0)
-        second = ip / IPv6ExtHdrFragment(nh=protocol, id=identifier, m=0, offset=3)
-        return first / Raw(payload[:24]), second / Raw(payload[24:])
+        second = ip / IPv6ExtHdrFragment(nh=protocol, id=identifier, m=0, offset=size // 8)
+        return first / Raw(payload[:size]), second / Raw(payload[size:])
 
 
 V4 = Family(
