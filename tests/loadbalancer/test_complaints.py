@@ -131,7 +131,7 @@ CASES: list[tuple[str, Resource, list[Resource], Around, list[str]]] = [
         BACKEND,
         Around(tunnel=True),
         ['ForwardingModeNotPossible metadata.annotations["service.cilium.io/forwarding-mode"]: "dsr" needs '
-         "routing-mode native; connections are forwarded under the node's address (snat)"],
+         "routing-mode: native; other nodes' backends get packets under this node's address (snat)"],
     ),
     ("direct answers", svc(notes={"service.cilium.io/forwarding-mode": "dsr"}), BACKEND, AROUND, []),
     (

@@ -24,6 +24,7 @@ def peer(*expressions: tuple[str, str, list[str]], **labels: str) -> dict[str, A
 
 NAMESPACE = "k8s:io.kubernetes.pod.namespace"
 SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}}
+BALANCED = {"type": "LoadBalancer", "ports": [{"port": 80}], "loadBalancerSourceRanges": ["10.0.0.0/8"]}
 GROUP = {"apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": {"name": "a"}}
 KUBERNETES = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "a"}}
 NEGATIVE = (
@@ -175,10 +176,11 @@ CASES = [
             'the policy holds in its own namespace "shop" only, not in "ops"'
         ],
     ),
+    ("load balancer", {**SERVICE, "spec": BALANCED}, []),
     (
-        "load balancer",
-        {**SERVICE, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}},
-        ["Service default/a: spec.type: clients outside are served by nodes with a pod of it only"],
+        "load balancer of both families with ranges of one",
+        {**SERVICE, "spec": {**BALANCED, "ipFamilyPolicy": "PreferDualStack"}},
+        ["Service default/a: spec.loadBalancerSourceRanges: no range of IPv6: nobody is let in over it"],
     ),
     ("cluster address", {**SERVICE, "spec": {"ports": [{"port": 80}]}}, []),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, NamedTuple
 
 from cirri.loadbalancer.annotations import annotation_faults
+from cirri.loadbalancer.config import NOT_DIRECT
 from cirri.loadbalancer.frontends import ANNOTATIONS, is_served
 from cirri.model import Resource
 
@@ -224,10 +225,8 @@ def _sctp(spec: Mapping[str, Any], slices: Sequence[Resource]) -> Iterator[Compl
 def _forwarding(notes: Mapping[str, str], around: Around) -> Iterator[Complaint]:
     key = f"{ANNOTATIONS}forwarding-mode"
     if around.tunnel and notes.get(key) in ("dsr", "hybrid"):
-        says = "needs routing-mode native; connections are forwarded under the node's address (snat)"
-        yield Complaint(
-            "ForwardingModeNotPossible", f'metadata.annotations["{key}"]', f'"{notes[key]}" {says}'
-        )
+        says = f'"{notes[key]}" {NOT_DIRECT}'
+        yield Complaint("ForwardingModeNotPossible", f'metadata.annotations["{key}"]', says)
 
 
 def _addresses(service: Resource) -> dict[str, str]:

@@ -52,8 +52,14 @@ def _suspicions(resource: Resource, label_filter: LabelFilter) -> Found:
 
 def _service(resource: Resource) -> Found:
     spec = resource.manifest.get("spec", {}) if resource.kind == "Service" else {}
-    if spec.get("type") in ("NodePort", "LoadBalancer"):
-        yield ("spec", "type"), "clients outside are served by nodes with a pod of it only"
+    families = spec.get("ipFamilies", [])
+    dual = len(families) > 1 or spec.get("ipFamilyPolicy") in ("PreferDualStack", "RequireDualStack")
+    ranges = {ip_network(text, strict=False).version for text in spec.get("loadBalancerSourceRanges", [])}
+    if dual and len(ranges) == 1:
+        yield (
+            ("spec", "loadBalancerSourceRanges"),
+            f"no range of IPv{10 - ranges.pop()}: nobody is let in over it",
+        )
 
 
 def _group(resource: Resource) -> Found:

@@ -74,7 +74,8 @@ class Judge:
         """What becomes of Services and events of *state* at *now*; :attr:`dirty` says what is left."""
         around, changes = _around(state, frozenset(self._nodes), self._ranges), []
         due = set(islice(self.dirty, AT_ONCE))
-        self.dirty -= due
+        # A set that was large stays slow to walk.
+        self.dirty = self.dirty - due if len(self.dirty) > AT_ONCE else set()
         for key in sorted(due & state.keys()):
             service = state[key]
             slices = [state[each] for each in sorted(self._slices.get(key, ())) if each in state]
