@@ -37,20 +37,9 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
 	host = !destination || endpoint_is_host(destination);
 	if (host && !error && !tagged) {
-		action = service_from_wire(skb, passage);
-		if (action < 0)
+		action = service_serve(skb, passage, &destination, &host, &served);
+		if (action)
 			return action;
-		if (action == TC_ACT_REDIRECT) {
-			metrics_count(0, POLICY_INGRESS, skb->len);
-			return action;
-		}
-		served = action == SERVED;
-		if (served) {
-			destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
-			host = service_is_node(&packet->destination, destination);
-			if (!destination && !host)
-				return DROP_NO_BACKEND;
-		}
 	}
 	if (host) {
 		/* What is no IP packet, ARP above all, is not judged. */

@@ -16,28 +16,36 @@ static __always_inline int deliver_stack(struct __sk_buff *skb)
 	return TC_ACT_OK;
 }
 
+/* Did a node of the cluster send it?  Notes the identity that it names; 0, or a drop reason. */
+GLOBAL int believe(struct __sk_buff *skb, struct passage *passage)
+{
+	const union address *hop;
+	union address node;
+
+	if (!passage || !overlay_sender(skb, &node, &passage->verdict.source_identity))
+		return DROP_NO_TUNNEL_KEY;
+	/* In tunnel mode a node, and nothing else, is behind its own address. */
+	hop = hop_lookup(&node, passage->epoch);
+	return hop && address_equal(hop, &node) ? 0 : DROP_UNKNOWN_SENDER;
+}
+
 static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct passage *passage)
 {
 	struct packet *packet = &passage->packet;
 	const struct endpoint *destination;
-	union address node;
-	const union address *hop;
 	int error, action;
 	__u32 device;
-	bool host;
+	bool host, served = false;
 
 	packet->flags = PACKET_FROM_NETWORK | PACKET_FROM_OVERLAY;
 	verdict_begin(passage);
-	if (!overlay_sender(skb, &node, &passage->verdict.source_identity))
-		return DROP_NO_TUNNEL_KEY;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
 	if (!packet->family)
 		return TC_ACT_SHOT;	/* no node sends what is no IP */
-	/* In tunnel mode a node, and nothing else, is behind its own address. */
-	hop = hop_lookup(&node, passage->epoch);
-	if (!hop || !address_equal(hop, &node))
-		return DROP_UNKNOWN_SENDER;
+	action = believe(skb, passage);
+	if (action)
+		return action;
 	if (!error) {
 		action = service_answered(skb, passage);
 		if (action < 0)
@@ -49,21 +57,26 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pas
 	}
 	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
 	host = !destination || endpoint_is_host(destination);
+	if (host && !error) {
+		action = service_serve(skb, passage, &destination, &host, &served);
+		if (action)
+			return action;
+	}
 	if (host) {
-		if (!passage->host_firewall)
+		if (!passage->host_firewall && !served)
 			return deliver_stack(skb);
-		destination = host_receiver(skb, packet, destination);
-		if (!destination || host_cannot_do_without(packet, false))
+		destination = passage->host_firewall ? host_receiver(skb, packet, destination) : NULL;
+		if (!served && (!destination || host_cannot_do_without(packet, false)))
 			return deliver_stack(skb);
 		error = host_forgive(packet, error);
 	}
 	device = endpoint_device(destination);
-	passage->verdict.endpoint = destination->id;
+	passage->verdict.endpoint = destination ? destination->id : 0;
 	if (error)
 		return error;
 
 	error = verdict_take(skb, passage, NULL, destination);
-	if (!error && service_is_answer(passage))
+	if (!error && !served && service_is_answer(passage))
 		error = service_answer(skb, passage);
 	if (error)
 		return error;
@@ -109,10 +122,16 @@ static __always_inline int handle_to_overlay(struct __sk_buff *skb, struct passa
 			error = host_forgive(packet, error);
 			if (!error)
 				error = verdict_take(skb, passage, source, NULL);
+			if (!error && service_is_answer(passage))
+				error = service_answer(skb, passage);
 			if (error)
 				return error;
 			metrics_count(0, POLICY_EGRESS, skb->len);
 		}
+	} else if (!error && !skb->ingress_ifindex && passage->switches & RUNTIME_NODE_SERVES) {
+		error = service_node_answer(skb, passage);
+		if (error)
+			return error;
 	}
 	return overlay_address(skb, hop, source ? source->identity : 0);
 }

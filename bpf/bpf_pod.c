@@ -77,7 +77,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 		if (error)
 			return error;
 		if (!destination)
-			return deliver_out(skb, packet);
+			return deliver_anywhere(skb, packet, passage->epoch, 0);
 	}
 	if (!destination || endpoint_is_host(destination))
 		return deliver_away(skb, packet, passage->epoch, source->identity);

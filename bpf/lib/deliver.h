@@ -159,3 +159,14 @@ static __always_inline int deliver_out(struct __sk_buff *skb, const struct packe
 	return packet->flags & PACKET_FROM_OVERLAY ? deliver_routed(skb, packet, runtime->uplink_ifindex)
 						   : bpf_redirect_neigh(runtime->uplink_ifindex, NULL, 0, 0);
 }
+
+/* To the node behind which ipcache knows the destination, else where the routing table says: past the stack. */
+GLOBAL int deliver_anywhere(struct __sk_buff *skb, const struct packet *packet, __u32 epoch, __u32 identity)
+{
+	const union address *node;
+
+	if (!packet)
+		return DROP_INVALID;
+	node = hop_lookup(&packet->destination, epoch);
+	return node && !address_is_zero(node) ? deliver_away(skb, packet, epoch, identity) : deliver_out(skb, packet);
+}

@@ -12,17 +12,6 @@
 #include "rewrite.h"
 #include "service.h"
 
-/* To a backend: to the node behind which it is, or where the routing table says. */
-GLOBAL int forward_away(struct __sk_buff *skb, const struct packet *packet, __u32 epoch, __u32 identity)
-{
-	const union address *node;
-
-	if (!packet)
-		return DROP_INVALID;
-	node = hop_lookup(&packet->destination, epoch);
-	return node && !address_is_zero(node) ? deliver_away(skb, packet, epoch, identity) : deliver_out(skb, packet);
-}
-
 /* As whom the receiving node has to take a client outside: prefixes have identities of each node's own. */
 GLOBAL int forward_identity(const union address *client)
 {
@@ -142,7 +131,7 @@ GLOBAL int forward_connection(struct __sk_buff *skb, struct passage *passage)
 		choice->to.port = choice->key.port;
 		result = dsr_put(skb, packet, &choice->to);
 	}
-	return result ? result : forward_away(skb, packet, passage->epoch, identity);
+	return result ? result : deliver_anywhere(skb, packet, passage->epoch, identity);
 }
 
 /* Sends a client's ICMP error about what it was answered, which speaks of the backend's own answer already, to
@@ -165,5 +154,5 @@ GLOBAL int forward_error(struct __sk_buff *skb, struct passage *passage)
 	/* Direct connections have no port of ours, and stay as they are. */
 	own = forward_address(runtime, packet->family);
 	result = own ? nat_send(skb, packet, own, passage->frontend, false) : 0;
-	return result < 0 ? result : forward_away(skb, packet, passage->epoch, identity);
+	return result < 0 ? result : deliver_anywhere(skb, packet, passage->epoch, identity);
 }

@@ -61,3 +61,12 @@ static __always_inline bool overlay_sender(struct __sk_buff *skb, union address 
 	*identity = overlay_tells(key.tunnel_id) ? key.tunnel_id : 0;
 	return true;
 }
+
+/* Addresses what came out of the tunnel to the node that sent it, as sent by nobody in particular; 0, or a drop reason. */
+GLOBAL int overlay_turn(struct __sk_buff *skb)
+{
+	union address node;
+	__u32 identity;
+
+	return overlay_sender(skb, &node, &identity) ? overlay_address(skb, &node, 0) : DROP_NO_TUNNEL_KEY;
+}

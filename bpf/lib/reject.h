@@ -4,6 +4,7 @@
  */
 #pragma once
 #include "csum.h"
+#include "overlay.h"
 #include "packet.h"
 #include "reset.h"
 
@@ -132,6 +133,16 @@ GLOBAL int reject_tcp(struct __sk_buff *skb, const struct packet *packet)
 	return error ? DROP_INVALID : 0;
 }
 
+/* Back to where *packet* came from. */
+static __always_inline int reject_send(struct __sk_buff *skb, const struct packet *packet)
+{
+	if (!(packet->flags & PACKET_FROM_NETWORK))
+		return bpf_redirect_peer(skb->ifindex, 0);
+	if (packet->flags & PACKET_FROM_OVERLAY && overlay_turn(skb))
+		return DROP_NO_TUNNEL_ENDPOINT;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 /* Answers the first packet of a connection to an address that nobody serves; an action, or a drop reason. */
 static __always_inline int reject(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -146,8 +157,7 @@ static __always_inline int reject(struct __sk_buff *skb, const struct packet *pa
 					    : reject6(skb, packet, ICMPV6_DEST_UNREACH, ICMPV6_PORT_UNREACH, 0);
 	if (error)
 		return error;
-	return packet->flags & PACKET_FROM_NETWORK ? bpf_redirect(skb->ifindex, 0)
-						   : bpf_redirect_peer(skb->ifindex, 0);
+	return reject_send(skb, packet);
 }
 
 /* Answers a packet from the wire that has no hop left (*mtu* is 0), or is longer than *mtu*, which fits. */
@@ -163,5 +173,5 @@ static __always_inline int reject_from_wire(struct __sk_buff *skb, const struct 
 	else
 		error = mtu ? reject6(skb, packet, ICMPV6_PKT_TOOBIG, 0, bpf_htonl(mtu))
 			    : reject6(skb, packet, ICMPV6_TIME_EXCEED, 0, 0);
-	return error ? error : bpf_redirect(skb->ifindex, 0);
+	return error ? error : reject_send(skb, packet);
 }

@@ -213,12 +213,6 @@ GLOBAL int service_answer(struct __sk_buff *skb, struct passage *passage)
 	return rewrite_end(skb, packet, &to, REWRITE_SOURCE);
 }
 
-/* Is the node itself the backend under *address*, to which there is the entry *listed*, if any? */
-static __always_inline bool service_is_node(const union address *address, const struct endpoint *listed)
-{
-	return listed ? endpoint_is_host(listed) : ipcache_identity(address) == IDENTITY_HOST;
-}
-
 /* What the node sends while nobody is asked about it: an answer of a process of its own comes from the frontend.
  * 0, or a drop reason.
  */

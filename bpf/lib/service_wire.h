@@ -60,6 +60,27 @@ static __always_inline int service_from_wire(struct __sk_buff *skb, struct passa
 	return action == SERVED_AWAY ? forward_connection(skb, passage) : action;
 }
 
+/* Serves a packet that is for none of this node's pods: the action that ends it, or a drop reason; 0: it goes on, and
+ * if it is *served* now, to *destination*, which is the node itself if *host*.
+ */
+static __always_inline int service_serve(struct __sk_buff *skb, struct passage *passage,
+					 const struct endpoint **destination, bool *host, bool *served)
+{
+	const struct packet *packet = &passage->packet;
+	int action = service_from_wire(skb, passage);
+
+	if (action == TC_ACT_REDIRECT)
+		metrics_count(0, POLICY_INGRESS, skb->len);
+	if (action < 0 || action == TC_ACT_REDIRECT)
+		return action;
+	if (action != SERVED)
+		return 0;
+	*served = true;
+	*destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
+	*host = !*destination || endpoint_is_host(*destination);
+	return *destination || ipcache_identity(&packet->destination) == IDENTITY_HOST ? 0 : DROP_NO_BACKEND;
+}
+
 /* What answers something that left under this node's address (lib/nat.h), if it does: NOT_SERVED; SERVED, and it is
  * for a pod of this node now; the action that sends it to the client of a frontend; or a drop reason.
  */
@@ -77,5 +98,5 @@ static __always_inline int service_answered(struct __sk_buff *skb, struct passag
 		return SERVED;
 	passage->frontend = frontend;
 	result = service_answer(skb, passage);
-	return result ? result : deliver_out(skb, &passage->packet);
+	return result ? result : deliver_anywhere(skb, &passage->packet, passage->epoch, 0);
 }
