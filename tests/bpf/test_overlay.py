@@ -1,5 +1,6 @@
 """Tunnel mode: what from_pod hands to the tunnel, and whom from_overlay believes, with real VXLAN packets."""
 
+import socket
 import sys
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -15,6 +16,7 @@ from cirri.layout import (
     IpcacheKey,
     IpcacheValue,
     PolicyDirection,
+    RuntimeFlag,
     address16,
 )
 from cirri.testing.datapath import (
@@ -31,7 +33,9 @@ from cirri.testing.datapath import (
     Entry,
     World,
 )
+from cirri.testing.fronts import BIND, serve
 from cirri.testing.packets import AWAY, FAMILIES, LAST_HOP, STACK, V4, V6, Case, Do, Family, Send, frame, play
+from cirri.testing.sockets import Echo, socket_in
 from cirri.testing.two_nodes import FROM_OVERLAY, TwoNodes
 
 NEW = ("new",)
@@ -244,3 +248,51 @@ def test_the_node_is_judged_in_the_tunnel_too(pair: TwoNodes, name: str) -> None
         world.policy.clear()
         world.ct.clear()
         world.runtime.put(0, replace(before, epoch=world.runtime[0].epoch + 1))
+
+
+def hears(pair: TwoNodes, address: str, port: int, kind: socket.SocketKind) -> str:
+    """What pod A hears from there."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket_in(pair.ns("A"), kind, family) as one:
+        one.settimeout(3)
+        try:
+            one.connect((address, port))
+            one.send(b"ping")
+            return one.recv(4).decode()
+        except OSError as error:
+            return error.strerror or str(error)
+
+
+FRONT = 30080
+
+
+@pytest.mark.parametrize("f", FAMILIES, ids=lambda f: f.name)
+@pytest.mark.parametrize("who", ["nobody", "a pod there", "that node", "a pod of the client's node"])
+def test_a_frontend_of_the_other_node(pair: TwoNodes, who: str, f: Family) -> None:
+    """A pod asks another node for a Service, as for a host port: served there, answered, and refused."""
+    second, own = pair.worlds[1], f.node
+    backends = {
+        "nobody": (),
+        "a pod there": (f.r,),
+        "that node": (own,),
+        "a pod of the client's node": (f.b,),
+    }
+    before = second.runtime[0]
+    for address in (NEXT_HOP4, NEXT_HOP6):
+        second.ipcache.put(IpcacheKey.of(ip_network(address)), IpcacheValue(identity=1))
+    nat = {"nat4": address16(NEXT_HOP4), "nat6": address16(NEXT_HOP6)}
+    second.runtime.put(0, replace(before, flags=RuntimeFlag.NODE_SERVES, **nat))
+    serve(own, FRONT, *backends[who]).what(second)
+    servers = [Echo(pair.ns(name), BIND, socket.AF_INET6) for name in ("B", "R", "n2")]
+    try:
+        expected = "Connection refused" if who == "nobody" else "ping"
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            assert hears(pair, own, FRONT, kind) == expected, kind
+        counts = [each.connections for each in servers]
+        assert counts == [who == "a pod of the client's node", who == "a pod there", who == "that node"]
+    finally:
+        for each in servers:
+            each.close()
+        for one in second.lb.values():
+            one.clear()
+        second.runtime.put(0, replace(before, epoch=second.runtime[0].epoch + 1))
