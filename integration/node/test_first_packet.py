@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -66,40 +67,67 @@ def evidence(here: Node, pod: Pod, ear: Ear, events: list[bytes], moments: dict[
     return "\n".join(lines)
 
 
-async def start(here: Node, flood: Flood, number: int, closed: bool, ring: RingBuffer) -> Pod:
-    """Start a pod, and look at what it hears until the peer has sent to it well after ADD."""
-    pod = await here.pod(f"w{number}", {"app": "closed" if closed else "open"})
-    with Ear(pod.netns, PORT) as ear:
-        ring.read()
-        moments = {"ADD": time.monotonic_ns()}
-        await here.plug(pod)
-        moments["added"] = time.monotonic_ns()
-        sent = flood.sent
+@dataclass
+class Start:
+    """A pod that was added, and what listens in it since before."""
+
+    number: int
+    pod: Pod
+    ear: Ear
+    moments: dict[str, int]
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody may reach it."""
+        return self.number % 2 == 0
+
+
+async def begin(here: Node, number: int) -> Start:
+    """Start a pod."""
+    pod = await here.pod(f"w{number}", {"app": "open" if number % 2 else "closed"})
+    one = Start(number, pod, Ear(pod.netns, PORT), {"ADD": time.monotonic_ns()})
+    await here.plug(pod)
+    one.moments["added"] = time.monotonic_ns()
+    return one
+
+
+async def end(here: Node, flood: Flood, one: Start, ring: RingBuffer) -> None:
+    """Look at what a pod hears until the peer has sent to it well after ADD, and delete it."""
+    pod, sent = one.pod, flood.sent
+    with one.ear as ear:
         await eventually(lambda: flood.sent > sent + 10 * AHEAD)
         heard = ear.heard()
-        if not closed:
+        if not one.closed:
             await eventually(lambda: heard or ear.heard(), what=f"{pod.ipv4} is reached, as it may be")
-        if closed and heard:
-            about = evidence(here, pod, ear, ring.read(), moments)
-            raise AssertionError(f"start {number}, {pod.ipv4}: {heard} packets got through\n{about}")
-    return pod
+        if one.closed and heard:
+            about = evidence(here, pod, ear, ring.read(), one.moments)
+            raise AssertionError(f"start {one.number}, {pod.ipv4}: {heard} packets got through\n{about}")
+    ring.read()
+    await here.delete(pod)
 
 
 async def many_starts(count: int, objects: Path | None = None) -> None:
-    """Start *count* pods one after the other, with programs from *objects*."""
+    """Start *count* pods one after the other, with programs from *objects*; each one listens while the next
+    one starts."""
     async with node(objects=objects) as here:
         await here.cluster.put(allow("nobody", to="closed"))
         await here.enforced(await here.cluster.put(allow("peer", to="open", peer="peer", ports=("UDP",))))
         peer = await here.add("peer", app="peer")
         expected = following(peer.ipv4, AHEAD)
         with Flood(peer.netns, expected, PORT) as flood, RingBuffer(here.bpffs / EVENTS.name) as ring:
+            before = None
             for number in range(count):
-                pod = await start(here, flood, number, number % 2 == 0, ring)
-                assert pod.ipv4 == expected[0], "the peer aimed at another address"
-                await here.delete(pod)
-                following_now = following(pod.ipv4, AHEAD + 1)
-                expected = [a for a in following_now if ip_address(a) != ip_address(peer.ipv4)][:AHEAD]
+                one = await begin(here, number)
+                assert one.pod.ipv4 in expected[:2], "the peer aimed at another address"
+                if before is not None:
+                    await before
+                following_now = following(one.pod.ipv4, AHEAD)
+                free = [a for a in following_now if ip_address(a) != ip_address(peer.ipv4)]
+                expected = [one.pod.ipv4, *free[: AHEAD - 1]]
                 flood.aim(expected)
+                before = asyncio.ensure_future(end(here, flood, one, ring))
+            assert before is not None
+            await before
         assert flood.sent > count * 10 * AHEAD
 
 

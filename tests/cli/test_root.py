@@ -103,7 +103,8 @@ def test_commands_run_in_the_network_of_their_cluster() -> None:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-def test_a_bus_that_is_away_is_one_sentence(tmp_path: Path) -> None:
+def test_a_bus_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cirri.cli.bus.CONNECT_S", 0.3)
     name = f"cirri-test-{uuid4().hex[:12]}"
     folder = RUN_DIR / name
     folder.mkdir(parents=True)

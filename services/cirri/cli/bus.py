@@ -18,8 +18,15 @@ LAB_PLAN = "plan.json"
 """In a lab's run directory: what its supervisor runs."""
 
 
-def with_bus(target: Target, work: Callable[[Bus], Awaitable[T]], *, within_s: float = 5.0) -> T:
-    """The result of *work* on a connection to *target*, made *within_s*; raises its :class:`CirriError`."""
+CONNECT_S = 5.0
+"""How long the bus may take to answer first."""
+
+
+def with_bus(target: Target, work: Callable[[Bus], Awaitable[T]], *, within_s: float = 0) -> T:
+    """The result of *work* on a connection to *target*, made *within_s* (:data:`CONNECT_S` if 0).
+
+    Raises what *work* raises: a :class:`CirriError`.
+    """
     context = target.context()
     enter(context.netns)
 
@@ -32,7 +39,7 @@ def with_bus(target: Target, work: Callable[[Bus], Awaitable[T]], *, within_s: f
                 user=context.user,
                 password=context.password,
                 name="cirri-cli",
-                timeout_s=within_s,
+                timeout_s=within_s or CONNECT_S,
             )
         except BusUnavailable as error:
             error.hint = _what_to_do(context) or error.hint
