@@ -106,9 +106,7 @@ static __always_inline bool find6(struct xdp_md *ctx, struct frame *frame, struc
 static __always_inline bool turn_request(const struct packet *packet, const struct runtime *runtime, __u64 now,
 					 struct end *from, struct end *to)
 {
-	const struct lb_service *service;
 	const struct lb_flow *flow;
-	const union address *node;
 	struct lb_flow_key key = {};
 
 	key.client = packet->source;
@@ -125,20 +123,12 @@ static __always_inline bool turn_request(const struct packet *packet, const stru
 	to->port = flow->port;
 	from->address = packet->family == 4 ? runtime->nat4 : runtime->nat6;
 	from->port = flow->nat_port;
-	if (from->port)
-		return true;
-	/* A pod of this node, or one of another that answers the client itself and need not be told as whom. */
-	if (packet->protocol != IPPROTO_TCP)
-		return false;
-	node = hop_lookup(&to->address, runtime->epoch);
-	if (!node || address_is_zero(node) || address_equal(node, &to->address))
-		return false;
-	service = lb_service_lookup(&packet->destination, packet->destination_port, packet->protocol, LB_EXTERNAL);
-	if (!service || (service->flags & (LB_DSR | LB_DSR_IPIP)) != LB_DSR)
-		return false;
+	if (from->port != LB_DIRECT)
+		return from->port;	/* 0: to a pod of this node */
+	/* Only TCP need not tell each time for whom the backend's node answers. */
 	from->address = packet->source;
 	from->port = packet->source_port;
-	return true;
+	return packet->protocol == IPPROTO_TCP;
 }
 
 /* The same of an answer to a connection that left under our name. */

@@ -64,15 +64,18 @@ GLOBAL int forward_refuses(struct __sk_buff *skb, const struct packet *packet, _
 	return mtu ? reject_from_wire(skb, packet, mtu) : 0;
 }
 
-/* Is a connection to a backend behind *node* answered from there directly?  One that is known stays what it is. */
+/* Is a connection to a backend behind *node* answered from there directly?  One that was sent on stays what it is.
+ * None but our nodes, and of them only for their pods, know what a packet names.
+ */
 static __always_inline bool forward_is_direct(const struct choice *choice, const union address *node, bool tunnel)
 {
-	if (choice->flow.nat_port || address_is_zero(node) || address_equal(node, &choice->flow.address))
-		return false;	/* none of our nodes, or such a node itself, would know what a packet names */
-	return choice->known || (choice->flags & LB_DSR && !tunnel);
+	if (choice->flow.nat_port)
+		return choice->flow.nat_port == LB_DIRECT;
+	return choice->flags & LB_DSR && !tunnel && !address_is_zero(node) &&
+	       !address_equal(node, &choice->flow.address);
 }
 
-/* Remembers the port that a connection got. */
+/* Remembers how a connection is sent on. */
 static __always_inline void forward_note_port(const struct choice *choice, __be16 port)
 {
 	struct lb_flow *flow = bpf_map_lookup_elem(&cirri_lb_flows, &choice->key);
@@ -97,6 +100,7 @@ GLOBAL int forward_connection(struct __sk_buff *skb, struct passage *passage)
 	const union address *node;
 	struct packet *packet;
 	__u32 identity = 0, extra = 0;
+	__be16 port = LB_DIRECT;
 	bool direct, tunnel;
 	int result;
 
@@ -124,14 +128,17 @@ GLOBAL int forward_connection(struct __sk_buff *skb, struct passage *passage)
 		const union address *own = forward_address(runtime, packet->family);
 
 		result = own ? nat_out(skb, packet, own, choice->frontend) : DROP_NAT_NO_MAPPING;
-		if (!result && packet->source_port != choice->flow.nat_port)
-			forward_note_port(choice, packet->source_port);
+		port = packet->source_port;
 	} else if (extra) {
 		choice->to.address = choice->key.address;
 		choice->to.port = choice->key.port;
 		result = dsr_put(skb, packet, &choice->to);
 	}
-	return result ? result : deliver_anywhere(skb, packet, passage->epoch, identity);
+	if (result)
+		return result;
+	if (port != choice->flow.nat_port)
+		forward_note_port(choice, port);
+	return deliver_anywhere(skb, packet, passage->epoch, identity);
 }
 
 /* Sends a client's ICMP error about what it was answered, which speaks of the backend's own answer already, to

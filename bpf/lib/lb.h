@@ -84,8 +84,12 @@ struct lb_flow {
 	__u64 expires;		/* ns, CLOCK_MONOTONIC */
 	__u32 epoch;		/* struct runtime.lb_epoch under which the backend was there */
 	__be16 port;
-	__be16 nat_port;	/* source port under which this node sends it on; 0: its own source */
+	__be16 nat_port;	/* source port under which this node sends it on; LB_DIRECT; 0: to a pod of this node,
+				 * or it was not sent on yet */
 };
+
+/* struct lb_flow.nat_port of what goes to another node under its own source, and is answered from there. */
+#define LB_DIRECT bpf_htons(1)
 
 /* struct ct_value.frontend of a connection whose frontend came with its first packet. */
 #define LB_FRONTEND_DSR 0xffff

@@ -16,7 +16,6 @@ enum { NOT_SERVED = 0, SERVED = 1 };	/* no action has the number of the latter *
 struct choice {
 	struct lb_flow_key key;
 	struct lb_flow flow;	/* its backend */
-	__u32 known;		/* the flow is older than the packet */
 	__u16 frontend;		/* struct lb_service.frontend */
 	__u16 flags;		/* enum lb_flag */
 	struct end to;		/* what is written into the packet */
@@ -107,8 +106,7 @@ GLOBAL int service_backend(const struct lb_service *service, const struct packet
 	__builtin_memset(key->pad, 0, sizeof(key->pad));
 	expires = now + service_lifetime_ns(packet);
 	flow = bpf_map_lookup_elem(&cirri_lb_flows, key);
-	choice->known = flow && service_flow_holds(flow, service, packet, now, epoch, &backend);
-	if (choice->known) {
+	if (flow && service_flow_holds(flow, service, packet, now, epoch, &backend)) {
 		flow->expires = expires;
 		choice->flow = *flow;
 		return 0;

@@ -148,6 +148,13 @@ def hidden(f: Family) -> Iterator[Case]:
         (
             serve(f.host, DOOR, f.r),
             Send("net", f.tcp(f.world, f.host, "S", PORT, DOOR), DropReason.NAT_NO_MAPPING),
+            # What was not sent on is of neither kind yet.
+            OWN,
+            Send(
+                "net",
+                f.tcp(f.world, f.host, "S", PORT, DOOR),
+                onward(f.tcp(f.host, f.r, "S", PORT, BIND, ttl=63)),
+            ),
         ),
     )
     first, second = f.fragments(f.world, f.host, UDP(sport=PORT, dport=DOOR) / Raw(b"d" * 60))
@@ -369,7 +376,7 @@ def limits(f: Family) -> Iterator[Case]:
     else:
         told = IPv6(src=f.host, dst=f.world, hlim=64) / ICMPv6PacketTooBig(mtu=1500 - more) / about
     went = f.udp(f.world, f.r, 5000, BIND, size=fits, ttl=63)
-    datagram = UDP(sport=5000, dport=DOOR) / Raw(b"d" * 3192)
+    datagram = UDP(sport=PORT, dport=DOOR) / Raw(b"d" * 3192)
     first, later = f.fragments(f.world, f.host, datagram, size=1600)
     # Its receiver looks for ports behind the fragment header.
     about = Raw(bytes(first)[: 28 if f.version == 4 else 56])
@@ -384,6 +391,7 @@ def limits(f: Family) -> Iterator[Case]:
             serve(f.host, DOOR, f.r),
             Send("net", first, back(cut)),
             Send("net", later, DropReason.INVALID),
+            Send("net", f.udp(f.world, f.host, PORT, DOOR), onward(f.udp(f.host, f.r, PORT, BIND, ttl=63))),
         ),
     )
     yield Case(

@@ -15,6 +15,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from cirri.layout import (
+    DIRECT,
     LB_FLOWS,
     CtFlag,
     LbFlag,
@@ -146,7 +147,7 @@ def turned(f: Family) -> Iterator[Row]:
     yield Row(
         "answered from there directly", f,
         f.tcp(f.world, f.host, "A", 4000, PORT), f.tcp(f.world, f.r, "A", 4000, BIND, ttl=63),
-        (("nat_port", 0), ("service_flags", LbFlag.DSR)),
+        (("nat_port", DIRECT),),
     )  # fmt: skip
 
 
@@ -168,12 +169,8 @@ def passed(f: Family) -> Iterator[Row]:
         yield Row(f"{name}, tunnel", f, packet, knows=(("runtime", {"tunnel_ifindex": 9}),))
     yield Row("a backend left", f, request, knows=(("epoch", 77),))
     yield Row("a pod of this node", f, request, knows=(("nat_port", 0), ("address", address16(f.a))))
-    direct = (("nat_port", 0), ("service_flags", LbFlag.DSR))
-    yield Row("a datagram that tells for whom", f, datagram, knows=direct)
-    yield Row(
-        "inside IP", f, request, knows=(("nat_port", 0), ("service_flags", LbFlag.DSR | LbFlag.DSR_IPIP))
-    )
-    yield Row("source kept, but not answered directly", f, request, knows=(("nat_port", 0),))
+    yield Row("a datagram that tells for whom", f, datagram, knows=(("nat_port", DIRECT),))
+    yield Row("not sent on yet", f, request, knows=(("nat_port", 0),))
     yield Row("masqueraded", f, answer, knows=(("frontend", 0),))
     yield Row("a frontend that is gone", f, answer, knows=(("frontend", 5),))
     yield Row("unknown client", f, f.tcp(f.world, f.host, "A", 4001, PORT))

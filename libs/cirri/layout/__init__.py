@@ -20,6 +20,7 @@ from cirri.layout.event import EVENT_COUNTER, EVENT_COUNTERS, EVENTS, EventCount
 from cirri.layout.fragment import FRAGMENTS, FragmentKey, FragmentValue
 from cirri.layout.ipcache import HOPS, IPCACHE, Hop, IpcacheKey, IpcacheValue, ReservedIdentity
 from cirri.layout.lb import (
+    DIRECT,
     DSR,
     FRONTEND_DSR,
     LB_AFFINITY,
@@ -183,6 +184,7 @@ __all__ = [
     "ADDRESS",
     "CONSTANTS",
     "CT",
+    "DIRECT",
     "DSR",
     "ENDPOINTS",
     "ENDPOINT_MEMOS",

@@ -144,7 +144,11 @@ class LbFlow(Mirror, frozen=True, kw_only=True):
     epoch: U32
     port: Be16
     nat_port: Be16 = 0
-    """Source port under which this node sends it on; 0: its own source."""
+    """Source port under which this node sends it on; :data:`DIRECT`; 0: to a pod of this node, or not yet."""
+
+
+DIRECT = 1
+"""``LB_DIRECT``: the source is the client's own, and the backend's node answers it."""
 
 
 FRONTEND_DSR = 0xFFFF
