@@ -87,8 +87,10 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 	bool masquerades, serves;
 	int error;
 
+	if (skb->tc_index == DELIVERED)
+		return TC_ACT_OK;
 	verdict_begin(passage);
-	masquerades = skb->ingress_ifindex && skb->tc_index != DELIVERED && runtime_masquerades();
+	masquerades = skb->ingress_ifindex && runtime_masquerades();
 	serves = !skb->ingress_ifindex && passage->switches & RUNTIME_NODE_SERVES;
 	if (!passage->host_firewall && !masquerades && !serves)
 		return TC_ACT_OK;

@@ -4,6 +4,7 @@
  */
 #include "lib/arp.h"
 #include "lib/deliver.h"
+#include "lib/masquerade.h"
 #include "lib/nd.h"
 #include "lib/service_pod.h"
 #include "lib/verdict.h"
@@ -79,8 +80,10 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 		if (!destination)
 			return deliver_anywhere(skb, packet, passage->epoch, 0);
 	}
-	if (!destination || endpoint_is_host(destination))
-		return deliver_away(skb, packet, passage->epoch, source->identity);
+	if (!destination || endpoint_is_host(destination)) {
+		error = deliver_away(skb, packet, passage->epoch, source->identity);
+		return error == TC_ACT_OK && !destination ? masquerade_away(skb, passage) : error;
+	}
 	return deliver_local(skb, packet->family, destination, device);
 }
 

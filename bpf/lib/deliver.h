@@ -37,6 +37,18 @@ static __always_inline bool hop_decrement(struct __sk_buff *skb, __u8 family)
 	return true;
 }
 
+/* Would hop_decrement fail? */
+static __always_inline bool hop_is_last(struct __sk_buff *skb, __u8 family)
+{
+	void *data = (void *)(long)skb->data;
+	const struct iphdr *ip4 = data + L3_OFFSET;
+	const struct ipv6hdr *ip6 = data + L3_OFFSET;
+
+	if ((void *)(ip4 + 1) > (void *)(long)skb->data_end)
+		return true;
+	return (family == 4 ? ip4->ttl : ip6->hop_limit) <= 1;
+}
+
 /* Into the network namespace of a pod of this node.
  * *device*: the endpoint's, as read before the verdict was taken: one that it got later is not open to it.
  */

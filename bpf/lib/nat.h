@@ -179,14 +179,37 @@ GLOBAL int nat_try(const struct packet *packet, const union address *address, __
 	return NAT_OURS;
 }
 
+struct nat_entry {
+	struct nat_key key;
+	struct nat_value value;
+};
+
+SCRATCH(cirri_nat_entry, struct nat_entry);
+
+/* Notes that *packet*'s connection has another *port* of *address* than the one to try first. */
+static __always_inline void nat_note_out(const struct packet *packet, const union address *address, __u32 frontend,
+					 __be16 port)
+{
+	__u32 zero = 0;
+	struct nat_entry *entry = bpf_map_lookup_elem(&cirri_nat_entry, &zero);
+
+	if (!entry)
+		return;
+	__builtin_memset(&entry->value, 0, sizeof(entry->value));
+	nat_key_to(&entry->key, packet);
+	nat_key_out(&entry->key, packet, frontend);
+	entry->value.address = *address;
+	entry->value.port = port;
+	entry->value.frontend = frontend;
+	bpf_map_update_elem(&cirri_nat, &entry->key, &entry->value, BPF_ANY);
+}
+
 /* A port of *address* for the connection that *packet* opens, which has none; 0: no free one was found. */
 GLOBAL int nat_port_new(const struct packet *packet, const union address *address, __u32 frontend)
 {
 	__u32 attempt, tries;
-	struct nat_value value = {};
 	int trial, longest = NAT_TAKEN;
 	__be16 port, first, closed = 0;
-	struct nat_key key;
 	__u64 hash;
 
 	if (!packet || !address)
@@ -213,14 +236,8 @@ GLOBAL int nat_port_new(const struct packet *packet, const union address *addres
 	if (!closed || nat_try(packet, address, frontend, port, true) != NAT_OURS)
 		return 0;
 found:
-	if (port != first) {
-		nat_key_to(&key, packet);
-		nat_key_out(&key, packet, frontend);
-		value.address = *address;
-		value.port = port;
-		value.frontend = frontend;
-		bpf_map_update_elem(&cirri_nat, &key, &value, BPF_ANY);
-	}
+	if (port != first)
+		nat_note_out(packet, address, frontend, port);
 	return port;
 }
 
@@ -246,26 +263,24 @@ GLOBAL int nat_error_out(struct __sk_buff *skb, struct packet *packet, const uni
 	return error ? error : NAT_DONE;
 }
 
-/* Has *packet* come from *address*, under the port that its connection has there; *take*: one that has none
- * gets one.  NAT_DONE, NAT_NONE (nothing was changed) or a drop reason.
+/* Has *packet*, which is no error, come from *address*, under the port that its connection has there; *take*: one
+ * that has none gets one.  NAT_DONE, NAT_NONE (nothing was changed) or a drop reason.
  */
-GLOBAL int nat_send(struct __sk_buff *skb, struct packet *packet, const union address *address, __u32 frontend,
-		    __u32 take)
+GLOBAL int nat_connection_out(struct __sk_buff *skb, struct packet *packet, const union address *address,
+			      __u32 frontend, __u32 take)
 {
 	struct end to = {};
 	int error;
 
 	if (!packet || !address)
 		return DROP_INVALID;
-	if (packet->flags & PACKET_ICMP_ERROR)
-		return nat_error_out(skb, packet, address, frontend);
 	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT)) {
 		error = fragment_resolve(packet);
 		if (error)
 			return error;
 	}
 	/* An answer belongs to a connection of the other end's; what has no identifier, to none. */
-	if (rewrite_is_icmp(packet->protocol) && 
+	if (rewrite_is_icmp(packet->protocol) &&
 	    !icmp_is_request(packet->protocol, bpf_ntohs(packet->destination_port)))
 		return NAT_NONE;
 	to.port = nat_port(packet, address, frontend);
@@ -279,6 +294,14 @@ GLOBAL int nat_send(struct __sk_buff *skb, struct packet *packet, const union ad
 	to.address = *address;
 	error = rewrite_end(skb, packet, &to, REWRITE_SOURCE);
 	return error ? error : NAT_DONE;
+}
+
+/* The same of any packet. */
+static __always_inline int nat_send(struct __sk_buff *skb, struct packet *packet, const union address *address,
+				    __u32 frontend, bool take)
+{
+	return packet->flags & PACKET_ICMP_ERROR ? nat_error_out(skb, packet, address, frontend)
+						 : nat_connection_out(skb, packet, address, frontend, take);
 }
 
 /* Has *packet* come from *address* and a port of ours; 0, or a drop reason.  *frontend*: 0, or the struct

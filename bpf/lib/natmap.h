@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* natmap: what is known of connections that leave under an address of the node's and a port of ours.  Each has an
  * entry NAT_BACK, by what answers look like.
- * Written by bpf_node.c, bpf_overlay.c (cirri.datapath removes what has expired).
- * Read by bpf_node.c, bpf_overlay.c, bpf_xdp.c, cirri.cli.
+ * Written by bpf_pod.c, bpf_node.c, bpf_overlay.c (cirri.datapath removes what has expired).
+ * Read by bpf_pod.c, bpf_node.c, bpf_overlay.c, bpf_xdp.c, cirri.cli.
  * Mirror: libs/cirri/layout/nat.py
  */
 #pragma once

@@ -70,6 +70,22 @@ def leaves(packet: Packet, as_: Packet) -> Do:
     return Do(do)
 
 
+def routed(f: Family, packet: Packet) -> Packet:
+    """*packet* with a hop less to go."""
+    fresh = packet.copy()
+    if f.version == 4:
+        fresh.ttl -= 1
+    else:
+        fresh.hlim -= 1
+    return fresh
+
+
+def goes(f: Family, packet: Packet, as_: Packet, events: tuple[str, ...] = ()) -> Send:
+    """Pod A sends *packet*, which leaves at once, past the stack, as the other."""
+    frame_ = Ether(src=PODS["A"].mac, dst=PODS["A"].node_mac) / routed(f, as_)
+    return Send("A", packet, bytes(frame_), events)
+
+
 def into(pod: str, packet: Packet) -> bytes:
     return bytes(Ether(src=PODS[pod].node_mac, dst=PODS[pod].mac) / packet)
 
@@ -127,11 +143,10 @@ def there_and_back(f: Family) -> Iterator[Case]:
             f"{f.name} nat TCP, {what} port",
             (
                 ON,
-                Send("A", f.tcp(f.a, f.world, "S", port, 80), STACK, NEW),
-                leaves(f.tcp(f.a, f.world, "S", port, 80), f.tcp(f.host, f.world, "S", ours, 80)),
+                goes(f, f.tcp(f.a, f.world, "S", port, 80), f.tcp(f.host, f.world, "S", ours, 80), NEW),
                 Send("net", f.tcp(f.world, f.host, "SA", 80, ours),
                      into("A", f.tcp(f.world, f.a, "SA", 80, port, ttl=63))),
-                Send("A", f.tcp(f.a, f.world, "A", port, 80), STACK),
+                goes(f, f.tcp(f.a, f.world, "A", port, 80), f.tcp(f.host, f.world, "A", ours, 80)),
                 leaves(f.tcp(f.a, f.world, "A", port, 80), f.tcp(f.host, f.world, "A", ours, 80)),
                 Send("net", f.tcp(f.cidr, f.host, "SA", 80, ours), STACK),
                 Send("net", f.tcp(f.world, f.host, "SA", 81, ours), STACK),
@@ -142,8 +157,7 @@ def there_and_back(f: Family) -> Iterator[Case]:
         f"{f.name} nat UDP",
         (
             ON,
-            Send("A", f.udp(f.a, f.world), STACK, NEW),
-            leaves(f.udp(f.a, f.world), f.udp(f.host, f.world, ours, 53)),
+            goes(f, f.udp(f.a, f.world), f.udp(f.host, f.world, ours, 53), NEW),
             Send("net", f.udp(f.world, f.host, 53, ours), into("A", f.udp(f.world, f.a, 53, 5000, ttl=63))),
         ),
     )
@@ -151,8 +165,7 @@ def there_and_back(f: Family) -> Iterator[Case]:
         f"{f.name} nat echo",
         (
             ON,
-            Send("A", f.ping(f.a, f.world), STACK, NEW),
-            Do(lambda w: send(w, "through", f.ping(f.a, f.world))),
+            goes(f, f.ping(f.a, f.world), f.ping(f.host, f.world, NAT_PORT_FIRST + 7), NEW),
             Do(lambda w: echoed(w, f)),
         ),
     )
@@ -160,8 +173,7 @@ def there_and_back(f: Family) -> Iterator[Case]:
         f"{f.name} nat SCTP keeps its port",
         (
             ON,
-            Send("A", f.sctp(f.a, f.world), STACK, NEW),
-            leaves(f.sctp(f.a, f.world), f.sctp(f.host, f.world)),
+            goes(f, f.sctp(f.a, f.world), f.sctp(f.host, f.world), NEW),
         ),
     )
     yield Case(
@@ -193,13 +205,16 @@ def echoed(world: World, f: Family) -> None:
 def stays(f: Family) -> Iterator[Case]:
     """What keeps its source."""
     to_world = f.tcp(f.a, f.world, "S", OTHER, 80)
-    yield Case(f"{f.name} nat off", (leaves(to_world, to_world),))
+    yield Case(f"{f.name} nat off", (Send("A", to_world, STACK, NEW), leaves(to_world, to_world)))
 
     def listed(world: World) -> None:
         network = ip_network(f"{f.world}/{24 if f.version == 4 else 64}", strict=False)
         world.masquerade_not.put(IpcacheKey.of(network), 1)
 
-    yield Case(f"{f.name} nat not for listed prefixes", (ON, Do(listed), leaves(to_world, to_world)))
+    yield Case(
+        f"{f.name} nat not for listed prefixes",
+        (ON, Do(listed), Send("A", to_world, STACK, NEW), leaves(to_world, to_world)),
+    )
     for what, packet in (
         ("pods elsewhere", f.tcp(f.a, f.r, "S")),
         ("who is no pod", f.tcp(f.cidr, f.world, "S")),
@@ -323,7 +338,7 @@ def ends(f: Family) -> Iterator[Case]:
         return Do(check)
 
     def both(packet: Packet, as_: Packet, events: tuple[str, ...] = ()) -> tuple[Send | Do, ...]:
-        return (Send("A", packet, STACK, events), leaves(packet, as_))
+        return (goes(f, packet, as_, events), leaves(packet, as_))
 
     inside = into("A", f.tcp(f.world, f.a, "A", 80, KEPT, ttl=63))
     yield Case(
@@ -381,8 +396,7 @@ def errors(f: Family) -> Iterator[Case]:
         f"{f.name} nat error from outside",
         (
             ON,
-            Send("A", sent, STACK, NEW),
-            leaves(sent, seen),
+            goes(f, sent, seen, NEW),
             Send("net", f.error(f.world, f.host, seen), into("A", routed)),
             Send("net", f.error(f.world, f.host, f.tcp(f.host, f.world, "S", ours + 1, 80)), STACK),
         ),
@@ -392,8 +406,7 @@ def errors(f: Family) -> Iterator[Case]:
         f"{f.name} nat error of the pod",
         (
             ON,
-            Send("A", sent, STACK, NEW),
-            leaves(sent, seen),
+            goes(f, sent, seen, NEW),
             Send("net", answer, into("A", inside)),
             Send("A", f.error(f.a, f.world, inside), STACK),
             leaves(
@@ -444,8 +457,7 @@ def firewall(f: Family) -> Case:
         f"{f.name} nat and the host firewall",
         (
             ON,
-            Send("A", f.tcp(f.a, f.world, "S", OTHER, 80), STACK, NEW),
-            leaves(f.tcp(f.a, f.world, "S", OTHER, 80), f.tcp(f.host, f.world, "S", ours, 80)),
+            goes(f, f.tcp(f.a, f.world, "S", OTHER, 80), f.tcp(f.host, f.world, "S", ours, 80), NEW),
             Send("net", f.tcp(f.world, f.host, "SA", 80, ours),
                  into("A", f.tcp(f.world, f.a, "SA", 80, OTHER, ttl=63))),
             Send("net", f.tcp(f.world, f.host, "SA", 81, ours), DropReason.POLICY,
@@ -473,10 +485,29 @@ def disguised(f: Family) -> Iterator[Case]:
     )
 
 
+def past_the_stack(f: Family) -> Iterator[Case]:
+    """What is nothing for a redirect is the stack's, unchanged, and to_network sees it again."""
+    for what, packet in (
+        ("its last hop", f.udp(f.a, f.world, ttl=1)),
+        ("too long for the uplink", f.udp(f.a, f.world, 1, 2, size=1500)),
+    ):
+        yield Case(f"{f.name} nat {what}", (ON, Send("A", packet, STACK, NEW)))
+    packet = f.tcp(f.a, f.world, "S", KEPT, 80)
+    yield Case(
+        f"{f.name} nat no port for a pod",
+        (ON, occupied(f, candidates(f, f.a, KEPT, 80)), Send("A", packet, DropReason.NAT_NO_MAPPING, NEW)),
+    )
+    tunnel = f.udp(f.a, f.world, KEPT, TUNNEL)
+    yield Case(
+        f"{f.name} nat of a pod to a tunnel's port",
+        (ON, Do(tunnels), Send("A", tunnel, DropReason.UNKNOWN_SENDER, NEW)),
+    )
+
+
 CASES = [
     case
     for f in FAMILIES
-    for make in (there_and_back, stays, ports, ends, errors, disguised)
+    for make in (there_and_back, stays, ports, ends, errors, disguised, past_the_stack)
     for case in make(f)
 ] + [case for f in FAMILIES for case in (fragmented(f), firewall(f))]
 
@@ -497,6 +528,6 @@ def test_many_connections_to_one_server(shared_world: World) -> None:
     """Each of many connections to one server finds a port of its own."""
     shared_world.reset()
     masquerade(shared_world)
-    for port in range(20000, 20400):
+    for port in range(20000, 20100):
         assert send(shared_world, "through", V4.tcp(V4.a, V4.world, "S", port, 80)).action == TC_OK
-    assert len(back(shared_world)) == 400
+    assert len(back(shared_world)) == 100
