@@ -10,7 +10,9 @@ import pytest
 from cirri.datapath import attach
 from cirri.datapath.errors import KernelLacks
 from cirri.datapath.hooks import Hooks
-from cirri.datapath.probe import FEATURES, Answer, Kernel, look, require, summary, version, xdp_of
+from cirri.datapath.probe import FEATURES, Answer, Kernel, answer, look, require, summary, version, xdp_of
+from cirri.maps import KernelRefused
+from cirri.netlink import NetlinkRefused
 from cirri.netlink.probe import XdpAct
 from cirri.runtime import Settings
 
@@ -158,6 +160,25 @@ def test_xdp(features: XdpAct | None, driver: str, expected: str) -> None:
 )
 def test_version(release: str, expected: tuple[int, int]) -> None:
     assert version(release) == expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (True, "yes"),
+        (False, "no"),
+        (KernelRefused("load a program", 1), "not permitted"),
+        (NetlinkRefused("make a device", 1), "not permitted"),
+        (OSError(93, "no such family of netlink"), "no"),
+    ],
+)
+def test_answers(outcome: bool | Exception, expected: str) -> None:
+    def ask() -> bool:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    assert answer(ask) == expected
 
 
 def test_the_kernel_here_is_asked_in_little_time() -> None:

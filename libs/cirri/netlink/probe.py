@@ -70,7 +70,7 @@ def xdp_features(index: int) -> XdpAct | None:
             device = _attribute(NETDEV_A_DEV_IFINDEX, struct.pack("=I", index))
             number = int.from_bytes(family, "little")
             (found,) = _asked(channel, number, (NETDEV_CMD_DEV_GET, device), NETDEV_A_DEV_XDP_FEATURES)
-    except (NetlinkRefused, ValueError):
+    except (NetlinkRefused, OSError, ValueError):
         return None
     return XdpAct(int.from_bytes(found, "little") & int(XdpAct.BASIC | XdpAct.REDIRECT | XdpAct.NDO_XMIT))
 

@@ -101,14 +101,17 @@ class Kernel:
 
 def look() -> Kernel:
     """Ask the running kernel.  Blocks for some milliseconds."""
-    return Kernel(os.uname().release, {each.name: _answer(each.ask) for each in FEATURES})
+    return Kernel(os.uname().release, {each.name: answer(each.ask) for each in FEATURES})
 
 
-def _answer(ask: Callable[[], bool]) -> Answer:
+def answer(ask: Callable[[], bool]) -> Answer:
+    """What comes of asking."""
     try:
         return "yes" if ask() else "no"
     except (KernelRefused, NetlinkRefused):
         return "not permitted"
+    except OSError:  # not even the way to ask is there, such as a family of netlink
+        return "no"
 
 
 def require(kernel: Kernel) -> None:
