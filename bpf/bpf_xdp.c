@@ -33,6 +33,14 @@ static __always_inline bool is_fresh(__u64 expires, __u64 lifetime, __u64 now)
 	return expires + FRESH_NS >= now + lifetime;
 }
 
+/* Are *length* bytes of a packet there? */
+static __always_inline bool is_there(struct xdp_md *ctx, __u32 length)
+{
+	void *data = (void *)(long)ctx->data;
+
+	return data + length <= (void *)(long)ctx->data_end || length <= bpf_xdp_get_buff_len(ctx);
+}
+
 static __always_inline bool find_l4(struct frame *frame, struct packet *packet, void *l4, __u32 length, void *end)
 {
 	struct { __be16 source, destination; } *ports = l4;
@@ -72,7 +80,7 @@ static __always_inline bool find4(struct xdp_md *ctx, struct frame *frame, struc
 	    ip->frag_off & bpf_htons(IP4_MORE_FRAGMENTS | IP4_OFFSET))
 		return false;
 	length = bpf_ntohs(ip->tot_len);
-	if (length < sizeof(*ip) || L3_OFFSET + length > bpf_xdp_get_buff_len(ctx))
+	if (length < sizeof(*ip) || !is_there(ctx, L3_OFFSET + length))
 		return false;
 	packet->family = 4;
 	packet->protocol = ip->protocol;
@@ -91,7 +99,7 @@ static __always_inline bool find6(struct xdp_md *ctx, struct frame *frame, struc
 	if ((void *)(ip + 1) > end || ip->version != 6 || ip->hop_limit <= 1)
 		return false;
 	length = bpf_ntohs(ip->payload_len);
-	if (L3_OFFSET + sizeof(*ip) + length > bpf_xdp_get_buff_len(ctx))
+	if (!is_there(ctx, L3_OFFSET + sizeof(*ip) + length))
 		return false;
 	packet->family = 6;
 	packet->protocol = ip->nexthdr;

@@ -7,10 +7,11 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/udp.h>
+#include <stdbool.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-enum role { GENERATE, ABSORB, TURN, PASS };
+enum role { GENERATE, ABSORB, TURN, LOOKUP };
 
 const volatile __u32 role = 0;
 const volatile __u32 flows = 1, services = 1;
@@ -24,6 +25,23 @@ struct {
 	__uint(max_entries, 4);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } bench_lb SEC(".maps");
+
+/* As large as cirri_lb_flows and its entries. */
+struct flow_key {
+	__u32 words[10];
+};
+
+struct flow {
+	__u64 words[4];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+	__uint(max_entries, 131072);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} bench_flows SEC(".maps");
 
 struct frame {
 	struct ethhdr eth;
@@ -75,6 +93,25 @@ static __always_inline void make(struct frame *frame, __u32 flow)
 				   bpf_htons(length));
 }
 
+static __always_inline void turn(struct frame *frame)
+{
+	__u8 was[ETH_ALEN];
+
+	__builtin_memcpy(was, frame->eth.h_dest, ETH_ALEN);
+	__builtin_memcpy(frame->eth.h_dest, frame->eth.h_source, ETH_ALEN);
+	__builtin_memcpy(frame->eth.h_source, was, ETH_ALEN);
+}
+
+/* The least that whoever remembers connections does: one lookup.  Those that are new are remembered. */
+static __always_inline bool known(const struct frame *frame)
+{
+	struct flow_key key = {{ 0, 0, bpf_htonl(0xffff), frame->ip.saddr, 0, 0, bpf_htonl(0xffff), frame->ip.daddr,
+				 *(const __u32 *)&frame->udp, frame->ip.protocol }};
+	struct flow fresh = {};
+
+	return bpf_map_lookup_elem(&bench_flows, &key) || !bpf_map_update_elem(&bench_flows, &key, &fresh, BPF_ANY);
+}
+
 SEC("xdp")
 int lb(struct xdp_md *ctx)
 {
@@ -89,16 +126,13 @@ int lb(struct xdp_md *ctx)
 	case GENERATE:
 		make(frame, (__u32)*count * 7919 % flows);	/* no two in a row are neighbours in memory */
 		return XDP_TX;
-	case TURN: {
-		__u8 was[ETH_ALEN];
-
-		__builtin_memcpy(was, frame->eth.h_dest, ETH_ALEN);
-		__builtin_memcpy(frame->eth.h_dest, frame->eth.h_source, ETH_ALEN);
-		__builtin_memcpy(frame->eth.h_source, was, ETH_ALEN);
+	case LOOKUP:
+		if (!known(frame))
+			return XDP_DROP;
+		/* fall through */
+	case TURN:
+		turn(frame);
 		return XDP_TX;
-	}
-	case PASS:
-		return XDP_PASS;
 	}
 	return XDP_DROP;
 }

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
-from integration.bench import churn, cni, compiling, datapath, maglev, memory, propagation, width
+from integration.bench import churn, cni, compiling, datapath, maglev, memory, pps, propagation, width
 from integration.bench.machine import BenchError
 from integration.bench.paths import Path
 from integration.bench.report import Line, Report
@@ -228,3 +228,16 @@ def test_what_moves_without_need() -> None:
         maglev.share_moved(ten, nine, 251, weights, fill) for fill in (maglev.table, maglev.published)
     )
     assert 0 < calm < paper < 0.1
+
+
+def test_packets_net_of_the_generator() -> None:
+    times = dict.fromkeys((pps.TX, pps.AGAIN), 300.0)
+    times |= {pps.DROP: 240, pps.FLOOR: 350, pps.CIRRI: 380, pps.ONE: 380, pps.MOST: 390}
+    times |= {pps.IPTABLES: 1640, pps.NFT: 1440}
+    samples = {name: {"ns": ns, "net": ns - 240, "share": 1.0} for name, ns in times.items()}
+    found = verdicts(pps.lines("B8", [Round(samples)] * 5))
+    assert found == {
+        "iptables DNAT / cirri": "met",
+        "cirri / bare XDP_TX": "missed",
+        "cirri, 65000 Services / cirri, 1 Service": "missed",
+    }
