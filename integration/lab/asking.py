@@ -62,14 +62,17 @@ async def serve(name: str, port: int) -> None:
 
 
 async def _ask(question: dict[str, Any]) -> str:
-    """What the server says, a word for how nobody does, or what went wrong."""
-    try:
-        async with asyncio.timeout(question["patience"]):
-            return await _heard(question)
-    except TimeoutError:
-        return SILENCE
-    except OSError as error:
-        return WORDS.get(error.errno or 0, repr(error))
+    """What the server says, a word for how nobody does, or what went wrong at the last try."""
+    said = SILENCE
+    for _ in range(question["tries"]):
+        try:
+            async with asyncio.timeout(question["patience"] / question["tries"]):
+                return await _heard(question)
+        except TimeoutError:
+            said = SILENCE
+        except OSError as error:
+            said = WORDS.get(error.errno or 0, repr(error))
+    return said
 
 
 async def _heard(question: dict[str, Any]) -> str:

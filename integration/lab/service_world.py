@@ -143,7 +143,7 @@ def endpoint_slice(name: str, family: int, endpoints: Sequence[dict[str, Any]]) 
 
 def question(address: str, port: int, protocol: str, **more: Any) -> dict[str, Any]:
     """For a :class:`Driver`."""
-    usual = {"size": 1, "patience": PATIENCE_S, "source_port": 0}
+    usual = {"size": 1, "tries": 1, "patience": PATIENCE_S, "source_port": 0}
     return {**usual, "address": address, "port": port, "protocol": protocol, **more}
 
 
@@ -273,7 +273,12 @@ class World:
     def _question(self, case: Case) -> dict[str, Any]:
         patience = QUIET_S if SILENCE in case.answers else PATIENCE_S
         where = self.where(case.door, case.service, case.family)
-        more: dict[str, Any] = {"size": case.size, "patience": patience, "source_port": next(self._ports)}
+        more: dict[str, Any] = {
+            "size": case.size,
+            "tries": case.tries,
+            "patience": patience,
+            "source_port": next(self._ports),
+        }
         return question(*where, case.protocol, **more)
 
     def _expected(self, case: Case, setting: Setting) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pytest
 from integration.lab.asking import SILENCE
-from integration.lab.service_cases import NEIGHBOURS4, NEIGHBOURS6, Setting, cases
+from integration.lab.service_cases import Setting, cases
 from integration.lab.service_world import PROTOCOLS, World, question
 
 from cirri.testing.lab import Lab
@@ -46,8 +46,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[tuple[World, Routing]]:
 
 CHANGES: tuple[dict[str, Any], ...] = (
     {},
-    {"no_backend": "drop", "every_type_guarded": True, "masquerade": False},
-    {"sockets": "node"},
+    {"mode": "dsr", "no_backend": "drop", "every_type_guarded": True, "masquerade": False},
+    {"mode": "hybrid", "sockets": "node"},
     {"sockets": "node", "no_backend": "drop"},
 )
 
@@ -66,14 +66,17 @@ MAY = {"one": "near", "two": "outside"}
 """Who may reach a server by :data:`POLICIES`."""
 POLICIES = [
     policy("one", [{"fromEndpoints": [{"matchLabels": {"app": "near"}}]}]),
-    policy("two", [{"fromCIDR": [NEIGHBOURS4, NEIGHBOURS6]}]),
+    policy("two", [{"fromEntities": ["world"]}]),
 ]
 
 
 def test_policy_sees_the_client(cluster: tuple[World, Routing]) -> None:
-    """Whoever chose the backend: who may reach it is asked about the client."""
+    """Whoever chose the backend: who may reach it is asked about the client.
+
+    Where a client outside bears a node's address, a tunnel says that it is of the world; natively nothing does.
+    """
     world, routing = cluster
-    setting = Setting(routing, sockets="node")
+    setting = Setting(routing, mode="dsr", sockets="node")
     world.use(setting)
     asked = [c for c in cases(setting) if c.service in MAY and c.client in MAY.values() and c.size == 1]
     nobody = frozenset([SILENCE])
