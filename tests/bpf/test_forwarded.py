@@ -394,6 +394,21 @@ def limits(f: Family) -> Iterator[Case]:
             Send("net", f.udp(f.world, f.host, PORT, DOOR), onward(f.udp(f.host, f.r, PORT, BIND, ttl=63))),
         ),
     )
+    fresh = f.udp(f.world, f.host, PORT, DOOR, size=2000)
+    start = Raw(bytes(fresh)[: 28 if f.version == 4 else 48])
+    if f.version == 4:
+        told_whole = IP(src=f.host, dst=f.world, id=0, ttl=64) / ICMP(type=3, code=4, nexthopmtu=1500) / start
+    else:
+        told_whole = IPv6(src=f.host, dst=f.world, hlim=64) / ICMPv6PacketTooBig(mtu=1500) / start
+    yield Case(
+        f"{f.name} hidden, what is sent again after it was too long",
+        (
+            OWN,
+            serve(f.host, DOOR, f.r),
+            Send("net", fresh, back(told_whole)),
+            Send("net", f.udp(f.world, f.host, PORT, DOOR), onward(f.udp(f.host, f.r, PORT, BIND, ttl=63))),
+        ),
+    )
     yield Case(
         f"{f.name} too long with a name",
         (
