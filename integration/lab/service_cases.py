@@ -84,7 +84,7 @@ class Case:
 
     @property
     def tries(self) -> int:
-        """One, but for datagrams from outside that may not fit a way inside: their sender has to learn that."""
+        """One; but the sender of large datagrams outside has to learn what fits the way inside."""
         return 3 if self.client == "outside" and self.size > 1 and self.protocol == "UDP" else 1
 
     @property
@@ -97,8 +97,8 @@ def seen_as(case: Case, server: str, setting: Setting) -> str:
     """Whose address *server* sees.
 
     A client of the cluster keeps its own, at the socket and by packet; but a pod whose packet comes back to
-    it meets another address, or it would answer itself.  Beyond the cluster pods bear their node's address.  A
-    client outside keeps its own where its packets find the backend on the node that they come to; else it
+    it meets another address, or it would answer itself.  Beyond the cluster pods bear their node's address.
+    A client outside keeps its own where its packets find the backend on the node that they come to; else it
     bears that node's, unless the backend's node answers directly.
     """
     if case.client == "outside":

@@ -73,7 +73,7 @@ POLICIES = [
 def test_policy_sees_the_client(cluster: tuple[World, Routing]) -> None:
     """Whoever chose the backend: who may reach it is asked about the client.
 
-    Where a client outside bears a node's address, a tunnel says that it is of the world; natively nothing does.
+    Where a client outside bears a node's address, a tunnel says that it is of the world.
     """
     world, routing = cluster
     setting = Setting(routing, mode="dsr", sockets="node")
