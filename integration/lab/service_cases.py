@@ -117,10 +117,6 @@ def answers_directly(case: Case, server: str, setting: Setting) -> bool:
 
 def cases(setting: Setting) -> Iterator[Case]:
     """Every one that is served under *setting*."""
-    return _wanted(setting)
-
-
-def _wanted(setting: Setting) -> Iterator[Case]:
     for client, door, server in product(EVERYBODY, EVERY_DOOR, ("one", "two")):
         yield from _each(client, door, server, server)
         for family, protocol in ((4, "TCP mapped"), (4, "UDP unconnected"), (6, "UDP unconnected")):
