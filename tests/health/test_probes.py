@@ -32,7 +32,12 @@ def test_echo(address: str) -> None:
 
 @pytest.mark.parametrize(
     ("address", "error"),
-    [("240.0.0.1", ""), ("2001:db8::1", ""), ("255.255.255.255", "permission denied")],
+    [
+        ("240.0.0.1", ""),
+        ("2001:db8::1", ""),
+        ("255.255.255.255", "permission denied"),
+        ("x", "does not appear"),
+    ],
 )
 def test_nobody_replies(address: str, error: str) -> None:
     async def work() -> None:

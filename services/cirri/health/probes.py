@@ -45,7 +45,10 @@ class Pinger:
         """Whether *address* replies."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._sequence = (self._sequence + 1) % (1 << 16)
-        asked = (str(ip_address(address)), self._sequence)
+        try:
+            asked = (str(ip_address(address)), self._sequence)
+        except ValueError as error:
+            return Answer(error=str(error))
         reply = self._waiting[asked] = asyncio.get_running_loop().create_future()
         began = time.monotonic()
         try:
@@ -80,7 +83,7 @@ class Pinger:
         return struct.pack("!BBHHH", 8, 0, checksum(head), self._identifier, sequence)
 
     def _hear(self, opened: socket.socket, family: socket.AddressFamily) -> None:
-        with suppress(BlockingIOError, InterruptedError):
+        with suppress(OSError):  # there is no more
             while True:
                 packet, sender = opened.recvfrom(_RECEIVED)
                 heard = time.monotonic()
