@@ -23,6 +23,8 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 		return TC_ACT_OK;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
+	if (!error && service_is_forged(passage))
+		return DROP_INVALID_SOURCE_IP;
 	if (!error && !tagged) {
 		action = service_answered(skb, passage);
 		if (action < 0)

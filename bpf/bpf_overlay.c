@@ -46,6 +46,8 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pas
 	action = believe(skb, passage);
 	if (action)
 		return action;
+	if (!error && service_is_forged(passage))
+		return DROP_INVALID_SOURCE_IP;
 	if (!error) {
 		action = service_answered(skb, passage);
 		if (action < 0)

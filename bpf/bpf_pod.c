@@ -120,6 +120,8 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 	if (nd_from_node(skb, packet))
 		return TC_ACT_OK;
 	verdict_begin(passage);
+	if (service_is_forged(passage))
+		return DROP_INVALID_SOURCE_IP;
 	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
 	if (!destination || destination->ifindex != skb->ifindex) {
 		/* The stack greets every new device with multicast: no news. */

@@ -125,6 +125,34 @@ GLOBAL int service_backend(const struct lb_service *service, const struct packet
 	return 0;
 }
 
+/* What a pod that reaches itself by a Service sees as the client: an address that nobody has, or its stack would
+ * answer itself without us.  169.254.42.1, fd42::1.
+ */
+static __always_inline void self_address(union address *address, __u8 family)
+{
+	if (family == 4) {
+		address_set4(address, bpf_htonl(0xa9fe2a01));
+	} else {
+		address->words[0] = bpf_htonl(0xfd420000);
+		address->words[1] = 0;
+		address->words[2] = 0;
+		address->words[3] = bpf_htonl(1);
+	}
+}
+
+/* Does what comes to a pod say that the pod itself sent it?  Only from_pod may say so, past this: such
+ * connections are exempt from policy.
+ */
+static __always_inline bool service_is_forged(const struct passage *passage)
+{
+	union address self;
+
+	if (!(passage->switches & RUNTIME_POD_SERVICES))
+		return false;
+	self_address(&self, passage->packet.family);
+	return address_equal(&passage->packet.source, &self);
+}
+
 /* Is a pod of this node, or the node itself, under *address*? */
 static __always_inline bool service_is_here(const union address *address, __u32 epoch)
 {

@@ -8,21 +8,6 @@
 /* service_from_pod: the answer of a pod to itself; no action has this number. */
 #define SERVED_SELF 2
 
-/* What a pod that reaches itself by a Service sees as the client: an address that nobody has, or its stack would
- * answer itself without us.  169.254.42.1, fd42::1.
- */
-static __always_inline void self_address(union address *address, __u8 family)
-{
-	if (family == 4) {
-		address_set4(address, bpf_htonl(0xa9fe2a01));
-	} else {
-		address->words[0] = bpf_htonl(0xfd420000);
-		address->words[1] = 0;
-		address->words[2] = 0;
-		address->words[3] = bpf_htonl(1);
-	}
-}
-
 static __always_inline bool service_is_to_self(const struct packet *packet)
 {
 	union address self;

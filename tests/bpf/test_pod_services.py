@@ -120,6 +120,11 @@ def to_itself(f: Family) -> Iterator[Case]:
         f"pods {f.name} a pod to itself, not as an answer",
         (*opened, Send("A", f.tcp(f.a, own, "R", BIND, 4001), DropReason.UNROUTABLE)),
     )
+    for at in ("net", "~A"):
+        yield Case(
+            f"pods {f.name} others in its name, {at}",
+            (*opened, Send(at, f.tcp(own, f.a, "A", 4000, BIND), DropReason.INVALID_SOURCE_IP)),
+        )
     asked = f.udp(own, f.a, 5000, BIND, ttl=63)
     yield Case(
         f"pods {f.name} a pod to itself, refused",
