@@ -56,8 +56,12 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	}
 	device = endpoint_device(destination);
 	passage->verdict.endpoint = destination ? destination->id : 0;
-	if (!error && !host && !passage->frontend && dsr_has_more(packet))
-		error = dsr_receive(skb, passage);
+	if (!host && !passage->frontend) {
+		if (!error && dsr_has_more(packet))
+			error = dsr_receive(skb, passage);
+		else if (error == DROP_UNKNOWN_L4)
+			error = ipip_receive(skb, passage);
+	}
 	if (error)
 		return error;
 

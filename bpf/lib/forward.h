@@ -6,6 +6,7 @@
 #pragma once
 #include "deliver.h"
 #include "dsr.h"
+#include "ipip.h"
 #include "lb.h"
 #include "nat.h"
 #include "reject.h"
@@ -71,6 +72,8 @@ static __always_inline bool forward_is_direct(const struct choice *choice, const
 {
 	if (choice->flow.nat_port)
 		return choice->flow.nat_port == LB_DIRECT;
+	if (choice->flags & LB_DSR_IPIP && choice->flow.port != choice->key.port)
+		return false;
 	return choice->flags & LB_DSR && !tunnel && !address_is_zero(node) &&
 	       !address_equal(node, &choice->flow.address);
 }
@@ -97,7 +100,7 @@ GLOBAL int forward_connection(struct __sk_buff *skb, struct passage *passage)
 {
 	const struct runtime *runtime = runtime_get();
 	struct choice *choice = choice_get();
-	const union address *node;
+	const union address *node, *own;
 	struct packet *packet;
 	__u32 identity = 0, extra = 0;
 	__be16 port = LB_DIRECT;
@@ -113,7 +116,7 @@ GLOBAL int forward_connection(struct __sk_buff *skb, struct passage *passage)
 	tunnel = runtime->tunnel_ifindex && !address_is_zero(node);
 	direct = forward_is_direct(choice, node, tunnel);
 	if (direct && !tunnel && dsr_opens(skb, packet))
-		extra = dsr_bytes(packet->family);
+		extra = choice->flags & LB_DSR_IPIP ? ipip_bytes(packet->family) : dsr_bytes(packet->family);
 	result = forward_refuses(skb, packet, tunnel ? runtime->tunnel_ifindex : runtime->uplink_ifindex, extra);
 	if (result)
 		return result;
@@ -124,15 +127,17 @@ GLOBAL int forward_connection(struct __sk_buff *skb, struct passage *passage)
 	result = rewrite_end(skb, packet, &choice->to, REWRITE_DESTINATION);
 	if (result)
 		return result;
+	own = forward_address(runtime, packet->family);
+	if (!own && (!direct || choice->flags & LB_DSR_IPIP))
+		return DROP_NAT_NO_MAPPING;
 	if (!direct) {
-		const union address *own = forward_address(runtime, packet->family);
-
-		result = own ? nat_out(skb, packet, own, choice->frontend) : DROP_NAT_NO_MAPPING;
+		result = nat_out(skb, packet, own, choice->frontend);
 		port = packet->source_port;
 	} else if (extra) {
 		choice->to.address = choice->key.address;
 		choice->to.port = choice->key.port;
-		result = dsr_put(skb, packet, &choice->to);
+		result = choice->flags & LB_DSR_IPIP ? ipip_put(skb, packet, &choice->to, own)
+						     : dsr_put(skb, packet, &choice->to);
 	}
 	if (result)
 		return result;

@@ -23,12 +23,15 @@ MAP_FLAGS(cirri_ipcache, LPM_TRIE, struct ipcache_key, struct ipcache_value, 104
 enum reserved_identity {	/* the ones that programs know */
 	IDENTITY_HOST = 1,
 	IDENTITY_WORLD = 2,
+	IDENTITY_REMOTE_NODE = 6,
+	IDENTITY_KUBE_APISERVER = 7,
 	IDENTITY_WORLD_IPV4 = 9,
 	IDENTITY_WORLD_IPV6 = 10,
 };
 
 /* An identity's uppermost byte: of a prefix outside, which each node has numbered for itself. */
 #define IDENTITY_SCOPE_WORLD 1
+#define IDENTITY_SCOPE_NODE 2	/* of another node with labels of its own */
 
 static __always_inline const struct ipcache_value *ipcache_lookup(const union address *address)
 {

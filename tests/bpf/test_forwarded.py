@@ -1,7 +1,7 @@
 """Clients outside and backends of other nodes: where packets go, and in whose name they are answered."""
 
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from msgspec.structs import replace
@@ -16,13 +16,15 @@ from cirri.layout import (
     LB_SERVICES,
     DropReason,
     EndpointFlag,
+    IpcacheKey,
+    IpcacheValue,
     LbFlag,
     LbScope,
     LbService,
     LbServiceKey,
     address16,
 )
-from cirri.testing.datapath import HOST4, HOST6, World
+from cirri.testing.datapath import HOST4, HOST6, NEXT_HOP4, NEXT_HOP6, World
 from cirri.testing.fronts import BIND, VIP, back, big, into, out, same_but_inner_checksum, serve
 from cirri.testing.packets import (
     FAMILIES,
@@ -343,6 +345,72 @@ def named_fragments(f: Family) -> Iterator[Case]:
             Send("net", wire(f.version, naming(second, f.node, DOOR)), into("A", two)),
             Send("A", f.udp(f.a, f.world, BIND, 5000), out("A", f.udp(f.node, f.world, DOOR, 5000, ttl=63))),
         ),
+    )
+
+
+def inside_ip(f: Family, source: str, destination: str, packet: Packet) -> bytes:
+    """The frame in which *packet* travels inside another one, by the uplink."""
+    if f.version == 4:
+        return onward(IP(src=source, dst=destination, id=0, ttl=64) / packet)
+    return onward(IPv6(src=source, dst=destination, hlim=64) / packet)
+
+
+def know_node(world: World) -> None:
+    """The other node is known as one."""
+    for address in (NEXT_HOP4, NEXT_HOP6):
+        world.ipcache.put(IpcacheKey.of(ip_network(address)), IpcacheValue(identity=6))
+
+
+def encapsulated(f: Family) -> Iterator[Case]:
+    """Inside IP: what names its frontend else travels whole; ports have to be the same."""
+    flags = LbFlag.DSR | LbFlag.DSR_IPIP
+    door = f.host
+
+    def come(kind: str) -> Packet:
+        return f.tcp(f.world, door, kind, CLIENT, BIND)
+
+    yield Case(
+        f"{f.name} inside IP",
+        (
+            OWN,
+            serve(door, BIND, f.r, flags=flags),
+            Send("net", come("S"), inside_ip(f, f.host, f.r, come("S"))),
+            Send("net", come("A"), onward(f.tcp(f.world, f.r, "A", CLIENT, BIND, ttl=63))),
+            serve(door, DOOR, f.r, flags=flags, number=2),
+            Send("net", f.tcp(f.world, door, "S", PORT, DOOR),
+                 onward(f.tcp(f.host, f.r, "S", PORT, BIND, ttl=63))),
+        ),
+    )  # fmt: skip
+    asked = inside_ip(f, f.node, f.a, f.udp(f.world, f.node, 5000, BIND))
+    first, _ = f.fragments(f.world, f.a, UDP(sport=5000, dport=BIND) / Raw(b"d" * 60))
+    last = f.fragments(f.world, f.node, UDP(sport=5000, dport=BIND) / Raw(b"d" * 60))[1]
+    one, two = f.fragments(f.world, f.a, UDP(sport=5000, dport=BIND) / Raw(b"d" * 60))
+    for each in (one, two):
+        setattr(each, "ttl" if f.version == 4 else "hlim", 63)
+    answered = Send("A", f.udp(f.a, f.world, BIND, 5000),
+                    out("A", f.udp(f.node, f.world, BIND, 5000, ttl=63)))  # fmt: skip
+    inside = into("A", f.udp(f.world, f.a, 5000, BIND, ttl=63))
+    yield Case(
+        f"{f.name} out of IP",
+        (Do(know_node), serve_inside(f.node, BIND), Send("net", asked, inside, NEW), answered),
+    )
+    yield Case(
+        f"{f.name} fragments out of IP",
+        (
+            Do(know_node),
+            serve_inside(f.node, BIND),
+            Send("net", first, into("A", one), NEW),
+            Send("net", inside_ip(f, f.node, f.a, last), into("A", two)),
+            answered,
+        ),
+    )
+    yield Case(
+        f"{f.name} out of IP of somebody",
+        (serve_inside(f.node, BIND), Send("net", asked, DropReason.UNKNOWN_L4)),
+    )
+    yield Case(
+        f"{f.name} out of IP for an unknown name",
+        (Do(know_node), Do(lambda world: send(world, "net", asked)), Do(none_noted)),
     )
 
 

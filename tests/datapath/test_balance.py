@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from cirri.datapath.balance import Balancer
 from cirri.datapath.kernel import Kernel
-from cirri.layout import LbBackend, LbServiceKey, address16, address_of
+from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16, address_of
 from cirri.model import NodeStatus, Resource
 from cirri.testing.objects import service
 
@@ -154,6 +154,52 @@ def test_a_wrong_configuration_leaves_the_earlier_one_in_force() -> None:
         assert not node.balancer.faults
 
 
+def configure(node: Node, **data: str) -> None:
+    manifest = {"metadata": {}, "data": {key.replace("_", "-"): value for key, value in data.items()}}
+    node.views.config["c"] = Resource(kind="ConfigMap", name="cirri-config", manifest=manifest)
+    node.balancer.note_node()
+
+
+def test_who_answers_clients_outside_changes_live() -> None:
+    """By annotation and by configuration; what cannot be had with tunnels names the keys, and is not done."""
+    front, part = outside("a", "203.0.113.7")
+    metadata = {**front.manifest["metadata"], "annotations": {"service.cilium.io/forwarding-mode": "dsr"}}
+    annotated = replace(front, manifest={**front.manifest, "metadata": metadata})
+
+    def flags(node: Node) -> tuple[LbFlag, LbFlag]:
+        """Of the frontend for clients outside, by TCP and by UDP."""
+        node.balancer.step()
+        copy = node.kernel.services.copy
+        of = {key.protocol: LbFlag(ways.flags) for key, ways in copy.items() if key.scope}
+        return of[6], of[17]
+
+    direct, inside, none = LbFlag.DSR, LbFlag.DSR | LbFlag.DSR_IPIP, LbFlag(0)
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        node.put(front, part)
+        for data, wanted in (
+            ({}, (none, none)),
+            ({"bpf_lb_mode": "dsr"}, (direct, direct)),
+            ({"bpf_lb_mode": "hybrid"}, (direct, none)),
+            ({"bpf_lb_mode": "hybrid", "bpf_lb_dsr_dispatch": "ipip"}, (inside, none)),
+        ):
+            configure(node, **data)
+            assert flags(node) == wanted, data
+            assert not node.balancer.faults
+        configure(node, bpf_lb_mode="dsr", routing_mode="tunnel")
+        assert flags(node) == (none, none)
+        (fault,) = node.balancer.faults.values()
+        assert fault.startswith("cirri-config: bpf-lb-mode: dsr needs routing-mode: native")
+        configure(node, routing_mode="tunnel")
+        node.put(annotated)
+        assert flags(node) == (none, none)
+        (fault,) = node.balancer.faults.values()
+        assert fault.startswith("Service default/a: service.cilium.io/forwarding-mode needs routing-mode")
+        configure(node)
+        assert flags(node) == (direct, direct)
+        assert not node.balancer.faults
+
+
 def test_the_algorithm_changes_live_by_annotation_and_by_configuration() -> None:
     """Of one Service, and of all; tables that nobody needs any more are gone."""
     annotated = {"service.cilium.io/lb-algorithm": "maglev"}
@@ -169,11 +215,6 @@ def test_the_algorithm_changes_live_by_annotation_and_by_configuration() -> None
         tables = {head.table for head in heads.values() if head.table_size}
         assert {key.table for key in node.kernel.services.tables.parts.keys()} == tables  # noqa: SIM118
         return {(key.scope, head.table_size) for key, head in heads.items()}
-
-    def configure(node: Node, **data: str) -> None:
-        manifest = {"metadata": {}, "data": {key.replace("_", "-"): value for key, value in data.items()}}
-        node.views.config["c"] = Resource(kind="ConfigMap", name="cirri-config", manifest=manifest)
-        node.balancer.note_node()
 
     with pinned() as bpffs:
         node = Node(bpffs)

@@ -188,6 +188,14 @@ def test_how_it_is_served() -> None:
     assert (inside.dsr, inside.guarded) == (False, False)
 
 
+def test_a_frontend_that_not_every_node_has_is_not_answered_directly() -> None:
+    annotations = {"service.cilium.io/forwarding-mode": "dsr"}
+    for more, wanted in (({}, True), ({"service.cilium.io/node": "n1"}, False)):
+        service = svc(annotations | more, type="NodePort", ports=NODE_PORT)
+        found = frontends(service, BOTH, HERE, CONFIG)
+        assert found[Frontend("192.168.3.11", 30080, "TCP", OUT)].dsr is wanted
+
+
 HOST_PORTS: list[tuple[str, dict[str, Any], set[tuple[str, int]]]] = [
     ("every address", {"hostPort": 80, "containerPort": 8080}, {("192.168.3.11", 80), ("fd00::11", 80)}),
     ("one", {"hostPort": 80, "containerPort": 8080, "hostIP": "127.0.0.1"}, {("127.0.0.1", 80)}),

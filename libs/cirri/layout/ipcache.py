@@ -16,6 +16,8 @@ class ReservedIdentity(IntEnum):
 
     HOST = 1
     WORLD = 2
+    REMOTE_NODE = 6
+    KUBE_APISERVER = 7
     WORLD_IPV4 = 9
     WORLD_IPV6 = 10
 

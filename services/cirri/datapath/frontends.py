@@ -81,6 +81,7 @@ def _way_in(serving: Serving, config: LoadBalancerConfig) -> Ways:
         flags |= LbFlag.RANGES_DENY if serving.ranges_deny else LbFlag.RANGES_ALLOW
     if serving.dsr and config.direct:
         flags |= LbFlag.DSR
+        flags |= LbFlag.DSR_IPIP if config.dispatch == "ipip" else LbFlag(0)
     table = _shares(taking, config)
     if serving.algorithm == "maglev" and taking:
         flags |= LbFlag.MAGLEV
