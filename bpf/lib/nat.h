@@ -13,6 +13,7 @@
 #define NAT_PORTS	16384
 #define NAT_TRIES	32
 #define NAT_TRIES_REST	5	/* after so many a port that rests is good */
+#define NAT_IDLE_MS	5000	/* after so long an exchange of datagrams that was answered rests as well */
 #define NAT_REST_S	60	/* as long as the other end of a TCP connection may remember it (TIME_WAIT) */
 
 enum nat_result { NAT_NONE = 0, NAT_DONE = 1 };
@@ -127,21 +128,33 @@ GLOBAL int nat_port(const struct packet *packet, const union address *address, _
 	return nat_has(&key, packet, address, port, frontend) ? port : 0;
 }
 
-/* NAT_CLOSED, and how many ms ago that was. */
-enum nat_trial { NAT_TAKEN, NAT_OURS, NAT_CLOSED };
+/* NAT_RESTS, and for how many ms it has. */
+enum nat_trial { NAT_TAKEN, NAT_OURS, NAT_RESTS };
 
-static __always_inline __u32 nat_closed_ms(const struct nat_value *value, __u64 now)
+/* For how many ms a port has rested since its TCP connection was closed, or its datagram was answered; negative: it
+ * is in use.
+ */
+static __always_inline __s64 nat_rested_ms(const struct nat_value *value, __u8 protocol, __u64 now)
 {
-	return (now + NAT_REST_S * 1000000000ull - value->expires) / 1000000;
+	bool tcp = protocol == IPPROTO_TCP;
+	__u64 end = now + (tcp ? NAT_REST_S : ct_timeout_any_s) * 1000000000ull, idle_ms;
+
+	if (value->expires > end)
+		return -1;
+	idle_ms = (end - value->expires) / 1000000;
+	if (tcp ? CT_CLOSED(value->flags) : value->flags & CT_SEEN_REPLY && idle_ms >= NAT_IDLE_MS)
+		return idle_ms;
+	return -1;
 }
 
-/* Gives *port* to the connection that *packet* opens, if it is free; *closed*: also if it rests. */
+/* Gives *port* to the connection that *packet* opens, if it is free; *resting*: also if it rests. */
 GLOBAL int nat_try(const struct packet *packet, const union address *address, __u32 frontend, __u32 port,
-		   __u32 closed)
+		   __u32 resting)
 {
 	__u64 now = bpf_ktime_get_coarse_ns(), expires;
 	struct nat_value fresh = {}, *value;
 	struct nat_key key;
+	__s64 rested_ms;
 
 	if (!packet || !address)
 		return NAT_TAKEN;
@@ -164,10 +177,11 @@ GLOBAL int nat_try(const struct packet *packet, const union address *address, __
 		return NAT_OURS;
 	expires = value->expires;
 	if (expires >= now) {
-		if (!CT_CLOSED(value->flags))
+		rested_ms = nat_rested_ms(value, packet->protocol, now);
+		if (rested_ms < 0)
 			return NAT_TAKEN;
-		if (!closed)
-			return NAT_CLOSED + nat_closed_ms(value, now);
+		if (!resting)
+			return NAT_RESTS + rested_ms;
 	}
 	/* Whoever changes this has the entry: of two CPUs one. */
 	if (__sync_val_compare_and_swap(&value->expires, expires, fresh.expires) != expires)
@@ -209,7 +223,7 @@ GLOBAL int nat_port_new(const struct packet *packet, const union address *addres
 {
 	__u32 attempt, tries;
 	int trial, longest = NAT_TAKEN;
-	__be16 port, first, closed = 0;
+	__be16 port, first, resting = 0;
 	__u64 hash;
 
 	if (!packet || !address)
@@ -228,12 +242,12 @@ GLOBAL int nat_port_new(const struct packet *packet, const union address *addres
 			goto found;
 		if (trial > longest) {
 			longest = trial;
-			closed = port;
+			resting = port;
 		}
 		attempt++;
-	} while (attempt < tries && !(closed && attempt >= NAT_TRIES_REST));
-	port = closed;
-	if (!closed || nat_try(packet, address, frontend, port, true) != NAT_OURS)
+	} while (attempt < tries && !(resting && attempt >= NAT_TRIES_REST));
+	port = resting;
+	if (!resting || nat_try(packet, address, frontend, port, true) != NAT_OURS)
 		return 0;
 found:
 	if (port != first)

@@ -118,17 +118,23 @@ def candidates(f: Family, source: str, port: int, far_port: int, count: int = 32
 CLOSED = CtFlag.FIN_FORWARD | CtFlag.FIN_REPLY
 
 
-def occupied(f: Family, ports: list[int], *, left_ms: int = 60_000, closed_ms: int = -1) -> Do:
-    """Pod B has TCP connections to port 80 of the world on these; *closed_ms*: closed so long ago."""
+def occupied(
+    f: Family, ports: list[int], *, left_ms: int = 60_000, closed_ms: int = -1, answered_ms: int = -1
+) -> Do:
+    """Pod B has TCP connections to port 80 of the world on these, closed *closed_ms* ago, or exchanges with its
+    port 53 over UDP, the last one *answered_ms* ago."""
 
     def do(world: World) -> None:
         left = 1000 * REST_S - closed_ms if closed_ms >= 0 else left_ms
-        expires = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + left * 10**6
         flags = CLOSED if closed_ms >= 0 else CtFlag(0)
+        if answered_ms >= 0:
+            left, flags = 60_000 - answered_ms, CtFlag.SEEN_REPLY
+        expires = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + left * 10**6
+        protocol, far = (17, 53) if answered_ms >= 0 else (6, 80)
         for port in ports:
             key = NatKey(
-                local=address16(f.host), remote=address16(f.world), local_port=port, remote_port=80,
-                protocol=6, direction=NatDirection.BACK,
+                local=address16(f.host), remote=address16(f.world), local_port=port, remote_port=far,
+                protocol=protocol, direction=NatDirection.BACK,
             )  # fmt: skip
             world.nat.put(key, NatValue(address=address16(f.b), port=1, expires=expires, flags=flags))
 
@@ -296,6 +302,13 @@ def ports(f: Family) -> Iterator[Case]:
             f"{f.name} nat {what}",
             (ON, occupied(f, first), *changes, leaves(syn, as_(first[wanted]))),
         )
+
+    tried = candidates(f, f.a, 5000, 53)
+    for what, age_ms, to in (("have rested", 8000, 4), ("are in use", 1000, -1)):
+        changes = (occupied(f, tried, answered_ms=1000), occupied(f, tried[4:5], answered_ms=age_ms))
+        seen = leaves(f.udp(f.a, f.world), f.udp(f.host, f.world, tried[to], 53))
+        drop = Send("through", f.udp(f.a, f.world), DropReason.NAT_NO_MAPPING)
+        yield Case(f"{f.name} nat answered datagrams {what}", (ON, *changes, seen if to >= 0 else drop))
 
     def lost(direction: NatDirection) -> Do:
         def do(world: World) -> None:
