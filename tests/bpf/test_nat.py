@@ -121,8 +121,8 @@ CLOSED = CtFlag.FIN_FORWARD | CtFlag.FIN_REPLY
 def occupied(
     f: Family, ports: list[int], *, left_ms: int = 60_000, closed_ms: int = -1, answered_ms: int = -1
 ) -> Do:
-    """Pod B has TCP connections to port 80 of the world on these, closed *closed_ms* ago, or exchanges with its
-    port 53 over UDP, the last one *answered_ms* ago."""
+    """Pod B has TCP connections to port 80 of the world on these, closed *closed_ms* ago, or exchanges with
+    its port 53 over UDP, the last one *answered_ms* ago."""
 
     def do(world: World) -> None:
         left = 1000 * REST_S - closed_ms if closed_ms >= 0 else left_ms
