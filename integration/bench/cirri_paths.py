@@ -58,7 +58,7 @@ from cirri.layout import (
 from cirri.maps import Objects, Programs, open_per_cpu, open_pinned
 
 OBJECTS = REPOSITORY / "bpf/build"
-FILES = ("bpf_pod", "bpf_node", "bpf_sock")
+FILES = ("bpf_pod", "bpf_node", "bpf_overlay", "bpf_sock")
 REMOTE_PODS = 2000
 """Other pods of the cluster, with an IPv4 and an IPv6 address each."""
 CLIENT, SERVER, STRANGER = 1001, 1002, 20000
@@ -94,7 +94,7 @@ class Node:
     subnet: int
     programs: Programs
 
-    def pod(self, netns: str, number: int) -> Pod:
+    def pod(self, netns: str, number: int, mtu: int = 1500) -> Pod:
         """Makes *netns* a pod of this node."""
         return attach_pod(
             self.netns,
@@ -104,6 +104,7 @@ class Node:
             links=self.pins,
             to_pod=self.programs["tc/to_pod"].fd,
             subnet=self.subnet,
+            mtu=mtu,
         )
 
 
@@ -273,12 +274,14 @@ def _policy_drops(nodes: Sequence[Node]) -> int:
 
 
 @contextmanager
-def local_pods(name: str, slug: str, width: Width | None = None) -> Iterator[Path]:
-    """Two pods of one node."""
+def local_pods(
+    name: str, slug: str, width: Width | None = None, sizes: Mapping[str, int] | None = None
+) -> Iterator[Path]:
+    """Two pods of one node; *sizes*: of maps that are to be larger than they are shipped."""
     width = width or USUAL
     with namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n", f"{slug}-x") as (client, server, netns, other):
         wire(netns, other)
-        with loaded(netns, slug, 1) as node:
+        with loaded(netns, slug, 1, sizes) as node:
             pods = (node.pod(client, 2), CLIENT, SERVER), (node.pod(server, 3), SERVER, CLIENT)
             fill(node, pods, {}, width)
             path = Path(

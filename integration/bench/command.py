@@ -17,6 +17,7 @@ from integration.bench import (
     cluster,
     cni,
     compiling,
+    ctchurn,
     datapath,
     egress,
     maglev,
@@ -26,6 +27,7 @@ from integration.bench import (
     propagation,
     svclatency,
     svcupdate,
+    tunnel,
     width,
 )
 from integration.bench.machine import BenchError, alone, facts
@@ -39,6 +41,7 @@ Row = Callable[[Sequence[str], Effort, Report], None]
 GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("B1", "B2"), "pods of one node: a byte there and back (B1), new connections (B2)", datapath.local),
     (("B4",), "pods of two nodes, native routing", datapath.remote),
+    (("B5",), "pods of two nodes, by a VXLAN tunnel", tunnel.measure),
     (("B6",), "a byte and connections through a Service, of 1 to 100,000", svclatency.measure),
     (("B7",), "one change of a Service beside 30,000, and all of them", svcupdate.measure),
     (("B8",), "packets for Services on their way to another node, each", pps.measure),
@@ -48,6 +51,7 @@ GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("IDENTITY", "B13"), "one identity more, and a thousand changes of identities a second", churn.measure),
     (("B14",), "CNI ADD and DEL", cni.measure),
     (("B22",), "pods and a server outside, under the node's address", egress.measure),
+    (("B31",), "a byte there and back beside a million connections, 20,000 a second new", ctchurn.measure),
     (("COMPILE",), "1,000 policies against 65,535 identities, from nothing", compiling.measure),
     (("PROOF",), "a million packets: oracle, engine and kernel agree on each", proof.measure),
     (("MEM",), "memory of each service, idle and with 10 000 identities", memory.measure),

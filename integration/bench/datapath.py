@@ -63,7 +63,7 @@ def local_lines(row: str, series: Series) -> Iterator[Line]:
     limit = f"an empty redirect to the pod: {ratio(series.rounds, CEILING, RAW).median:.3f} of raw veth"
     for peer in (RAW, CEILING, ROUTED, STATEFUL):
         yield line(row, series, CIRRI, peer, goals.get(peer), void, limit if peer == RAW else "")
-    yield _p99(row, series, CIRRI, RAW, P99_GOAL if row == "B1" else None, void)
+    yield p99(row, series, CIRRI, RAW, P99_GOAL if row == "B1" else None, void)
 
 
 NODES, NODES_AGAIN, NODES_ROUTED = "node to node", "node to node again", "kernel routing"
@@ -106,7 +106,7 @@ def remote_lines(row: str, series: Series) -> Iterator[Line]:
         goal = REMOTE_GOALS[series.mode].get(peer)
         yield line(row, series, CIRRI, peer, goal, void, limit if peer == NODES else "")
     if series.mode != "stream":
-        yield _p99(row, series, CIRRI, NODES, None, void)
+        yield p99(row, series, CIRRI, NODES, None, void)
 
 
 def series_of(
@@ -148,7 +148,7 @@ def line(
     return Line(row, what, value, found, goal=goal, void=void if goal else "", limit=limit)
 
 
-def _p99(row: str, series: Series, subject: str, peer: str, goal: Goal | None, void: str) -> Line:
+def p99(row: str, series: Series, subject: str, peer: str, goal: Goal | None, void: str) -> Line:
     here = bootstrap_median([turn.samples[subject]["p99_us"] for turn in series.rounds])
     what = f"IPv{series.family} {WORDS[series.mode]}: p99 of {subject} / {peer}"
     found = ratio(series.rounds, subject, peer, "p99_us")

@@ -99,6 +99,31 @@ def nodes_routed(name: str, slug: str) -> Iterator[Path]:
         yield Path(name, client, server, {4: "10.9.2.2", 6: "fd00:9:2::2"})
 
 
+@contextmanager
+def nodes_vxlan(name: str, slug: str) -> Iterator[Path]:
+    """The same with a tunnel of the kernel's between the nodes, as flannel has it."""
+    with namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n1", f"{slug}-n2") as (client, server, one, two):
+        wire(one, two)
+        for number, (node, pod) in enumerate(((one, client), (two, server)), 1):
+            forwarding(node)
+            _behind(node, pod, "vp", number)
+            own, other = NODE_ADDRESSES[number][0], NODE_ADDRESSES[3 - number][0]
+            ip(
+                node,
+                f"link add tunnel mtu {TUNNEL_MTU} type vxlan id 1 local {own} remote {other} dev eth0 "
+                f"dstport {TUNNEL_PORT}",
+                f"addr add 10.8.0.{number}/24 dev tunnel",
+                f"addr add fd00:8::{number}/64 dev tunnel nodad",
+                "link set tunnel up",
+                f"route add 10.9.{3 - number}.0/24 via 10.8.0.{3 - number}",
+                f"route add fd00:9:{3 - number}::/64 via fd00:8::{3 - number}",
+            )
+            ip(pod, f"link set eth0 mtu {TUNNEL_MTU}")
+        yield Path(name, client, server, {4: "10.9.2.2", 6: "fd00:9:2::2"})
+
+
+TUNNEL_PORT, TUNNEL_MTU = 8472, 1450
+"""UDP port, and what fits over a wire of 1500 bytes."""
 NODE_ADDRESSES = {1: ("10.9.0.11", "fd00:9::11"), 2: ("10.9.0.12", "fd00:9::12")}
 """Of the two nodes that :func:`wire` joins: IPv4, IPv6."""
 

@@ -52,6 +52,7 @@ def attach_pod(
     links: FilePath,
     to_pod: int | None = None,
     subnet: int = 1,
+    mtu: int = 1500,
 ) -> Pod:
     """Makes *netns* a pod of *node* with the given programs (descriptors) on its device.
 
@@ -64,6 +65,7 @@ def attach_pod(
         mac=f"02:00:00:00:{subnet:02x}:{number:02x}",
         outside_mac=f"02:00:00:01:{subnet:02x}:{number:02x}",
         addresses=(ip_address(f"10.52.{subnet}.{number}"), ip_address(f"fd00:10:52::{subnet}:{number:x}")),
+        mtu=mtu,
     )
     with namespace(f"/run/netns/{node}") as outer, namespace(f"/run/netns/{netns}") as inner:
         with channel_in(outer) as channel:

@@ -126,7 +126,7 @@ class Series:
 
 
 def pooled(series: Series, groups: Mapping[str, Sequence[str]]) -> Series:
-    """*series* with equal paths counted as one: by new name, the paths whose mean rate it has.
+    """*series* with equal paths counted as one: by new name, the paths of whose figures it has the mean.
 
     Two pairs of namespaces that are equal in everything differ by a few percent, since their memory lies
     elsewhere; the more of them a reference is the mean of, the less it depends on that.
@@ -136,8 +136,8 @@ def pooled(series: Series, groups: Mapping[str, Sequence[str]]) -> Series:
     for turn in series.rounds:
         samples = {name: sample for name, sample in turn.samples.items() if name not in gone}
         for group, names in groups.items():
-            rates = [turn.samples[name]["rate"] for name in names]
-            samples[group] = {"rate": sum(rates) / len(rates)}
+            found = [turn.samples[name] for name in names]
+            samples[group] = {key: sum(one[key] for one in found) / len(found) for key in found[0]}
         rounds.append(Round(samples, turn.steal))
     return replace(series, rounds=rounds)
 
