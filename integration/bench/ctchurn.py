@@ -30,8 +30,9 @@ from cirri.datapath.conntrack import collect
 from cirri.layout import CT, CtKey, CtValue
 from cirri.maps import BpfMap, open_pinned
 
-LIVE, ROOM = 1_000_000, 1_310_720
-"""Connections that stay, and the size of their table: with those that come and go it is full to 90 %."""
+LIVE, ROOM = 1_000_000, 1_500_000
+"""Connections that stay, and the size of their table: with those that come and go it is full to 80 %, or
+90 % where sweeps take long."""
 PER_S, LIFE_S, SWEEP_S = 20_000, 2.0, 5.0
 TURN_S = 0.01
 LIVE_NET, NEW_NET = 11, 12
