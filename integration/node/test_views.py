@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
+from cirri.cli import service as service_command
 from cirri.cli.context import RUN_DIR
 from cirri.cli.root import cli
 from cirri.model import Resource
@@ -86,7 +88,7 @@ def barred(here: Node) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20, check=False)
 
 
-def test_services_and_the_kernel_with_and_without_the_bus() -> None:
+def test_services_and_the_kernel_with_and_without_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with node() as here:
             with command_line(here) as cirri:
@@ -151,6 +153,7 @@ def test_services_and_the_kernel_with_and_without_the_bus() -> None:
         assert "Run it as root, with the capabilities BPF, PERFMON and NET_ADMIN\n" in refused.stderr
         assert "Traceback" not in refused.stderr
         here.nats.close()
+        monkeypatch.setattr(service_command, "BUS_S", 0.1)
         blind = await asyncio.to_thread(cirri.run, "service", "list")
         assert f"{states[0][0]}/TCP (active)" in blind.stdout
         assert "ClusterIP" not in blind.stdout

@@ -7,6 +7,7 @@ import pytest
 
 from cirri.cli import lbrecords as s
 from cirri.cli import records as r
+from cirri.cli import service as service_command
 from cirri.cli.service import meant_for
 from cirri.layout import (
     CT,
@@ -201,8 +202,9 @@ def test_a_node_port_means_one_thing_on_its_node_and_another_on_others() -> None
 
 
 @pytest.fixture
-def balanced(cluster: Any) -> Any:
-    """node1 with one Service in both scopes: restricted and sticky for clients outside."""
+def balanced(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """node1 with one Service in both scopes: restricted and sticky for clients outside; there is no bus."""
+    monkeypatch.setattr(service_command, "BUS_S", 0.1)
     where = cluster.bpffs["node1"]
     outside = LbService(
         id=4, frontend=8, count=1, affinity_s=600, flags=int(LbFlag.RANGES_DENY | LbFlag.MAGLEV)

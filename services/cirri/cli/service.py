@@ -31,7 +31,7 @@ from cirri.model.config import CONFIG, config_data
 if TYPE_CHECKING:
     from cirri.kv import Bus
 
-BUS_S = 1.0
+BUS_S = 3.0
 """How long a bus may take that could as well be missing."""
 
 _node = click.option("--node", metavar="NODE", help="Only this node.  [default: every node of the cluster]")
