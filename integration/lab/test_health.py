@@ -58,6 +58,11 @@ def test_both_families_both_ways(lab: Lab) -> None:
     }
     assert "Cluster health: 2/2 reachable" in lab.cirri("status").stdout
     assert lab.on("client", "curl", "-s", "http://192.168.3.11:4241/hello").stdout == "ok\n"
+    address = Path("/run/cirri", lab.name, "node1", "health.http").read_text().strip()
+    metrics = lab.on("node1", "curl", "-s", f"http://{address}/metrics").stdout
+    assert "cirri_health_unreachable_nodes 0.0\n" in metrics
+    labels = '{address="192.168.3.12",probe="icmp",target_node="node2"}'
+    assert f"cirri_health_node_connectivity_status{labels} 1.0\n" in metrics
 
 
 def test_a_node_that_is_cut_off(lab: Lab) -> None:

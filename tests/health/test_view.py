@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
+from cirri.health.metrics import Connectivity
 from cirri.health.view import Answer, Path, View, others, pause_s
 from cirri.model import NodeHealth, NodeStatus, Resource
 
@@ -100,7 +101,16 @@ def test_a_node_is_reached_if_each_way_leads_there(lost: list[Path], state: str)
         for path in paths:
             found.note(path, LOST if path in lost else OK, str(i))
     assert said(found).peers[0].state == state
-    assert found.unreachable() == (state == "unreachable")
+    families = {family.name: family for family in Connectivity(lambda: said(found)).collect()}
+    (cut,) = families["cirri_health_unreachable_nodes"].samples
+    assert cut.value == (state == "unreachable")
+    ways = {
+        (s.labels["target_node"], s.labels["address"], s.labels["probe"]): s.value
+        for s in families["cirri_health_node_connectivity_status"].samples
+    }
+    assert ways == {tuple(path): path not in lost for path in paths}
+    times = families["cirri_health_node_connectivity_latency_seconds"].samples
+    assert [s.value for s in times] == [OK.rtt_s] * (len(paths) - len(lost))
 
 
 def test_one_silent_way_leaves_the_node_unknown_until_it_is_decided() -> None:

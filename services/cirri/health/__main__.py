@@ -13,7 +13,7 @@ from cirri.health.probes import Pinger, hello
 from cirri.health.view import Answer, Path, View, others, pause_s
 from cirri.kv import BusError
 from cirri.kv.news import News
-from cirri.model import HEALTH, NODES, RESOURCES, resource_key
+from cirri.model import HEALTH, NODES, RESOURCES, NodeHealth, resource_key
 from cirri.model.bucket import token
 from cirri.model.config import CONFIG, config_data
 from cirri.model.health import HealthConfig, InvalidHealth
@@ -60,6 +60,11 @@ class Prober:
                 await self._probe(tasks)
         finally:
             self._pinger.close()
+
+    def record(self) -> NodeHealth:
+        """What is seen now."""
+        pause = pause_s(self.config.interval_s, len(self.view.peers))
+        return self.view.record(interval_s=pause, enabled=self.config.enabled, error=self.listening)
 
     async def _follow(self) -> None:
         """What the tables say: whom to probe, and how."""
@@ -162,9 +167,7 @@ class Prober:
         declared = False
         while True:
             self._told.clear()
-            config = self.config
-            pause = pause_s(config.interval_s, len(self.view.peers))
-            record = self.view.record(interval_s=pause, enabled=config.enabled, error=self.listening)
+            record = self.record()
             try:
                 if declared:
                     await publisher.post(record)
@@ -174,7 +177,7 @@ class Prober:
             except BusError as error:
                 self.rt.log.warning("not published yet", error=str(error))
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(TELL_S, pause)):
+                async with asyncio.timeout(max(TELL_S, record.interval_s)):
                     await self._told.wait()
             await asyncio.sleep(GATHER_S)
 
@@ -194,10 +197,9 @@ async def serve(rt: Runtime) -> None:
     prober = Prober(rt)
 
     def count() -> None:
-        from cirri.runtime.gauges import Gauges
+        from cirri.health.metrics import Connectivity
 
-        meaning = "Nodes that do not answer ICMP or HTTP at one of their addresses"
-        rt.metrics.register(Gauges(SERVICE.name, {"unreachable_nodes": (meaning, prober.view.unreachable)}))
+        rt.metrics.register(Connectivity(prober.record))
 
     asyncio.get_running_loop().call_later(FIRST_S, count)  # imported after what is urgent
     await prober.run()

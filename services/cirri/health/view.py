@@ -97,10 +97,6 @@ class View:
         seen.state, seen.since, seen.rtt_s = "unreachable", seen.silent, 0.0
         return True
 
-    def unreachable(self) -> int:
-        """Nodes with a path that does not answer."""
-        return sum(1 for peer in self._peers() if peer.state == "unreachable")
-
     def record(self, *, interval_s: float, enabled: bool, error: str) -> NodeHealth:
         """The view as others see it."""
         return NodeHealth(
