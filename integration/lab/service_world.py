@@ -70,11 +70,13 @@ SPECS: dict[str, dict[str, Any]] = {
     "balanced": {"selector": {"app": "one"}},
     "foreign": {"selector": {"app": "one"}},
     "six": {"selector": {"app": "one"}, "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"]},
+    "even": {"selector": BOTH},
     "sticky": {"selector": BOTH, "sessionAffinity": "ClientIP"},
 }
 NUMBERS = {name: number for number, name in enumerate(SPECS, 1)}
 ANNOTATIONS = {
     "weighed": {"service.cirri.io/weights": "node1=0"},
+    "even": {"service.cilium.io/lb-algorithm": "maglev"},
     "elsewhere": {"service.cilium.io/node": "node2"},
     "balanced": {"service.cilium.io/type": "LoadBalancer"},
     "barred": {"service.cilium.io/src-ranges-policy": "deny"},

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pytest
 from integration.lab.asking import SILENCE
-from integration.lab.service_cases import Setting, cases
+from integration.lab.service_cases import EVERY_DOOR, WIRE, Setting, cases
 from integration.lab.service_world import PROTOCOLS, World, question
 
 from cirri.testing.lab import Lab
@@ -44,6 +44,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[tuple[World, Routing]]:
             world.close()
 
 
+PORTS = range(40000, 40016)
+"""Of a client: with each it gets one of two backends."""
 CHANGES: tuple[dict[str, Any], ...] = (
     {},
     {"mode": "dsr", "no_backend": "drop", "every_type_guarded": True, "masquerade": False},
@@ -92,9 +94,28 @@ def test_policy_sees_the_client(cluster: tuple[World, Routing]) -> None:
 
 def test_a_client_keeps_its_backend(cluster: tuple[World, Routing]) -> None:
     """By each door the one that it got there first."""
-    world, _ = cluster
-    for place, family, protocol in product(("near", "node1"), (4, 6), PROTOCOLS):
-        for door in ("ClusterIP", "NodePort", "LoadBalancer"):
+    world, routing = cluster
+    world.use(Setting(routing))
+    doors = {"near": EVERY_DOOR, "node1": EVERY_DOOR, "outside": (*WIRE, "NodePort of node2")}
+    for place, family, protocol in product(doors, (4, 6), PROTOCOLS):
+        for door in doors[place]:
             where = world.where(door, "sticky", family)
             heard = world.drivers[place].hear(*[question(*where, protocol)] * TRIES)
-            assert len(set(heard)) == 1, f"{place} by {door}, IPv{family} {protocol}: {heard}"
+            servers = {each.split()[0] for each in heard}
+            assert servers in ({"one"}, {"two"}), f"{place} by {door}, IPv{family} {protocol}: {heard}"
+
+
+def test_every_node_chooses_alike(cluster: tuple[World, Routing]) -> None:
+    """By Maglev: a client's address and port tell its backend."""
+    world, routing = cluster
+    world.use(Setting(routing))
+    for family in (4, 6):
+        heard = [
+            world.drivers["outside"].hear(
+                *(question(*world.where(door, "even", family), "UDP", source_port=port) for port in PORTS)
+            )
+            for door in ("NodePort", "NodePort of node2")
+        ]
+        first, second = ([each.split()[0] for each in found] for found in heard)
+        assert first == second
+        assert set(first) == {"one", "two"}
