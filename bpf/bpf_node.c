@@ -93,8 +93,6 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 	bool masquerades, serves;
 	int error;
 
-	if (skb->tc_index == DELIVERED)
-		return TC_ACT_OK;
 	verdict_begin(passage);
 	masquerades = skb->ingress_ifindex && runtime_masquerades();
 	serves = !skb->ingress_ifindex && passage->switches & RUNTIME_NODE_SERVES;
@@ -142,8 +140,11 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 SEC("tc/to_network")
 int to_network(struct __sk_buff *skb)
 {
-	struct passage *passage = passage_begin(POLICY_EGRESS);
+	struct passage *passage;
 
+	if (skb->tc_index == DELIVERED)
+		return TC_ACT_OK;
+	passage = passage_begin(POLICY_EGRESS);
 	return passage ? passage_end(skb, passage, handle_to_network(skb, passage)) : TC_ACT_SHOT;
 }
 
