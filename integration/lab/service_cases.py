@@ -45,6 +45,8 @@ class Setting:
 
     routing: Literal["native", "tunnel"] = "native"
     mode: Literal["snat", "dsr", "hybrid"] = "snat"
+    dispatch: Literal["opt", "ipip"] = "opt"
+    """How the backend's node is told in whose name it answers."""
     no_backend: Literal["reject", "drop"] = "reject"
     sockets: Literal["all", "node"] = "all"
     """Whose are translated; packets of pods whose sockets are not are."""
@@ -58,6 +60,7 @@ class Setting:
         return {
             "routing-mode": self.routing,
             "bpf-lb-mode": self.mode,
+            "bpf-lb-dsr-dispatch": self.dispatch,
             "service-no-backend-response": self.no_backend,
             "bpf-lb-sock-hostns-only": "true" if self.sockets == "node" else "false",
             "non-masquerade-cidrs": "" if self.masquerade else f"{NEIGHBOURS4},{NEIGHBOURS6}",
@@ -110,9 +113,13 @@ def seen_as(case: Case, server: str, setting: Setting) -> str:
 
 
 def answers_directly(case: Case, server: str, setting: Setting) -> bool:
-    """Whether *server*'s node may speak for the one that was asked: only natively, and only for its pods."""
+    """Whether *server*'s node may speak for the one that was asked.
+
+    Only natively, and only for its pods; inside IP there is no room for a port, so ports have to agree.
+    """
     asked = setting.mode == "dsr" or (setting.mode == "hybrid" and case.protocol == "TCP")
-    return asked and setting.routing == "native" and server in NODE_OF
+    named = setting.dispatch == "opt" or (case.service == "level" and "NodePort" not in case.door)
+    return asked and named and setting.routing == "native" and server in NODE_OF
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -127,6 +134,7 @@ def cases(setting: Setting) -> Iterator[Case]:
             yield from _each(client, door, server, server)
     for door in EVERY_DOOR:
         yield from _each("one", door, "one", "one")
+        yield from _each("outside", door, "level", "two")
     for client, door in product(EVERYBODY, EVERY_DOOR):
         yield from _each(client, door, "host", "host")
     for client, door in product(EVERYBODY, ("Directly", "ClusterIP", "NodePort", "LoadBalancer")):

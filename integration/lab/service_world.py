@@ -53,6 +53,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "local-two": {"selector": {"app": "two"}, "externalTrafficPolicy": "Local"},
     "inner": {"selector": BOTH, "internalTrafficPolicy": "Local"},
     "inner-two": {"selector": {"app": "two"}, "internalTrafficPolicy": "Local"},
+    "level": {"selector": {"app": "two"}},
     "named": {"selector": {"app": "two"}},
     "published": {"selector": {"app": "unready"}, "publishNotReadyAddresses": True},
     "unpublished": {"selector": {"app": "unready"}},
@@ -85,6 +86,11 @@ ANNOTATIONS = {
 LABELS = {"foreign": {"service.kubernetes.io/service-proxy-name": "somebody"}}
 
 
+def port_of(service: str) -> int:
+    """Of its addresses; that of "level" is its backend's own."""
+    return TARGET if service == "level" else PORT
+
+
 def service(name: str) -> dict[str, Any]:
     """A Service of every type at once."""
     number = NUMBERS[name]
@@ -92,7 +98,7 @@ def service(name: str) -> dict[str, Any]:
         {
             "name": protocol.lower(),
             "protocol": protocol,
-            "port": PORT,
+            "port": port_of(name),
             "targetPort": protocol.lower() if name == "named" else TARGET,
             "nodePort": 30000 + number,
         }
@@ -265,12 +271,12 @@ class World:
         if door == "Directly":
             return self.addresses[service][family], TARGET
         if door == "ClusterIP":
-            return self.cluster_ips[service][(4, 6).index(family)], PORT
+            return self.cluster_ips[service][(4, 6).index(family)], port_of(service)
         if door.startswith("NodePort"):
             return self.addresses[node][family], 30000 + number
         if door.startswith("HostPort"):
             return self.addresses[node][family], HOST_PORT
-        return VIRTUAL[door][family].format(number), PORT
+        return VIRTUAL[door][family].format(number), port_of(service)
 
     def _question(self, case: Case) -> dict[str, Any]:
         patience = QUIET_S if SILENCE in case.answers else PATIENCE_S

@@ -50,7 +50,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {},
     {"mode": "dsr", "no_backend": "drop", "every_type_guarded": True, "masquerade": False},
     {"mode": "hybrid", "sockets": "node"},
-    {"sockets": "node", "no_backend": "drop"},
+    {"mode": "dsr", "dispatch": "ipip", "sockets": "node", "no_backend": "drop"},
 )
 
 
