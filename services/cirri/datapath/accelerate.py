@@ -63,7 +63,7 @@ def realize(node: Node, bpffs: Path, wanted: Acceleration) -> None:
         if not node.uplink:
             raise NoNativeMode(name, "nothing leads to other nodes")
         if wanted == "best-effort" and driver(name) == "veth":
-            raise NoNativeMode(name, "what a veth device sends is lost unless its other end polls (NAPI)")
+            raise NoNativeMode(name, "what a veth device sends is lost unless its other end runs XDP too")
         attach_xdp(node.programs[FROM_WIRE], node.uplink, pin)
     except KernelRefused as error:
         detach(pin)
