@@ -36,9 +36,10 @@ static __always_inline bool is_fresh(__u64 expires, __u64 lifetime, __u64 now)
 /* Are *length* bytes of a packet there? */
 static __always_inline bool is_there(struct xdp_md *ctx, __u32 length)
 {
-	void *data = (void *)(long)ctx->data;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 
-	return data + length <= (void *)(long)ctx->data_end || length <= bpf_xdp_get_buff_len(ctx);
+	/* Not "data + length": to Linux 6.1 a number whose bytes were swapped may be any. */
+	return length <= (__u64)(end - data) || length <= bpf_xdp_get_buff_len(ctx);
 }
 
 static __always_inline bool find_l4(struct frame *frame, struct packet *packet, void *l4, __u32 length, void *end)
