@@ -148,11 +148,13 @@ def counted(server: str) -> Mapping[str, int]:
 # -- the delay -------------------------------------------------------------------
 
 SENDER = """
-import socket, sys, time
+import itertools, socket, sys, time
 to = sys.argv[1], int(sys.argv[2])
 print("ready", flush=True)
-while True:  # a port is used for some packets: a connection stays what it was when it began
+# A connection stays what it was when it began: each port sends a few packets, and not again for two minutes.
+for port in itertools.cycle(range(20000, 60000)):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("", port))
         for _ in range(20):
             one.sendto(b"x", to)
             time.sleep(0.0001)
