@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 from itertools import permutations
 from pathlib import Path
@@ -177,10 +178,12 @@ def test_tables_are_made_once_and_one_that_does_not_fit_leaves_nothing() -> None
         assert slots in ({0: 84, 1: 167}, {0: 83, 1: 168})
         services.apply({OTHER: many})
         assert "cirri_lb_maglev is full" in services.fault
-        assert set(found(services)) == {OUTSIDE, FRONT}
+        assert found(services)[OTHER] == replace(many, table=None), "it is served without"
         services.apply({FRONT: ways("10.0.0.1"), OUTSIDE: None})
+        assert "cirri_lb_maglev is full" in services.fault, "still"
+        services.apply({OTHER: shared("10.0.0.1", "10.0.0.2")})
         assert services.fault == ""
-        assert found(services) == {FRONT: ways("10.0.0.1")}
+        assert found(services) == {FRONT: ways("10.0.0.1"), OTHER: shared("10.0.0.1", "10.0.0.2")}
 
 
 def test_flows_look_again_only_when_a_backend_takes_less() -> None:

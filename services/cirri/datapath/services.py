@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,8 @@ class Services:
         self._heads = self.services.to_dict()
         self.copy: dict[LbServiceKey, Ways] = {}
         self.fault = ""
+        self._without: dict[LbServiceKey, str] = {}
+        """Frontends for whose table there was no room, and the map's words."""
         self._adopt()
         self._ids = {head.id for head in self._heads.values()}
         self._numbers = {head.frontend for head in self._heads.values()}
@@ -82,9 +85,10 @@ class Services:
             self._numbers.discard(gone.frontend)
             self.tables.switch(gone, None)
             self.copy.pop(key, None)
+            self._without.pop(key, None)
         try:
             self._put_all(put)
-            self.fault = ""
+            self.fault = next(iter(self._without.values()), "")
         except MapFull as error:
             self.fault = str(error)
         self._clear_away(old, put)
@@ -128,9 +132,8 @@ class Services:
             self._put(key, ways, self._last_id, number)
 
     def _put(self, key: LbServiceKey, ways: Ways, id_: int, frontend: int) -> None:
+        ways = self._tabled(key, ways)
         head = _head(ways, id_, frontend)
-        if ways.table is not None:
-            self.tables.ensure(ways.table)
         parts = self._parts(key, head, ways)
         self.backends.put_many(zip(_slots(head), ways.backends, strict=True))
         self.alive.put_many(parts.alive.items())
@@ -144,6 +147,19 @@ class Services:
         self._ids.add(id_)
         self._numbers.add(frontend)
         self._heads[key], self.copy[key] = head, ways
+
+    def _tabled(self, key: LbServiceKey, ways: Ways) -> Ways:
+        """*ways* once their table is there; if there is no room for it they do without, which is no reason to
+        serve nobody."""
+        self._without.pop(key, None)
+        if ways.table is None:
+            return ways
+        try:
+            self.tables.ensure(ways.table)
+        except MapFull as error:
+            self._without[key] = str(error)
+            return replace(ways, table=None)
+        return ways
 
     def _clear_away(self, old: list[tuple[LbService, Parts]], put: Mapping[LbServiceKey, Ways]) -> None:
         now = {h.frontend: self._parts(k, h, self.copy.get(k)) for k in put if (h := self._heads.get(k))}
