@@ -1,5 +1,7 @@
 """XDP: what turns round at the driver, and that everything else goes the way of all packets, untouched."""
 
+import errno
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ from cirri.layout import (
     RuntimeConfig,
     address16,
 )
-from cirri.maps import XdpBuff, attach_xdp, detach, test_run
+from cirri.maps import KernelRefused, XdpBuff, attach_xdp, detach, test_run, xdp_program
 from cirri.testing.datapath import EPOCH, NEXT_HOP4, NEXT_HOP6, TC_REDIRECT, World
 from cirri.testing.fronts import BIND, serve
 from cirri.testing.packets import FAMILIES, NEIGHBOUR_MAC, UPLINK_MAC, Family, send
@@ -306,3 +308,35 @@ def test_it_does_what_the_other_way_does(wire: World, f: Family, direct: bool) -
         return
     both(datagram)
     both(f.udp(f.r, f.host, BIND, sent[UDP].sport))
+
+
+def test_a_link_is_replaced_in_place_and_ends_with_its_pin(wire: World) -> None:
+    """What cannot run programs says so; another device under the same pin is another link."""
+    assert wire.apart
+    program, pin, uplink = wire.programs["xdp.frags"], wire.bpffs / "xdp_uplink", wire.ifindex["uplink"]
+
+    def ended(device: str) -> None:
+        deadline = time.monotonic() + 5
+        while xdp_program(wire.ifindex[device]):  # the kernel lets go of a link when it has time
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def visit() -> None:
+        assert attach_xdp(program, uplink, pin) == "updated"
+        assert xdp_program(uplink) == program.info.id
+        other = wire.bpffs / "xdp_other"
+        assert attach_xdp(program, wire.ifindex["A"], other) == "attached"
+        assert attach_xdp(program, wire.ifindex["B"], other) == "attached"
+        ended("A")
+        assert xdp_program(wire.ifindex["B"]) == program.info.id
+        assert detach(other)
+        ended("B")
+        subprocess.run(["ip", "link", "add", "br0", "type", "bridge"], check=True, timeout=10)
+        try:
+            with pytest.raises(KernelRefused) as refused:
+                attach_xdp(program, socket.if_nametoindex("br0"), other)
+            assert refused.value.code == errno.EOPNOTSUPP
+        finally:
+            subprocess.run(["ip", "link", "del", "br0"], check=True, timeout=10)
+
+    wire.apart.call(visit)
