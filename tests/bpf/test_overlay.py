@@ -20,6 +20,7 @@ from cirri.layout import (
     address16,
 )
 from cirri.testing.datapath import (
+    CIDR_IDENTITY,
     HOST4,
     HOST6,
     NEXT_HOP4,
@@ -160,6 +161,7 @@ BELIEVED = {
     "the host": (NEXT_HOP4, 1, "r", R_IDENTITY),
     "a reserved identity": (NEXT_HOP4, 255, "r", R_IDENTITY),
     "a node's own packet": (NEXT_HOP4, 0, "node", 6),
+    "a client outside, under the node's address": (NEXT_HOP4, 9, "node", 9),
     "an address that is no node's": (ODD, R_IDENTITY, "r", DropReason.UNKNOWN_SENDER),
     "a pod of this node": (NEXT_HOP4, R_IDENTITY, "b", DropReason.INVALID_SOURCE_IP),
     "this node": (NEXT_HOP4, R_IDENTITY, "host", DropReason.INVALID_SOURCE_IP),
@@ -188,6 +190,30 @@ def test_who_is_believed(pair: TwoNodes, who: str, f: Family) -> None:
     else:
         found = [(e.type, e.source_identity, e.destination_identity) for e in events]
         assert found == [(EventType.CONNECTION_NEW, outcome, A.identity)]
+
+
+@pytest.mark.parametrize("f", FAMILIES, ids=lambda f: f.name)
+def test_a_client_outside_stays_one(pair: TwoNodes, f: Family) -> None:
+    """Node 1 sends it on under its own address, and says that it is of the world, not of which prefix."""
+    first, second = pair.worlds
+    before = first.runtime[0]
+    key = IpcacheKey.of(ip_network(f.node))
+    value = first.ipcache[key]
+    try:
+        first.runtime.put(0, replace(before, nat4=address16(HOST4), nat6=address16(HOST6)))
+        first.ipcache.put(key, replace(value, identity=CIDR_IDENTITY))
+        serve(f.host, 30080, f.r).what(first)
+        second.events()
+        family = socket.AF_INET if f.version == 4 else socket.AF_INET6
+        with socket_in(pair.ns("n2"), socket.SOCK_DGRAM, family) as one:
+            one.sendto(b"hello", (f.host, 30080))
+        found = [e for e in second.events() if e.type == EventType.CONNECTION_NEW]
+        assert [(e.source, e.source_identity) for e in found] == [(address16(f.host), f.world_identity)]
+    finally:
+        first.ipcache.put(key, value)
+        for each in first.lb.values():
+            each.clear()
+        first.runtime.put(0, replace(before, lb_epoch=first.runtime[0].lb_epoch + 1))
 
 
 def test_a_pod_cannot_speak_as_a_node(pair: TwoNodes) -> None:
