@@ -18,8 +18,8 @@ build:			## compile the kernel programs and the CNI plugin, without installing a
 	@$(MAKE) --no-print-directory -C services/cirri/cni
 	@$(MAKE) --no-print-directory -C libs/cirri/maglev
 
-demo: setup		## a cluster on this machine, and the Star Wars demo on it (KEEP=1 leaves it up)
-	@$(VENV)/bin/cirri lab demo $(if $(KEEP),--keep)
+demo: setup		## a cluster on this machine, and the Star Wars demo on it (KEEP=1 leaves it up; ROUTING=tunnel, FAMILY=6)
+	@$(VENV)/bin/cirri lab demo $(if $(KEEP),--keep) $(if $(ROUTING),--routing $(ROUTING)) $(if $(FAMILY),--family $(FAMILY))
 
 test: setup		## every test: units, kernel programs, services on a real bus, labs
 	@deploy/test.sh

@@ -44,12 +44,8 @@ SERVERS = frozenset("abcd")
 NODE_PORT = 30080
 TALK_S = 0.5
 """How long traffic goes on between two events: several new connections through every door."""
-PODS_BY_PACKET = {
-    "apiVersion": "v1",
-    "kind": "ConfigMap",
-    "metadata": {"name": "cirri-config", "namespace": "kube-system"},
-    "data": {"bpf-lb-sock-hostns-only": "true"},
-}
+SWITCHES = ({"bpf-lb-mode": "dsr"}, {"bpf-lb-mode": "hybrid", "bpf-lb-sock-hostns-only": "true"})
+"""Of the configuration: who answers clients outside, and where pods' connections are translated."""
 CONTROL = ("kubernetes", "identity", "ipam", "policy", "datapath-node1", "datapath-node2", "nats-server")
 
 
@@ -163,6 +159,11 @@ class Cluster:
         ]
         return endpoint_slice("load", family, endpoints)
 
+    def configure(self, data: Mapping[str, str]) -> None:
+        """Change ``cirri-config``; returns when every node has it."""
+        about = {"name": "cirri-config", "namespace": "kube-system"}
+        self.lab.apply(json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": data}))
+
     def kill(self, *names: str) -> None:
         pids = self.lab.pids()
         for name in names:
@@ -223,8 +224,9 @@ def test_nothing_breaks_that_stays(cluster: Cluster) -> None:
         ):
             cluster.lab.apply(json.dumps(service(annotations, **spec)))
             time.sleep(TALK_S)
-        cluster.lab.apply(json.dumps(PODS_BY_PACKET))
-        time.sleep(TALK_S)
+        for data in SWITCHES:
+            cluster.configure(data)
+            time.sleep(TALK_S)
         for name in CONTROL:
             cluster.kill(name)
             time.sleep(TALK_S)
