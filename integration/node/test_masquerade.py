@@ -10,11 +10,11 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from cirri.layout import MASQUERADE_NOT, NAT_PORT_FIRST
+from cirri.layout import MASQUERADE_NOT, NAT, NAT_PORT_FIRST
 from cirri.maps import open_pinned
 from cirri.model import NODES, NodeStatus, Resource
 from cirri.testing.node import Node, Pod, answering, node, run
@@ -156,5 +156,46 @@ def test_the_nodes_own_sockets_get_other_ports() -> None:
                 await answering(here)
                 assert reserved(here) == "4711,49000-65535"
                 here.kill()
+
+    asyncio.run(main())
+
+
+def test_connections_outlive_the_service_and_two_pods_share_a_port() -> None:
+    async def main() -> None:
+        async with node() as here:
+            pods = [await here.add(name, app="asks") for name in ("one", "two")]
+            on = "BPF [eth0] [IPv4: Enabled, IPv6: Enabled]"
+            await eventually(lambda: here.status.features.get("masquerading") == on)
+            with ExitStack() as stack:
+                echo = stack.enter_context(socket.socket(socket.AF_INET, STREAM))
+                echo.bind((here.host, 0))
+                echo.listen()
+                held = []
+                for pod in pods:
+                    client = stack.enter_context(socket_in(pod.netns, STREAM))
+                    client.settimeout(5)
+                    client.bind(("", 50000))
+                    await asyncio.to_thread(client.connect, echo.getsockname())
+                    peer, name = echo.accept()
+                    held.append((client, stack.enter_context(peer)))
+                    assert name[0] == here.address
+                    assert (name[1] == 50000) is (pod is pods[0])
+
+                async def talk() -> None:
+                    for client, peer in held:
+                        for one, other in ((client, peer), (peer, client)):
+                            one.sendall(b"ping")
+                            assert await asyncio.to_thread(other.recv, 4) == b"ping"
+
+                await talk()
+                here.kill()
+                await talk()
+                here.start()
+                await answering(here)
+                await talk()
+                with open_pinned(here.bpffs, NAT) as entries:
+                    assert entries.count() == 3  # one of them says which port the second got
+                    await here.delete(pods[1])
+                    await eventually(lambda: entries.count() == 1, what="what is for a pod goes with it")
 
     asyncio.run(main())

@@ -381,6 +381,25 @@ def ends(f: Family) -> Iterator[Case]:
         (ON, leaves(syn, f.tcp(f.host, f.world, "S", KEPT, 80)), Do(expire), Send("net", answer, STACK)),
     )
 
+    def established(world: World) -> None:
+        for key, value in world.nat.to_dict().items():
+            world.nat.put(key, replace(value, expires=1, flags=CtFlag.SEEN_REPLY | CtFlag.ESTABLISHED))
+
+    def young(world: World) -> None:
+        ((_, nat),) = world.nat.to_dict().items()
+        assert nat.expires - time.clock_gettime_ns(time.CLOCK_MONOTONIC) < 61 * 10**9
+
+    yield Case(
+        f"{f.name} nat what expired begins anew",
+        (
+            ON,
+            leaves(syn, f.tcp(f.host, f.world, "S", KEPT, 80)),
+            Do(established),
+            leaves(out, f.tcp(f.host, f.world, "A", KEPT, 80)),
+            Do(young),
+        ),
+    )
+
     def gone(world: World) -> None:
         world.endpoints.delete(address16(f.a))
         world.raise_epoch()
