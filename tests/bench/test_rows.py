@@ -243,8 +243,8 @@ def test_tunnels_and_many_connections() -> None:
         "met",
         "missed",
     ]
-    names = (ctchurn.EMPTY, ctchurn.AGAIN, ctchurn.FULL)
-    assert list(verdicts(ctchurn.lines("B31", series(names=names))).values()) == ["missed", "missed"]
+    tables = (ctchurn.EMPTY, ctchurn.AGAIN, ctchurn.FULL)
+    assert list(verdicts(ctchurn.lines("B31", series(names=tables))).values()) == ["missed", "missed"]
     told = {"written": 200, "seconds": 1.0, "sweeps": [0.1], "evicted": 1}
     assert list(verdicts(ctchurn.lines_of_others("B31", told, 10)).values()) == ["missed"]
 
