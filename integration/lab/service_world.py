@@ -32,7 +32,7 @@ PORT, TARGET, HOST_PORT = 80, 8080, 7080
 PROTOCOLS = ("TCP", "UDP")
 FIRST_PORT = 10000
 """Of clients: each case has its own, or two that lead to one pod would look alike to it."""
-PATIENCE_S, QUIET_S = 5.0, 0.7
+PATIENCE_S, QUIET_S = 20.0, 0.7
 """How long an answer may take, and how long none has to come."""
 VIRTUAL = {
     "LoadBalancer": {4: "198.51.100.{}", 6: "2001:db8:198::{:x}"},

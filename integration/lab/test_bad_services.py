@@ -80,9 +80,9 @@ def good(lab: Lab) -> Lab:
 
 def works(lab: Lab) -> bool:
     """Whether clients in the cluster and outside are served by the Service that is right."""
-    inside = lab.on("node2", "curl", "-s", "-m", "2", "-XPOST", "http://203.0.113.200/v1/request-landing")
+    inside = lab.on("node2", "curl", "-s", "-m", "10", "-XPOST", "http://203.0.113.200/v1/request-landing")
     outside = lab.on(
-        "client", "curl", "-s", "-m", "2", "-XPOST", "http://192.168.3.11:30300/v1/request-landing"
+        "client", "curl", "-s", "-m", "10", "-XPOST", "http://192.168.3.11:30300/v1/request-landing"
     )
     return (inside.stdout, outside.stdout) == ("Ship landed\n", "Ship landed\n")
 
@@ -101,11 +101,14 @@ def test_refused_at_the_door(good: Lab) -> None:
 def test_a_condition_and_an_event(good: Lab) -> None:
     good.apply(EVERYTHING)
     try:
-        good.wait(lambda: len(conditions(good)) == len(SAID), what="the conditions")
-        said = conditions(good)
-        events = {e["involvedObject"]["name"]: e for e in good.get("events")["items"]}
+        wanted = {(f"bad-{name}", reason) for name, (_, _, reason, _) in SAID.items()}
+        good.wait(
+            lambda: {(n, c["reason"]) for n, c in conditions(good).items()} == wanted, what="conditions"
+        )
+        good.wait(lambda: wanted <= events(good).keys(), what="events")
+        said, told = conditions(good), events(good)
         for name, (_, _, reason, says) in SAID.items():
-            found, event = said[f"bad-{name}"], events[f"bad-{name}"]
+            found, event = said[f"bad-{name}"], told[f"bad-{name}", reason]
             assert (found["type"], found["status"], found["reason"]) == ("Valid", "False", reason)
             assert (event["type"], event["reason"]) == ("Warning", reason)
             assert says in found["message"]
@@ -113,6 +116,11 @@ def test_a_condition_and_an_event(good: Lab) -> None:
         assert works(good)
     finally:
         good.cirri("delete", "-f", "-", stdin=f"{EVERYTHING}---{GOOD}")
+
+
+def events(lab: Lab) -> dict[tuple[str, str], dict[str, Any]]:
+    """By the name of what they are about and their reason."""
+    return {(e["involvedObject"]["name"], e["reason"]): e for e in lab.get("events")["items"]}
 
 
 def conditions(lab: Lab) -> dict[str, dict[str, Any]]:

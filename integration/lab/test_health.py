@@ -11,7 +11,7 @@ import pytest
 
 from cirri.testing.lab import Lab
 
-INTERVAL_S = 0.3
+INTERVAL_S = 0.5
 """What is lost is reported after three of them; by default that is 30 s."""
 README = Path(__file__).parents[2] / "services/cirri/health/README.md"
 CLOSED = """
@@ -51,11 +51,13 @@ def test_both_families_both_ways(lab: Lab) -> None:
         "node1": ("192.168.3.12", "fd00:192:168:3::c"),
         "node2": ("192.168.3.11", "fd00:192:168:3::b"),
     }
-    views = seen(lab)["views"]
-    assert {view["node"]: states(view) for view in views} == {
+    wanted = {
         viewer: {(address, probe): "reachable" for address in others for probe in ("icmp", "http")}
         for viewer, others in addresses.items()
     }
+    lab.wait(
+        lambda: {view["node"]: states(view) for view in seen(lab)["views"]} == wanted, what="all reachable"
+    )
     assert "Cluster health: 2/2 reachable" in lab.cirri("status").stdout
     assert lab.on("client", "curl", "-s", "http://192.168.3.11:4241/hello").stdout == "ok\n"
     address = Path("/run/cirri", lab.name, "node1", "health.http").read_text().strip()

@@ -109,7 +109,7 @@ class Talk:
 
     def __exit__(self, *_: object) -> None:
         for place, driver in self.drivers.items():
-            said = driver.communicate("", timeout=30)[0]
+            said = driver.communicate("", timeout=60)[0]
             for door, account in zip(self.doors[place], json.loads(said), strict=True):
                 self.accounts[f"{place} {door}"] = account
 

@@ -21,7 +21,7 @@ def asked(address: str, port: int, path: str = "/healthz") -> tuple[int, str, An
     """Status, weight and what the body says; status 0: nobody answers."""
     host = f"[{address}]" if ":" in address else address
     try:
-        with NOBODY.open(f"http://{host}:{port}{path}", timeout=2) as answer:
+        with NOBODY.open(f"http://{host}:{port}{path}", timeout=15) as answer:
             return answer.status, answer.headers["X-Load-Balancing-Endpoint-Weight"], json.load(answer)
     except urllib.error.HTTPError as refused:
         with refused:

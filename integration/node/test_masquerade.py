@@ -71,7 +71,7 @@ def seen(pod: Pod, kind: socket.SocketKind, address: str, port: int) -> tuple[st
     """Under which address and port the server meets the pod."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket_in(pod.netns, kind, family) as client:
-        client.settimeout(5)
+        client.settimeout(15)
         client.connect((address, port))
         client.send(b"who")
         host, text = client.recv(100).decode().split()
@@ -79,7 +79,7 @@ def seen(pod: Pod, kind: socket.SocketKind, address: str, port: int) -> tuple[st
 
 
 def pings(pod: Pod, address: str) -> bool:
-    words = ["ip", "netns", "exec", pod.netns, "ping", "-c1", "-W3", address]
+    words = ["ip", "netns", "exec", pod.netns, "ping", "-c1", "-W15", address]
     return subprocess.run(words, check=False, capture_output=True).returncode == 0
 
 
@@ -112,7 +112,7 @@ def test_who_servers_outside_see() -> None:
                 family = socket.AF_INET6 if ":" in address else socket.AF_INET
                 with socket_in(pod.netns, DATAGRAM, family) as client:
                     client.connect((address, 9))
-                    client.settimeout(5)
+                    client.settimeout(15)
                     client.send(b"nobody")
                     with pytest.raises(ConnectionRefusedError):
                         client.recv(1)

@@ -85,7 +85,7 @@ def barred(here: Node) -> "subprocess.CompletedProcess[str]":
         "BPFFS": str(here.bpffs),
     }
     environment = os.environ | {f"CIRRI_{name}": value for name, value in variables.items()}
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_services_and_the_kernel_with_and_without_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:

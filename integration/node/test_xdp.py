@@ -20,7 +20,7 @@ from cirri.testing.wait import eventually
 from .test_services import outside, served
 
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
-LONG_S = 1.5
+LONG_S, OFTEN = 1.5, 20
 """So that connections go the other way now and then, which they do once a second."""
 
 
@@ -37,10 +37,10 @@ def turned(here: Node, address: str) -> bool:
         return any(one.address == address16(address) for _, each in nexthops.items() for one in each)
 
 
-def talk(one: socket.socket) -> int:
-    """How often data of many sizes came back as they were sent, for a while."""
+def talk(one: socket.socket) -> None:
+    """Data of many sizes come back as they were sent, for a while."""
     began, times = time.monotonic(), 0
-    while time.monotonic() < began + LONG_S:
+    while times < OFTEN or time.monotonic() < began + LONG_S:
         data = os.urandom(1 + 997 * times % 30_000) if one.type == socket.SOCK_STREAM else os.urandom(1000)
         one.sendall(data)
         back = b""
@@ -48,7 +48,6 @@ def talk(one: socket.socket) -> int:
             back += one.recv(65536)
         assert back == data
         times += 1
-    return times
 
 
 @contextmanager
@@ -115,10 +114,10 @@ def test_connections_to_a_backend_elsewhere_turn_round() -> None:
                     socket.socket(family, socket.SOCK_DGRAM) as udp,
                 ):
                     for one, port in ((tcp, 80), (udp, 81)):
-                        one.settimeout(5)
+                        one.settimeout(15)
                         one.connect((external, port))
                     talks = (asyncio.to_thread(talk, one) for one in (tcp, udp))
-                    assert min(await asyncio.gather(*talks)) > 20
+                    await asyncio.gather(*talks)
                 assert met == {own}, "under the node's address"
                 assert turned(here, host)
 

@@ -110,7 +110,7 @@ class Lab:
         """``NAMESPACE/NAME`` -> the pod's entry in :meth:`status`."""
         return {f"{p['namespace']}/{p['name']}": p for p in self.status()["pods"]}
 
-    def wait(self, condition: Callable[[], Any], *, seconds: float = 10.0, what: str = "") -> Any:
+    def wait(self, condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "") -> Any:
         """Look until *condition* returns something true, and return it.  Raises: AssertionError."""
         deadline = time.monotonic() + seconds
         while not (found := condition()):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 async def eventually(
-    holds: Callable[[], object], *, within_s: float = 5.0, what: str = "the condition"
+    holds: Callable[[], object], *, within_s: float = 30.0, what: str = "the condition"
 ) -> None:
     """Return when *holds* is true.  Raises: AssertionError after *within_s*."""
     deadline = time.monotonic() + within_s
