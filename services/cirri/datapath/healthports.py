@@ -52,9 +52,7 @@ class HealthPorts:
 
     async def _step(self) -> None:
         """Listen where it is wanted, and nowhere else."""
-        before, self.faults = self.faults, {}
-        self._owners, shared = owners({name: check.port for name, check in self.balancer.checks.items()})
-        self.faults |= shared
+        self._owners, faults = owners({name: check.port for name, check in self.balancer.checks.items()})
         bound, self._bound = self._bound, self.balancer.config.healthz
         wanted = {*self._owners} | ({HERE} if self._bound else set())
         for port in self._servers.keys() - (wanted - ({HERE} if bound != self._bound else set())):
@@ -63,8 +61,9 @@ class HealthPorts:
             try:
                 self._servers[port] = await self._listen(port)
             except OSError as error:
-                self.faults[port] = f"{self._what(port)}: {error.strerror or error}"
-        if self.faults != before:
+                faults[port] = f"{self._what(port)}: {error.strerror or error}"
+        before, self.faults = self.faults, faults
+        if faults != before:
             self._changed()
 
     async def _listen(self, port: int) -> asyncio.Server:
