@@ -10,6 +10,7 @@ import json
 import socket
 import sys
 import time
+from itertools import count
 from typing import Any
 
 LASTING = 8
@@ -17,6 +18,8 @@ PAUSE_S = 0.15
 """Between two words of a connection that lasts."""
 NEW_EVERY_S = 0.08
 PATIENCE_S = 3.0
+PORTS = count(10000)
+"""Every line has its own: what comes from a port that was used before is, for UDP, what came before."""
 
 
 class Line:
@@ -26,6 +29,7 @@ class Line:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM)
         self.sock.setblocking(False)
+        self.sock.bind(("", next(PORTS)))
         self.where = address, port
 
     async def open(self) -> str:

@@ -142,10 +142,14 @@ class Cluster:
         driver.close()
 
     def serve(self, ready: str, leaving: str = "") -> None:
-        """These serve now; returns when every node has it."""
-        slices = [self._slice(family, ready, leaving) for family in (4, 6)]
+        """These serve now; returns when every node has it.  Whoever has to take it may have been killed."""
+        slices = "\n---\n".join(json.dumps(self._slice(family, ready, leaving)) for family in (4, 6))
         began = time.monotonic()
-        self.lab.apply("\n---\n".join(map(json.dumps, slices)))
+
+        def applied() -> bool:
+            return self.lab.cirri("apply", "-f", "-", "--wait", stdin=slices, check=False).returncode == 0
+
+        self.lab.wait(applied, seconds=20, what="the change is in force")
         self.states.append(State(began, time.monotonic(), ready, leaving))
 
     def _slice(self, family: int, ready: str, leaving: str) -> dict[str, Any]:
