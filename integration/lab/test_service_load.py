@@ -147,9 +147,10 @@ class Cluster:
         began = time.monotonic()
 
         def applied() -> bool:
-            return self.lab.cirri("apply", "-f", "-", "--wait", stdin=slices, check=False).returncode == 0
+            words = ("apply", "-f", "-", "--wait", "--timeout", "10")
+            return self.lab.cirri(*words, stdin=slices, check=False).returncode == 0
 
-        self.lab.wait(applied, seconds=20, what="the change is in force")
+        self.lab.wait(applied, seconds=30, what="the change is in force")
         self.states.append(State(began, time.monotonic(), ready, leaving))
 
     def _slice(self, family: int, ready: str, leaving: str) -> dict[str, Any]:
