@@ -97,10 +97,10 @@ def test_a_port_that_somebody_has_is_a_fault_until_it_is_free() -> None:
         await eventually(lambda: bool(ports.faults))
         words = f"the health check of Service d/a cannot be answered on port {port}: "
         assert ports.faults[port].startswith(words)
-        looking = asyncio.create_task(ports._step())
-        await asyncio.sleep(0)
-        assert ports.faults, "also while it is tried again"
-        await looking
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(ports._step())
+            await asyncio.sleep(0)
+            assert ports.faults, "also while it is tried again"
         taken.close()
         balancer.checked.set()
         await eventually(lambda: not ports.faults)
