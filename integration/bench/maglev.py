@@ -21,12 +21,9 @@ SHAPES = ((16381, 100), (65521, 100), (65521, 1000))
 """(slots, backends)"""
 CONNECTIONS = 1_000_000
 NODES = 5
-GOALS = {
-    "moved": {(65521, 100): Goal(at_most=0.5, unit=" %")},
-    "share": Goal(at_most=1.01),
-    "build": {(65521, 1000): Goal(at_most=5, unit=" ms")},
-    "alike": Goal(at_most=0, unit=" nodes"),
-}
+MOVED = {(65521, 100): Goal(at_most=0.5, unit=" %")}
+BUILD = {(65521, 1000): Goal(at_most=5, unit=" ms")}
+SHARE, ALIKE = Goal(at_most=1.01), Goal(at_most=0, unit=" nodes")
 Fill = Callable[[Mapping[str, int], int], "array[int]"]
 
 
@@ -44,7 +41,7 @@ def measure(rows: Sequence[str], effort: Effort, report: Report) -> None:
             f"{NODES} processes",
             Interval(different, different, different),
             unit=" differ",
-            goal=GOALS["alike"],
+            goal=ALIKE,
         )
     )
 
@@ -54,12 +51,12 @@ def lines(row: str, shape: tuple[int, int], rounds: int) -> Iterator[Line]:
     (size, count), what = shape, f"{shape[0]} slots, {shape[1]} backends"
     names = backends(count)
     times = [build_ms(names, size) for _ in range(max(5, 2 * rounds))]
-    yield Line(row, f"{what}: build", "", bootstrap_median(times), unit=" ms", goal=GOALS["build"].get(shape))
+    yield Line(row, f"{what}: build", "", bootstrap_median(times), unit=" ms", goal=BUILD.get(shape))
     shares = Counter(table(names, size)).values()
     found = max(shares) / min(shares)
     # 65 slots each cannot be nearer: some have one more.
     least = "each has 65 or 66" if count == 1000 else ""
-    goal = None if count == 1000 else GOALS["share"]
+    goal = None if count == 1000 else SHARE
     yield Line(row, f"{what}: most / least slots", "", Interval(found, found, found), goal=goal, limit=least)
     weights = connections(size)
     gone = list(names)[:: max(1, count // min(20, rounds + 5))]
@@ -71,7 +68,7 @@ def lines(row: str, shape: tuple[int, int], rounds: int) -> Iterator[Line]:
         f"as published {100 * paper:.2f} %",
         bootstrap_median(moved),
         unit=" %",
-        goal=GOALS["moved"].get(shape),
+        goal=MOVED.get(shape),
     )
     tenth = list(names)[::10]
     more = names | {"10.99.0.1:80": 1}

@@ -227,6 +227,7 @@ def pair(slug: str, services: int) -> Iterator[tuple[str, str, Path, int, Progra
 def role(folder: Path, number: int, services: int = 1) -> Iterator[Program]:
     """The program of ``lb.bpf.c`` in a role."""
     macs = {name: bytes.fromhex(mac.replace(":", "")) for name, mac in MACS.items()}
+    rodata: dict[str, int | bytes]
     rodata = {"role": number, "flows": FLOWS, "services": services, "from": macs["wire"], "to": macs["node"]}
     with Objects.load(BUILD, folder, names=["lb.bpf"], rodata=rodata) as programs:
         yield programs["xdp"]

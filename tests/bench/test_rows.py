@@ -27,6 +27,8 @@ from integration.bench.report import Line, Report
 from integration.bench.rounds import Clients, Effort, Mode, Series, merged, moved, pooled
 from integration.bench.stats import Interval, Round
 
+from cirri.maglev import table
+
 PEERS = ("raw veth", "raw again", "bridge", "kernel routing", "routing+conntrack", "redirect only", "cirri")
 
 
@@ -284,14 +286,12 @@ def test_what_moves_without_need() -> None:
     """Nothing when nothing changes; of two backends nothing when one goes, since its slots have to move."""
     two, weights = maglev.backends(2), maglev.connections(251)
     one = maglev.without(two, [next(iter(two))])
-    for fill in (maglev.table, maglev.published):
+    for fill in (table, maglev.published):
         assert maglev.share_moved(two, two, 251, weights, fill) == 0
         assert maglev.share_moved(two, one, 251, weights, fill) == 0
     ten = maglev.backends(10)
     nine = maglev.without(ten, [next(iter(ten))])
-    calm, paper = (
-        maglev.share_moved(ten, nine, 251, weights, fill) for fill in (maglev.table, maglev.published)
-    )
+    calm, paper = (maglev.share_moved(ten, nine, 251, weights, fill) for fill in (table, maglev.published))
     assert 0 < calm < paper < 0.1
 
 

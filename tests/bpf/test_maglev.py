@@ -19,9 +19,8 @@ from cirri.layout import (
 from cirri.loadbalancer import Backend, LoadBalancerConfig
 from cirri.maglev import table
 from cirri.testing.datapath import PODS, World, mac
+from cirri.testing.fronts import BIND, serve
 from cirri.testing.packets import FAMILIES, V4, Family, send
-
-from .test_services import BIND, serve
 
 TCP = 6
 WORD = 0xFFFF_FFFF

@@ -1,6 +1,7 @@
 """Services for packets of pods, where their sockets do not look for them."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -178,7 +179,7 @@ def errors(f: Family) -> Iterator[Case]:
             (
                 *opened,
                 Send("net", answered, into("A", seen)),
-                Do(lambda w, at=at, told=told, known=known: same_error(w, f, at, told, known)),
+                Do(partial(same_error, f=f, at=at, told=told, known=known)),
             ),
         )
 

@@ -1,6 +1,7 @@
 """Services for packets from the wire: to a pod of this node and back, policy as if there were no Service."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -109,6 +110,11 @@ def policy(f: Family) -> Iterator[Case]:
     )  # fmt: skip
 
 
+def error_goes_out(world: World, f: Family, told: Packet, known: Packet) -> None:
+    """The node's own error, sent as *told*, leaves as *known*."""
+    same_but_inner_checksum(f, send(world, "node", told).packet, frame("node", known))
+
+
 def node_itself(f: Family) -> Iterator[Case]:
     """The node's own processes, whose policy is asked while the node has one; an error of its stack."""
     allow = Entry("H", PolicyDirection.INGRESS, f.world_identity, TCP_, BIND, 16, rule=7)
@@ -143,9 +149,8 @@ def node_itself(f: Family) -> Iterator[Case]:
             (
                 *opened,
                 passes("net", known, about),
-                Do(lambda w, a=address, k=known, t=about: same_but_inner_checksum(
-                    f, send(w, "node", f.error(f.host, f.world, t)).packet,
-                    frame("node", f.error(a, f.world, k)))),
+                Do(partial(error_goes_out, f=f, told=f.error(f.host, f.world, about),
+                           known=f.error(address, f.world, known))),
             ),
         )  # fmt: skip
 

@@ -71,10 +71,14 @@ def known(world: World, f: Family, age_s: float = JUST_NOW_S, **changes: Any) ->
     for each in (world.lb[LB_FLOWS.name], world.nat):
         each.clear()
     serve(f.host, PORT, f.r, flags=changes.pop("service_flags", 0)).what(world)
-    nat = {"nat4": address16(FAMILIES[0].host), "nat6": address16(FAMILIES[1].host)}
-    config = RuntimeConfig(epoch=EPOCH, uplink_ifindex=world.uplink, lb_epoch=3, **nat)
+    nat4, nat6 = (address16(one.host) for one in FAMILIES)
+    config = RuntimeConfig(epoch=EPOCH, uplink_ifindex=world.uplink, lb_epoch=3, nat4=nat4, nat6=nat6)
     world.runtime.put(0, replace(config, **changes.pop("runtime", {})))
-    left = {"nat_port": NAT_PORT, "address": address16(f.r), "epoch": config.lb_epoch} | changes
+    left: dict[str, Any] = {
+        "nat_port": NAT_PORT,
+        "address": address16(f.r),
+        "epoch": config.lb_epoch,
+    } | changes
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - int(age_s * 1e9)
     for protocol, lifetime in LIFETIME_S.items():
         expires = max(0, now + lifetime * 10**9)

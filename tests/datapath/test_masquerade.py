@@ -65,7 +65,8 @@ def back(port: int, **more: Any) -> tuple[bytes, bytes]:
     key = NatKey(
         local=NODE, remote=SERVER, local_port=port, remote_port=80, protocol=6, direction=NatDirection.BACK
     )
-    return key.pack(), NatValue(**{"address": POD, "port": port - 40000, "expires": 100} | more).pack()
+    plain: dict[str, Any] = {"address": POD, "port": port - 40000, "expires": 100}
+    return key.pack(), NatValue(**plain | more).pack()
 
 
 def out(source_port: int, port: int) -> tuple[bytes, bytes]:
