@@ -17,7 +17,8 @@ LASTING = 8
 PAUSE_S = 0.15
 """Between two words of a connection that lasts."""
 NEW_EVERY_S = 0.08
-PATIENCE_S = 3.0
+PATIENCE_S, BEGIN_S = 3.0, 15.0
+"""For a word, and for a connection to be there: what opens it is sent again if lost, later each time."""
 PORTS = count(10000)
 """Every line has its own: what comes from a port that was used before is, for UDP, what came before."""
 
@@ -34,7 +35,7 @@ class Line:
 
     async def open(self) -> str:
         """Name of the server that has it.  Raises: OSError, TimeoutError."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(BEGIN_S):
             await asyncio.get_running_loop().sock_connect(self.sock, self.where)
         return await self.say()
 
