@@ -11,6 +11,7 @@ from integration.bench import (
     compiling,
     ctchurn,
     datapath,
+    flood,
     kubeproxy,
     maglev,
     memory,
@@ -25,7 +26,7 @@ from integration.bench.machine import BenchError
 from integration.bench.paths import Path
 from integration.bench.report import Line, Report
 from integration.bench.rounds import Clients, Effort, Mode, Series, merged, moved, pooled
-from integration.bench.stats import Interval, Round
+from integration.bench.stats import CpuTimes, Interval, Round
 
 from cirri.maglev import table
 
@@ -306,3 +307,33 @@ def test_packets_net_of_the_generator() -> None:
         "cirri / bare XDP_TX": "missed",
         "cirri, 65000 Services / cirri, 1 Service": "missed",
     }
+
+
+@pytest.mark.parametrize(
+    ("cirri", "again", "kernel", "drop"),
+    [
+        pytest.param(85, 100, "met", "met", id="as cheap as XDP_DROP"),
+        pytest.param(70, 100, "met", "missed", id="twice what nft leaves"),
+        pytest.param(30, 100, "missed", "missed", id="dearer than nft"),
+        pytest.param(85, 103, "void", "void", id="the same twice is not the same"),
+    ],
+)
+def test_what_a_flood_leaves(cirri: float, again: float, kernel: str, drop: str) -> None:
+    rates = {flood.NONE: 100.0, flood.AGAIN: again, flood.DROP: 86}
+    rates |= dict.fromkeys(flood.KERNEL, 35.0) | dict.fromkeys(flood.CIRRI, cirri)
+    samples = {name: {"rate": rate, "pps": 1e6, "busy": 0.5, "share": 1.0} for name, rate in rates.items()}
+    found = verdicts(flood.lines("B9", [Round(samples)] * 5))
+    wanted = dict.fromkeys(flood.KERNEL, kernel) | {flood.DROP: drop}
+    assert found == {f"{name} / {peer}": verdict for name in flood.CIRRI for peer, verdict in wanted.items()}
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.99, []), (0.5, ["B9: cirri: 50.0% of the flood was counted as dropped"])]
+)
+def test_a_flood_that_is_not_dropped_is_a_failure(
+    share: float, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flood, "cpu_times", lambda: CpuTimes(0, 0))
+    report = Report()
+    assert list(flood.turns({"cirri": None}, lambda *_: {"share": share}, Effort(rounds=1), report))
+    assert report.failures == said
