@@ -8,12 +8,12 @@ import pytest
 from cirri.netlink import Channel, probe, read
 from cirri.netlink.probe import XdpAct
 
-VETH = "cirri-tprobe0"
+VETH = "cirri-testp0"
 
 
 @pytest.fixture
 def veth() -> Iterator[int]:
-    subprocess.run(["ip", "link", "add", VETH, "type", "veth", "peer", "name", "cirri-tprobe1"], check=True)
+    subprocess.run(["ip", "link", "add", VETH, "type", "veth", "peer", "name", "cirri-testp1"], check=True)
     with Channel() as here:
         yield here.index(VETH)
     subprocess.run(["ip", "link", "delete", VETH], check=True)
