@@ -6,6 +6,7 @@
 #include "ipcache.h"
 #include "overlay.h"
 #include "packet.h"
+#include "route.h"
 #include "runtime.h"
 
 /* In __sk_buff.tc_index: from_pod sent it, as it is to leave the node. */
@@ -138,21 +139,11 @@ GLOBAL int deliver_routed(struct __sk_buff *skb, const struct packet *packet, __
 
 	if (!packet)
 		return DROP_INVALID;
-	route.ifindex = device;
-	if (packet->family == 4) {
-		route.family = AF_INET;
-		route.ipv4_src = packet->source.words[3];
-		route.ipv4_dst = packet->destination.words[3];
-	} else {
-		route.family = AF_INET6;
-		__builtin_memcpy(route.ipv6_src, &packet->source, sizeof(route.ipv6_src));
-		__builtin_memcpy(route.ipv6_dst, &packet->destination, sizeof(route.ipv6_dst));
-	}
+	route_ask(&route, &packet->source, &packet->destination, packet->family, device);
 	result = bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT);
-	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
+	if (!route_is_there(result))
 		return DROP_UNROUTABLE;
-	next.nh_family = route.family;
-	__builtin_memcpy(next.ipv6_nh, route.ipv6_dst, sizeof(next.ipv6_nh));
+	route_next(&next, &route);
 	return bpf_redirect_neigh(device, &next, sizeof(next), 0);
 }
 

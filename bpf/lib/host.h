@@ -6,6 +6,7 @@
 #pragma once
 #include "endpoint.h"
 #include "packet.h"
+#include "route.h"
 #include "runtime.h"
 
 /* The node's entry that stands under no address. */
@@ -33,16 +34,7 @@ GLOBAL int host_keeps(struct __sk_buff *skb, const struct packet *packet)
 		return 0;
 	if (address_is_multicast(&packet->destination))
 		return 1;
-	route.ifindex = skb->ifindex;
-	if (packet->family == 4) {
-		route.family = AF_INET;
-		route.ipv4_src = packet->source.words[3];
-		route.ipv4_dst = packet->destination.words[3];
-	} else {
-		route.family = AF_INET6;
-		__builtin_memcpy(route.ipv6_src, &packet->source, sizeof(route.ipv6_src));
-		__builtin_memcpy(route.ipv6_dst, &packet->destination, sizeof(route.ipv6_dst));
-	}
+	route_ask(&route, &packet->source, &packet->destination, packet->family, skb->ifindex);
 	result = bpf_fib_lookup(skb, &route, sizeof(route), 0);
 	return result < 0 || result == BPF_FIB_LKUP_RET_NOT_FWDED || result == BPF_FIB_LKUP_RET_FWD_DISABLED;
 }

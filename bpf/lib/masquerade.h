@@ -129,26 +129,12 @@ GLOBAL int masquerade_route(struct __sk_buff *skb, const struct packet *packet, 
 
 	if (!packet || !next || !runtime || !runtime->uplink_ifindex || is_too_long(skb, runtime->uplink_ifindex))
 		return 0;
-	route.ifindex = skb->ifindex;
+	route_ask(&route, &packet->source, &packet->destination, packet->family, skb->ifindex);
 	route.l4_protocol = packet->protocol;
-	if (packet->family == 4) {
-		route.family = AF_INET;
-		route.ipv4_src = packet->source.words[3];
-		route.ipv4_dst = packet->destination.words[3];
-	} else {
-		route.family = AF_INET6;
-		__builtin_memcpy(route.ipv6_src, &packet->source, sizeof(route.ipv6_src));
-		__builtin_memcpy(route.ipv6_dst, &packet->destination, sizeof(route.ipv6_dst));
-	}
 	result = bpf_fib_lookup(skb, &route, sizeof(route), 0);
-	if ((result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH) ||
-	    route.ifindex != runtime->uplink_ifindex)
+	if (!route_is_there(result) || route.ifindex != runtime->uplink_ifindex)
 		return 0;
-	next->nh_family = route.family;
-	if (route.family == AF_INET)
-		next->ipv4_nh = route.ipv4_dst;
-	else
-		__builtin_memcpy(next->ipv6_nh, route.ipv6_dst, sizeof(next->ipv6_nh));
+	route_next(next, &route);
 	return 1;
 }
 

@@ -9,7 +9,7 @@
 #include <linux/if_ether.h>
 #include "address.h"
 #include "map.h"
-#include "packet.h"
+#include "route.h"
 
 #define NEXTHOP_NS 1000000000ull	/* an answer holds so long */
 
@@ -37,16 +37,7 @@ static __always_inline const struct nexthop *nexthop_lookup(struct xdp_md *ctx, 
 		return NULL;
 	if (known->expires >= now && address_equal(&known->address, to))
 		return known;
-	way.ifindex = ctx->ingress_ifindex;
-	if (family == 4) {
-		way.family = AF_INET;
-		way.ipv4_src = from->words[3];
-		way.ipv4_dst = to->words[3];
-	} else {
-		way.family = AF_INET6;
-		__builtin_memcpy(way.ipv6_src, from, sizeof(way.ipv6_src));
-		__builtin_memcpy(way.ipv6_dst, to, sizeof(way.ipv6_dst));
-	}
+	route_ask(&way, from, to, family, ctx->ingress_ifindex);
 	if (bpf_fib_lookup(ctx, &way, sizeof(way), 0) != BPF_FIB_LKUP_RET_SUCCESS ||
 	    way.ifindex != ctx->ingress_ifindex)
 		return NULL;

@@ -35,6 +35,16 @@ static __always_inline bool service_follows(__u8 protocol)
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
 }
 
+/* The frontend that *packet* is for, as *scope* sees it; NULL: it is for none. */
+static __always_inline const struct lb_service *service_asked(struct packet *packet, enum lb_scope scope)
+{
+	if (!service_follows(packet->protocol))
+		return NULL;
+	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT) && fragment_resolve(packet))
+		return NULL;
+	return lb_service_lookup(&packet->destination, packet->destination_port, packet->protocol, scope);
+}
+
 /* May *packet*'s source talk to the frontend? */
 static __always_inline bool service_lets_in(const struct lb_service *service, const union address *source)
 {

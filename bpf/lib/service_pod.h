@@ -39,11 +39,7 @@ GLOBAL int service_connection_from_pod(struct __sk_buff *skb, struct passage *pa
 	if (!passage || !choice)
 		return DROP_INVALID;
 	packet = &passage->packet;
-	if (!service_follows(packet->protocol))
-		return NOT_SERVED;
-	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT) && fragment_resolve(packet))
-		return NOT_SERVED;
-	service = lb_service_lookup(&packet->destination, packet->destination_port, packet->protocol, LB_INTERNAL);
+	service = service_asked(packet, LB_INTERNAL);
 	if (!service)
 		return NOT_SERVED;
 	error = service_backend(service, packet);

@@ -19,11 +19,7 @@ GLOBAL int service_connection_from_wire(struct __sk_buff *skb, struct passage *p
 	if (!passage || !choice)
 		return DROP_INVALID;
 	packet = &passage->packet;
-	if (!service_follows(packet->protocol))
-		return NOT_SERVED;
-	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT) && fragment_resolve(packet))
-		return NOT_SERVED;
-	service = lb_service_lookup(&packet->destination, packet->destination_port, packet->protocol, LB_EXTERNAL);
+	service = service_asked(packet, LB_EXTERNAL);
 	if (!service)
 		return NOT_SERVED;
 	/* A client that names a frontend itself would have the backend's node answer others in that name. */
