@@ -232,6 +232,13 @@ def collect(*nodes: Node) -> None:
             nat.delete_many_raw(b"".join(stale(nat.items_raw(), now, nat.get_raw)))
 
 
+def path_by(name: str, client: str, server: str, addresses: Mapping[int, str], *nodes: Node) -> Path:
+    """The path from *client* to *server*, whose *nodes* count what they do."""
+    return Path(
+        name, client, server, addresses, counters=lambda: counters(*nodes), tidy=lambda: collect(*nodes)
+    )
+
+
 def prove_enforced(path: Path, *nodes: Node) -> Path:
     """*path*, once a connection that no rule allows was dropped by policy; BenchError otherwise."""
     for address in path.addresses.values():
@@ -284,14 +291,7 @@ def local_pods(
         with loaded(netns, slug, 1, sizes) as node:
             pods = (node.pod(client, 2), CLIENT, SERVER), (node.pod(server, 3), SERVER, CLIENT)
             fill(node, pods, {}, width)
-            path = Path(
-                name,
-                client,
-                server,
-                pods[1][0].addresses,
-                counters=lambda: counters(node),
-                tidy=lambda: collect(node),
-            )
+            path = path_by(name, client, server, pods[1][0].addresses, node)
             yield prove_enforced(path, node) if width.rules else path
 
 
@@ -311,15 +311,7 @@ def remote_pods(name: str, slug: str) -> Iterator[Path]:
                     f"route add 10.52.{subnet}.0/24 via {v4}",
                     f"route add fd00:10:52::{subnet}:0/112 via {v6}",
                 )
-            path = Path(
-                name,
-                client,
-                server,
-                away.addresses,
-                counters=lambda: counters(one, two),
-                tidy=lambda: collect(one, two),
-            )
-            yield prove_enforced(path, one, two)
+            yield prove_enforced(path_by(name, client, server, away.addresses, one, two), one, two)
 
 
 @contextmanager

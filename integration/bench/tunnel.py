@@ -14,10 +14,9 @@ from integration.bench.cirri_paths import (
     SERVER,
     USUAL,
     Node,
-    collect,
-    counters,
     fill,
     loaded,
+    path_by,
     prove_enforced,
 )
 from integration.bench.datapath import account, line, series_of, why_void
@@ -84,15 +83,7 @@ def tunnelled_pods(name: str, slug: str) -> Iterator[Path]:
             fill(two, [(away, SERVER, CLIENT)], {}, USUAL)
             dig(one, away.addresses.values(), SERVER)
             dig(two, near.addresses.values(), CLIENT)
-            path = Path(
-                name,
-                client,
-                server,
-                away.addresses,
-                counters=lambda: counters(one, two),
-                tidy=lambda: collect(one, two),
-            )
-            yield prove_enforced(path, one, two)
+            yield prove_enforced(path_by(name, client, server, away.addresses, one, two), one, two)
 
 
 def dig(node: Node, far: Collection[str], identity: int) -> None:

@@ -420,6 +420,13 @@ def none_noted(world: World) -> None:
     assert not world.lb[DSR.name].to_dict()
 
 
+def too_long(f: Family, about: Raw, mtu: int = 1500) -> Packet:
+    """What the node says, in the frontend's name, of a client's packet that begins with *about*."""
+    if f.version == 4:
+        return IP(src=f.host, dst=f.world, id=0, ttl=64) / ICMP(type=3, code=4, nexthopmtu=mtu) / about
+    return IPv6(src=f.host, dst=f.world, hlim=64) / ICMPv6PacketTooBig(mtu=mtu) / about
+
+
 def limits(f: Family) -> Iterator[Case]:
     """What cannot go on is answered in the frontend's name."""
     last = f.tcp(f.world, f.host, "S", CLIENT, DOOR, ttl=1)
@@ -437,21 +444,13 @@ def limits(f: Family) -> Iterator[Case]:
     full = f.udp(f.world, f.host, 5000, DOOR, size=fits)
     long = f.udp(f.world, f.host, 5000, DOOR, size=fits + 1)
     about = Raw(bytes(long)[: head + 8])
-    if f.version == 4:
-        told = (
-            IP(src=f.host, dst=f.world, id=0, ttl=64) / ICMP(type=3, code=4, nexthopmtu=1500 - more) / about
-        )
-    else:
-        told = IPv6(src=f.host, dst=f.world, hlim=64) / ICMPv6PacketTooBig(mtu=1500 - more) / about
+    told = too_long(f, about, 1500 - more)
     went = f.udp(f.world, f.r, 5000, BIND, size=fits, ttl=63)
     datagram = UDP(sport=PORT, dport=DOOR) / Raw(b"d" * 3192)
     first, later = f.fragments(f.world, f.host, datagram, size=1600)
     # Its receiver looks for ports behind the fragment header.
     about = Raw(bytes(first)[: 28 if f.version == 4 else 56])
-    if f.version == 4:
-        cut = IP(src=f.host, dst=f.world, id=0) / ICMP(type=3, code=4, nexthopmtu=1500) / about
-    else:
-        cut = IPv6(src=f.host, dst=f.world, hlim=64) / ICMPv6PacketTooBig(mtu=1500) / about
+    cut = too_long(f, about)
     yield Case(
         f"{f.name} fragments that are too long",
         (
@@ -464,10 +463,7 @@ def limits(f: Family) -> Iterator[Case]:
     )
     fresh = f.udp(f.world, f.host, PORT, DOOR, size=2000)
     start = Raw(bytes(fresh)[: 28 if f.version == 4 else 48])
-    if f.version == 4:
-        told_whole = IP(src=f.host, dst=f.world, id=0, ttl=64) / ICMP(type=3, code=4, nexthopmtu=1500) / start
-    else:
-        told_whole = IPv6(src=f.host, dst=f.world, hlim=64) / ICMPv6PacketTooBig(mtu=1500) / start
+    told_whole = too_long(f, start)
     yield Case(
         f"{f.name} hidden, what is sent again after it was too long",
         (

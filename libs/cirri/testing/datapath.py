@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -379,15 +379,18 @@ def _node() -> dict[str, int]:
 
 
 @contextmanager
-def world(rodata: Mapping[str, int] | None = None) -> Iterator[World]:
-    """A world of its own; nothing of it stays."""
+def place() -> Iterator[tuple[Path, Apart]]:
+    """Where pins go, and a network namespace; nothing of it stays."""
     bpffs = Path(f"/sys/fs/bpf/cirri-test-{uuid4().hex[:12]}")
     with Apart() as apart:
         try:
-            made = World(bpffs, apart.call(_node), rodata or {}, apart)
-            try:
-                yield made
-            finally:
-                made.close()
+            yield bpffs, apart
         finally:
             shutil.rmtree(bpffs, ignore_errors=True)
+
+
+@contextmanager
+def world(rodata: Mapping[str, int] | None = None) -> Iterator[World]:
+    """A world of its own."""
+    with place() as (bpffs, apart), closing(World(bpffs, apart.call(_node), rodata or {}, apart)) as made:
+        yield made

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from ipaddress import ip_address, ip_network
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from cirri.layout import (
     CT,
@@ -31,7 +29,7 @@ from cirri.layout import (
 from cirri.maps import Objects, RingBuffer, SkBuff, open_pinned, test_run
 from cirri.model import SubjectPolicy
 from cirri.testing.apart import Apart
-from cirri.testing.datapath import BUILD, TC_SHOT
+from cirri.testing.datapath import BUILD, TC_SHOT, place
 from cirri.testing.oracle import World
 from cirri.testing.proof.engine import Engine
 from cirri.testing.proof.worlds import (
@@ -234,17 +232,9 @@ def readable(world: World, case: Case) -> bool:
 
 @contextmanager
 def programs(writer: Writer) -> Iterator[Programs]:
-    """The programs, loaded, in a world of their own; nothing of it stays."""
-    bpffs = Path(f"/sys/fs/bpf/cirri-test-{uuid4().hex[:12]}")
-    with Apart() as apart:
-        try:
-            made = Programs(bpffs, writer, apart)
-            try:
-                yield made
-            finally:
-                made.close()
-        finally:
-            shutil.rmtree(bpffs, ignore_errors=True)
+    """The programs, loaded, in a world of their own."""
+    with place() as (bpffs, apart), closing(Programs(bpffs, writer, apart)) as made:
+        yield made
 
 
 def _interfaces() -> list[int]:
