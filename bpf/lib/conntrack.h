@@ -47,8 +47,9 @@ struct ct_value {
 	__u32 epoch;		/* struct runtime.epoch when the verdict was taken */
 	__u32 egress_rule;	/* provenance of the verdicts; 0: not enforced or not asked here */
 	__u32 ingress_rule;
-	__u16 flags;		/* enum ct_flag */
-	__u16 frontend;		/* struct lb_service.frontend under which the end that opened it knows the other; 0: none */
+	__u32 flags;		/* enum ct_flag */
+	__u32 frontend;		/* struct lb_service.frontend under which the end that opened it knows the other; 0: none */
+	__u32 pad;
 };
 
 MAP(cirri_ct, LRU_HASH, struct ct_key, struct ct_value, 131072);
@@ -162,9 +163,7 @@ static __always_inline bool ct_update(struct ct_value *value, const struct packe
 	bool closed = false;
 
 	if (learned) {
-		/* flags and frontend as one word: there are no 16-bit atomics */
-		_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "flags is the lower half");
-		flags = __sync_fetch_and_or((__u32 *)&value->flags, learned);
+		flags = __sync_fetch_and_or(&value->flags, learned);
 		closed = !CT_CLOSED(flags);
 		flags |= learned;
 		closed = closed && CT_CLOSED(flags);
@@ -190,8 +189,8 @@ static __always_inline void ct_audited_set(struct ct_value *value, __u32 directi
 {
 	if (ct_audited(value) == directions)
 		return;
-	__sync_fetch_and_and((__u32 *)&value->flags, ~CT_AUDITED(3));
-	__sync_fetch_and_or((__u32 *)&value->flags, CT_AUDITED(directions));
+	__sync_fetch_and_and(&value->flags, ~CT_AUDITED(3));
+	__sync_fetch_and_or(&value->flags, CT_AUDITED(directions));
 }
 
 /* Only what can have an answer, or more packets like it, is worth an entry. */

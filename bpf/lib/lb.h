@@ -38,11 +38,12 @@ struct lb_service {
 	__u32 id;
 	__u32 count;		/* backends in slots 0..count-1 */
 	__u32 affinity_s;	/* a client keeps its backend so long after its last connection; 0: it does not */
-	__u16 frontend;		/* number of the entry, from 1; the same as long as it is there */
-	__u16 flags;		/* enum lb_flag */
+	__u32 frontend;		/* number of the entry, from 1; the same as long as it is there */
 	__u64 table;		/* where a backend is chosen (lib/maglev.h), if table_size is not 0 */
 	__u32 table_size;	/* slots */
 	__u32 seed;		/* of what a connection hashes to */
+	__u32 flags;		/* enum lb_flag */
+	__u32 pad;
 };
 
 struct lb_backend_key {
@@ -92,7 +93,7 @@ struct lb_flow {
 #define LB_DIRECT bpf_htons(1)
 
 /* struct ct_value.frontend of a connection whose frontend came with its first packet. */
-#define LB_FRONTEND_DSR 0xffff
+#define LB_FRONTEND_DSR 0xffffffff
 
 /* What the client of a connection talks to. */
 struct lb_frontend {
@@ -133,11 +134,11 @@ struct lb_reverse {
 	__u16  pad[3];
 };
 
-MAP_FLAGS(cirri_lb_services, HASH, struct lb_service_key, struct lb_service, 65536, BPF_F_NO_PREALLOC);
-MAP_FLAGS(cirri_lb_backends, HASH, struct lb_backend_key, struct lb_backend, 262144, BPF_F_NO_PREALLOC);
-MAP_FLAGS(cirri_lb_alive, HASH, struct lb_alive_key, __u32, 262144, BPF_F_NO_PREALLOC);
-MAP_FLAGS(cirri_lb_frontends, HASH, __u32, struct lb_frontend, 65536, BPF_F_NO_PREALLOC);
-MAP_FLAGS(cirri_lb_ranges, LPM_TRIE, struct lb_range_key, __u32, 65536, BPF_F_NO_PREALLOC);
+MAP_FLAGS(cirri_lb_services, HASH, struct lb_service_key, struct lb_service, 262144, BPF_F_NO_PREALLOC);
+MAP_FLAGS(cirri_lb_backends, HASH, struct lb_backend_key, struct lb_backend, 1048576, BPF_F_NO_PREALLOC);
+MAP_FLAGS(cirri_lb_alive, HASH, struct lb_alive_key, __u32, 1048576, BPF_F_NO_PREALLOC);
+MAP_FLAGS(cirri_lb_frontends, HASH, __u32, struct lb_frontend, 262144, BPF_F_NO_PREALLOC);
+MAP_FLAGS(cirri_lb_ranges, LPM_TRIE, struct lb_range_key, __u32, 262144, BPF_F_NO_PREALLOC);
 MAP(cirri_lb_flows, LRU_HASH, struct lb_flow_key, struct lb_flow, 131072);
 /* The frontend that a client named to the pod that it talks to (LB_FRONTEND_DSR), by what that pod sees. */
 MAP(cirri_dsr, LRU_HASH, struct lb_flow_key, struct lb_frontend, 131072);

@@ -52,7 +52,9 @@ static __always_inline void nat_key_out(struct nat_key *key, const struct packet
 	key->local = packet->source;
 	key->local_port = packet->source_port;
 	key->direction = NAT_OUT;
+	key->pad = 0;
 	key->frontend = frontend;
+	key->pad2 = 0;
 }
 
 /* Is the entry NAT_BACK of the connection that *packet* is sent on? */

@@ -25,15 +25,18 @@ struct nat_key {
 	__be16 remote_port;	/* ICMP: 0 */
 	__u8   protocol;
 	__u8   direction;	/* enum nat_direction */
-	__u16  frontend;	/* OUT: as in the value; BACK: 0 */
+	__u16  pad;
+	__u32  frontend;	/* OUT: as in the value; BACK: 0 */
+	__u32  pad2;
 };
 
 struct nat_value {
 	union address address;	/* OUT: the node's; BACK: the source, before */
 	__u64 expires;		/* ns, CLOCK_MONOTONIC; OUT: 0, it is worth what its other entry is */
 	__u32 flags;		/* enum ct_flag: what is known of the connection */
+	__u32 frontend;		/* struct lb_service.frontend by which the source came; 0: a pod's, masqueraded */
 	__be16 port;		/* of that address */
-	__u16 frontend;		/* struct lb_service.frontend by which the source came; 0: a pod's, masqueraded */
+	__u16 pad[3];
 };
 
 MAP(cirri_nat, LRU_HASH, struct nat_key, struct nat_value, 131072);
@@ -43,7 +46,9 @@ static __always_inline void nat_key_back(struct nat_key *key, const union addres
 	key->local = *address;
 	key->local_port = port;
 	key->direction = NAT_BACK;
+	key->pad = 0;
 	key->frontend = 0;
+	key->pad2 = 0;
 }
 
 /* May *packet* be for a port of ours?  To be asked before nat_back, so that others pay next to nothing. */

@@ -16,8 +16,8 @@ enum { NOT_SERVED = 0, SERVED = 1 };	/* no action has the number of the latter *
 struct choice {
 	struct lb_flow_key key;
 	struct lb_flow flow;	/* its backend */
-	__u16 frontend;		/* struct lb_service.frontend */
-	__u16 flags;		/* enum lb_flag */
+	__u32 frontend;		/* struct lb_service.frontend */
+	__u32 flags;		/* enum lb_flag */
 	struct end to;		/* what is written into the packet */
 };
 

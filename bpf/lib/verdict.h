@@ -174,7 +174,7 @@ struct passage {
 	__u16 high;		/* the source is the end stored as `high` in key */
 	__u16 reply;		/* it travels against the packet that opened its connection */
 	__u16 host_firewall;	/* the node is an endpoint */
-	__u16 frontend;		/* of the connection: struct ct_value.frontend */
+	__u32 frontend;		/* of the connection: struct ct_value.frontend */
 	__u32 switches;		/* struct runtime.flags */
 };
 
@@ -334,6 +334,7 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 	value.flags = (passage->high ? CT_FROM_HIGH : 0) | ct_learn(0, packet, false) |
 		      CT_AUDITED(verdict->audited) | (packet->flags & PACKET_MASQUERADED ? CT_MASQUERADED : 0);
 	value.frontend = passage->frontend;
+	value.pad = 0;
 	key = passage->key;	/* an argument is no key, see bpf/README.md */
 	if (bpf_map_update_elem(&cirri_ct, &key, &value, BPF_ANY))
 		return DROP_CT_CREATE_FAILED;

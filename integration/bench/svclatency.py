@@ -46,10 +46,6 @@ from cirri.testing.leftovers import cgroup2
 
 COUNTS = {"1": 1, "1 k": 1_000, "10 k": 10_000, "30 k": 30_000, "100 k": 100_000}
 PEER_COUNTS = {"1": 1, "30 k": 30_000}
-ROOM = {"cirri_lb_services": 1 << 17}
-"""The map as it is shipped has room for 65,536."""
-NUMBERS = 0xFFFE
-"""Of frontends: beyond, these repeat here.  Programs ask for them only where clients keep their backend."""
 DIRECT, AGAIN, ROUTED = "direct", "direct again", "kernel routing, direct"
 REFERENCES = {name: tuple(f"{name} ({copy})" for copy in "ab") for name in (DIRECT, AGAIN)}
 SHARE = 0.3
@@ -109,7 +105,7 @@ def service_pods(name: str, slug: str, count: int) -> Iterator[Path]:
     """Two pods of one node; the client knows the server as the last of *count* Services."""
     with namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n", f"{slug}-x") as (client, server, netns, other):
         wire(netns, other)
-        with loaded(netns, slug, 1, ROOM) as node, cgroup(slug) as group:
+        with loaded(netns, slug, 1) as node, cgroup(slug) as group:
             pods = (node.pod(client, 2), CLIENT, SERVER), (node.pod(server, 3), SERVER, CLIENT)
             fill(node, pods, {}, USUAL)
             serve(node, pods[1][0].addresses[4], count)
@@ -141,7 +137,7 @@ def serve(node: Node, server: str, count: int) -> None:
         services.put_many(
             (
                 LbServiceKey(address=address16(each.address), port=each.port, protocol=6),
-                LbService(id=number, frontend=(number - 1) % NUMBERS + 1, count=1),
+                LbService(id=number, frontend=number, count=1),
             )
             for number, each in enumerate(found, 1)
         )

@@ -38,8 +38,7 @@ from cirri.maps import BpfMap, Objects, open_pinned
 from cirri.model import Resource, resource_key
 from cirri.testing.node import Node, node
 
-MANY, MOST, CHANGES = 30_000, 60_000, 300
-"""Services; more than 65,534 frontends have no number (struct lb_service.frontend)."""
+MANY, MOST, CHANGES = 30_000, 100_000, 300
 IPTABLES, NFT = "iptables-restore --noflush", "nft -f"
 POLL_S = 0.0001
 KNOWN_S, LOADED_S = 10.0, 300.0

@@ -32,7 +32,7 @@ from cirri.layout import (
 )
 from cirri.maps import KernelRefused, XdpBuff, attach_xdp, detach, test_run, xdp_program
 from cirri.testing.datapath import EPOCH, NEXT_HOP4, NEXT_HOP6, TC_REDIRECT, World
-from cirri.testing.fronts import BIND, serve
+from cirri.testing.fronts import BIND, NUMBER, serve
 from cirri.testing.packets import FAMILIES, NEIGHBOUR_MAC, UPLINK_MAC, Family, send
 
 XDP_PASS, XDP_TX = 2, 3
@@ -94,7 +94,7 @@ def known(world: World, f: Family, age_s: float = JUST_NOW_S, **changes: Any) ->
         )  # fmt: skip
         value = NatValue(
             address=address16(f.world), port=4000, expires=expires, flags=ESTABLISHED,
-            frontend=left.get("frontend", 1),
+            frontend=left.get("frontend", NUMBER),
         )  # fmt: skip
         world.nat.put(back, value)
     world.counted_since()

@@ -5,7 +5,7 @@ from enum import IntFlag
 from typing import ClassVar, Self
 
 from cirri.layout.address import Address, address16
-from cirri.layout.mirror import U8, U16, U32, U64, Address16, Be16, Mirror, Pad3
+from cirri.layout.mirror import U8, U32, U64, Address16, Be16, Mirror, Pad3
 from cirri.layout.spec import MapSpec, MapType
 
 HEADER = "lib/conntrack.h"
@@ -91,10 +91,11 @@ class CtValue(Mirror, frozen=True, kw_only=True):
     epoch: U32 = 0
     egress_rule: U32 = 0
     ingress_rule: U32 = 0
-    flags: U16 = 0
+    flags: U32 = 0
     """:class:`CtFlag`."""
-    frontend: U16 = 0
+    frontend: U32 = 0
     """:attr:`LbService.frontend` under which the end that opened it knows the other; 0: none."""
+    pad: U32 = 0
 
 
 CT = MapSpec("cirri_ct", HEADER, MapType.LRU_HASH, CtKey, CtValue, 131072)

@@ -71,16 +71,17 @@ class LbService(Mirror, frozen=True, kw_only=True):
     count: U32
     affinity_s: U32 = 0
     """A client keeps its backend so long after its last connection; 0: it does not."""
-    frontend: U16
+    frontend: U32
     """From 1; stays the same as long as the frontend is there."""
-    flags: U16 = 0
-    """:class:`LbFlag`."""
     table: U64 = 0
     """Where a backend is chosen, if *table_size* is not 0: :class:`cirri.layout.MaglevKey`."""
     table_size: U32 = 0
     """Slots."""
     seed: U32 = 0
     """Of what a connection hashes to."""
+    flags: U32 = 0
+    """:class:`LbFlag`."""
+    pad: U32 = 0
 
 
 class LbBackendKey(Mirror, frozen=True, kw_only=True):
@@ -151,7 +152,7 @@ DIRECT = 1
 """``LB_DIRECT``: the source is the client's own, and the backend's node answers it."""
 
 
-FRONTEND_DSR = 0xFFFF
+FRONTEND_DSR = 0xFFFF_FFFF
 """``LB_FRONTEND_DSR``: the frontend came with the connection's first packet."""
 
 
@@ -231,19 +232,23 @@ class LbReverse(Mirror, frozen=True, kw_only=True):
     pad: Pad6 = bytes(6)
 
 
+FRONTENDS, BACKENDS = 262144, 1048576
+"""How many there is room for, unless the loader asks for other numbers."""
 LB_SERVICES = MapSpec(
-    "cirri_lb_services", HEADER, MapType.HASH, LbServiceKey, LbService, 65536, flags=NO_PREALLOC
+    "cirri_lb_services", HEADER, MapType.HASH, LbServiceKey, LbService, FRONTENDS, flags=NO_PREALLOC
 )
 LB_BACKENDS = MapSpec(
-    "cirri_lb_backends", HEADER, MapType.HASH, LbBackendKey, LbBackend, 262144, flags=NO_PREALLOC
+    "cirri_lb_backends", HEADER, MapType.HASH, LbBackendKey, LbBackend, BACKENDS, flags=NO_PREALLOC
 )
-LB_ALIVE = MapSpec("cirri_lb_alive", HEADER, MapType.HASH, LbAliveKey, U32_NUMBER, 262144, flags=NO_PREALLOC)
+LB_ALIVE = MapSpec(
+    "cirri_lb_alive", HEADER, MapType.HASH, LbAliveKey, U32_NUMBER, BACKENDS, flags=NO_PREALLOC
+)
 """Values are :class:`LbState`."""
 LB_FRONTENDS = MapSpec(
-    "cirri_lb_frontends", HEADER, MapType.HASH, U32_NUMBER, LbFrontend, 65536, flags=NO_PREALLOC
+    "cirri_lb_frontends", HEADER, MapType.HASH, U32_NUMBER, LbFrontend, FRONTENDS, flags=NO_PREALLOC
 )
 LB_RANGES = MapSpec(
-    "cirri_lb_ranges", HEADER, MapType.LPM_TRIE, LbRangeKey, U32_NUMBER, 65536, flags=NO_PREALLOC
+    "cirri_lb_ranges", HEADER, MapType.LPM_TRIE, LbRangeKey, U32_NUMBER, FRONTENDS, flags=NO_PREALLOC
 )
 """Every value is 1."""
 LB_FLOWS = MapSpec("cirri_lb_flows", HEADER, MapType.LRU_HASH, LbFlowKey, LbFlow, 131072)

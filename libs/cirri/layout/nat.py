@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import ClassVar
 
-from cirri.layout.mirror import U8, U16, U32, U64, Address16, Be16, Mirror
+from cirri.layout.mirror import U8, U16, U32, U64, Address16, Be16, Mirror, Pad6
 from cirri.layout.spec import MapSpec, MapType
 
 HEADER = "lib/natmap.h"
@@ -36,8 +36,10 @@ class NatKey(Mirror, frozen=True, kw_only=True):
     protocol: U8
     direction: U8
     """:class:`NatDirection`."""
-    frontend: U16 = 0
+    pad: U16 = 0
+    frontend: U32 = 0
     """OUT: as in the value; BACK: 0."""
+    pad2: U32 = 0
 
 
 class NatValue(Mirror, frozen=True, kw_only=True):
@@ -52,10 +54,11 @@ class NatValue(Mirror, frozen=True, kw_only=True):
     """ns of CLOCK_MONOTONIC; OUT: 0, it is worth what its other entry is."""
     flags: U32 = 0
     """:class:`cirri.layout.CtFlag`."""
+    frontend: U32 = 0
+    """:attr:`cirri.layout.LbService.frontend` by which the source came; 0: a pod's, masqueraded."""
     port: Be16
     """Of that address."""
-    frontend: U16 = 0
-    """:attr:`cirri.layout.LbService.frontend` by which the source came; 0: a pod's, masqueraded."""
+    pad: Pad6 = bytes(6)
 
 
 NAT = MapSpec("cirri_nat", HEADER, MapType.LRU_HASH, NatKey, NatValue, 131072)

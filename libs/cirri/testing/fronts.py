@@ -34,13 +34,15 @@ TCP_, UDP_ = 6, 17
 VIP = {4: "192.0.2.80", 6: "2001:db8:3::80"}
 BIND = 8080
 """The port on which pods serve."""
+NUMBER = 0x12345
+"""Of a frontend, unless a test gives another: wherever it is kept, 16 bits would not do."""
 
 
 def serve(
     address: str,
     port: int,
     *backends: str,
-    number: int = 1,
+    number: int = NUMBER,
     protocols: tuple[int, ...] = (TCP_, UDP_),
     leaving: tuple[str, ...] = (),
     affinity_s: int = 0,

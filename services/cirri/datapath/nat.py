@@ -24,9 +24,9 @@ FULL = 0.9
 """From this share of the entries on connections may be forgotten: the map keeps who was used last."""
 _ADDRESS, _REMOTE, _PORT, _REST = slice(0, 16), slice(16, 32), slice(32, 34), slice(34, 37)
 _DIRECTION = 37
-_BACK = bytes((NatDirection.BACK, 0, 0))
+_BACK = bytes((NatDirection.BACK, *bytes(10)))
 """Last bytes of such a key (bpf/lib/nat.h)."""
-_EXPIRES, _FLAGS, _VALUE_PORT = struct.Struct("=16xQ"), struct.Struct("=24xI"), slice(28, 30)
+_EXPIRES, _FLAGS, _VALUE_PORT = struct.Struct("=16xQ"), struct.Struct("=24xI"), slice(32, 34)
 _CLOSED = CtFlag.FIN_FORWARD | CtFlag.FIN_REPLY
 
 
