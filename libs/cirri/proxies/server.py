@@ -1,0 +1,107 @@
+"""The datapath service's end of the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from cirri.errors import CirriError
+from cirri.proxies.model import Ask, FromServer, NodeProxies, Number, Refused, Serving
+from cirri.proxies.wire import Garbled, from_client, pack, receive
+
+
+class _Connection:
+    """What one proxy is still to be sent."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.answers: deque[FromServer] = deque()
+        self.news = asyncio.Event()
+        self.sent: NodeProxies | None = None
+
+
+class ProxiesServer:
+    """Tells every proxy that connects the newest :class:`NodeProxies`, and answers what it asks."""
+
+    def __init__(
+        self,
+        socket: Path,
+        *,
+        number: Callable[[tuple[str, ...]], Awaitable[int]],
+        serving: Callable[[Serving], None],
+    ) -> None:
+        """*number* returns when policy about the number is in force; *serving* is told each report."""
+        self.socket = socket
+        self.latest: NodeProxies | None = None
+        self._number, self._serving = number, serving
+        self._connections: set[_Connection] = set()
+
+    def publish(self, latest: NodeProxies) -> None:
+        """Send *latest* to everybody; who is slow gets only the newest."""
+        self.latest = latest
+        for each in self._connections:
+            each.news.set()
+
+    async def start(self) -> asyncio.Server:
+        """Listen, in place of a socket that a killed process left.  Only root may connect."""
+        draft = self.socket.with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        mask = os.umask(0o177)
+        try:
+            server = await asyncio.start_unix_server(self._accepted, str(draft))
+        finally:
+            os.umask(mask)
+        os.replace(draft, self.socket)  # at no moment is there none
+        return server
+
+    def close(self) -> None:
+        """Hang up on everybody; those that connect later are answered if somebody listens."""
+        for each in self._connections:
+            each.writer.close()
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(writer)
+        connection.news.set()
+        self._connections.add(connection)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                sending = tasks.create_task(self._send(connection))
+                try:
+                    while True:
+                        match await receive(reader, from_client):
+                            case Ask(keys=keys):
+                                tasks.create_task(self._answer(keys, connection))
+                            case Serving() as report:
+                                self._serving(report)
+                except (asyncio.IncompleteReadError, ConnectionError, Garbled):
+                    sending.cancel()  # it has gone, or must begin again
+        finally:
+            self._connections.discard(connection)
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _send(self, connection: _Connection) -> None:
+        writer = connection.writer
+        with suppress(ConnectionError):
+            while True:
+                await connection.news.wait()
+                connection.news.clear()
+                if self.latest is not None and self.latest is not connection.sent:
+                    connection.sent = self.latest
+                    writer.write(pack(self.latest))
+                while connection.answers:
+                    writer.write(pack(connection.answers.popleft()))
+                await writer.drain()
+
+    async def _answer(self, keys: tuple[str, ...], connection: _Connection) -> None:
+        try:
+            answer: FromServer = Number(keys=keys, number=await self._number(keys))
+        except CirriError as error:
+            answer = Refused(keys=keys, why=str(error))
+        connection.answers.append(answer)
+        connection.news.set()
