@@ -12,8 +12,11 @@ PACKAGES=(
   python3 python3-venv                             # services
   iproute2 nftables util-linux procps              # lab, tests, benchmarks
   curl iputils-ping                                # what one runs in the lab's pods
+  knot unbound nginx-light openssl ca-certificates # the lab's internet: names, resolver, web sites
+  dnsdist dnsperf wrk                              # peers and load of the benchmarks
   containernetworking-plugins                      # peers of the CNI benchmark
 )
+SERVERS=(nats-server knot unbound nginx dnsdist)   # Debian starts one of each; Cirri starts those it needs itself
 PYTHON=/usr/bin/python3
 
 fail() { printf 'cirri setup: %s\n' "$1" >&2; exit 1; }
@@ -46,7 +49,7 @@ exec 9</var/lib/apt
 flock -n 9 || { echo "waiting for another set-up to end"; flock 9; }
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+trap 'rm -f "$log"; permit' EXIT
 complaints() {  # why, in the words of apt, dpkg or pip: a broken connection explains what follows it
   grep -m 1 'connection broken' "$log" || grep -m 5 -E '^ *(E:|W:|dpkg: error|ERROR:)' "$log" || tail -n 5 "$log"
 } >&2
@@ -56,6 +59,10 @@ did=
 
 apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >>"$log" 2>&1 9<&-; }
 install_missing() { apt install -y --no-install-recommends "${missing[@]}"; }
+# invoke-rc.d(8) asks this file whether it may start a server.  Somebody's own stays; a killed set-up's goes.
+policy=/usr/sbin/policy-rc.d
+permit() { if grep -qs '^# cirri setup' "$policy"; then rm -f "$policy"; fi; }
+forbid() { [ -e "$policy" ] || { printf '#!/bin/sh\n# cirri setup\nexit 101\n' >"$policy" && chmod 755 "$policy"; }; }
 refresh() {  # apt waits for dpkg's lock by itself, but not for the one on the lists (apt-daily holds it after a boot)
   local until=$((SECONDS + 120))
   until apt update; do
@@ -68,17 +75,21 @@ missing=()
 for package in "${PACKAGES[@]}"; do
   [ "$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null)" = "install ok installed" ] || missing+=("$package")
 done
+permit
 if [ ${#missing[@]} -gt 0 ]; then
   did=1
   echo "installing from Debian: ${missing[*]}"
+  forbid
   # A fresh machine has no package lists, an old one stale lists, an interrupted one unpacked
   # packages: try, put that right, try again.
   install_missing || { dpkg --configure -a >>"$log" 2>&1 9<&- || true; : >"$log"; refresh; install_missing; } ||
     { complaints; fail "apt-get could not install ${missing[*]}, see above; put that right and run it again."; }
-  # Debian starts a server of its own on port 4222; Cirri starts the ones it needs itself.
-  case " ${missing[*]} " in *" nats-server "*)
-    [ ! -d /run/systemd/system ] || systemctl disable --now nats-server >/dev/null 2>&1 || true ;;
-  esac
+  permit
+  for server in "${SERVERS[@]}"; do  # nor at the next boot, unless it was there before and may be meant
+    case " ${missing[*]} " in *" $server"[\ -]*)
+      [ ! -d /run/systemd/system ] || systemctl disable --now "$server" >/dev/null 2>&1 || true ;;
+    esac
+  done
 fi
 
 # --- PyPI ----------------------------------------------------------------------------------------
