@@ -16,6 +16,7 @@ NODE = Service(
     writes=(ENDPOINTS, NODES),
     serves=("flush",),
     calls=("cirri.policy.ask",),
+    tells=("l7",),
 )
 
 
@@ -47,6 +48,9 @@ CASES: list[tuple[str, Allowed, str, bool]] = [
     ("purge shared", of_service(NODE, "datapath-n1", "n1"), "$JS.API.STREAM.PURGE.KV_nodes", False),
     ("declared call", of_service(NODE, "datapath-n1", "n1"), "cirri.policy.ask", True),
     ("undeclared call", of_service(CLUSTER, "policy"), "cirri.datapath.n1.flush", False),
+    ("told by the node", of_service(NODE, "datapath-a.b", "a.b"), "cirri.l7.a=2Eb", True),
+    ("told by another", of_service(NODE, "datapath-n1", "n1"), "cirri.l7.n2", False),
+    ("told by none", of_service(CLUSTER, "policy"), "cirri.l7.n1", False),
     ("no lease for nodes", of_service(NODE, "datapath-n1", "n1"), "$KV.leases.datapath.leader", False),
     ("people call", of_people("cli", [CLUSTER, NODE]), "cirri.datapath.n1.flush", True),
     ("people do not write", of_people("cli", [CLUSTER, NODE]), "$KV.identities.1", False),
@@ -72,6 +76,7 @@ def test_own_requests_are_heard() -> None:
     assert may(allowed.subscribe, "cirri.datapath.n1.flush")
     assert not may(allowed.subscribe, "cirri.datapath.n2.flush")
     assert not may(allowed.subscribe, "cirri.policy.ask")
+    assert may(of_people("cli", [CLUSTER, NODE]).subscribe, "cirri.l7.n1")
     assert may(allowed.subscribe, "$SRV.PING.datapath.id")
     assert not may(allowed.subscribe, "$SRV.PING.policy")
 

@@ -25,6 +25,7 @@ from cirri.model.policy import (
     SelectorSet,
     SubjectPolicy,
 )
+from cirri.model.records import L7_RECORDS, DnsFacts, HttpFacts, L7Batch, L7Record, TlsFacts
 from cirri.model.resource import RESOURCES, Resource, resource_key
 
 BUCKETS: tuple[Bucket[Any], ...] = (
@@ -48,6 +49,7 @@ __all__ = [
     "ENDPOINTS",
     "HEALTH",
     "IDENTITIES",
+    "L7_RECORDS",
     "LEASES",
     "NODES",
     "POD_CIDRS",
@@ -59,9 +61,13 @@ __all__ = [
     "Bucket",
     "Compiled",
     "Direction",
+    "DnsFacts",
     "Endpoint",
     "EndpointState",
+    "HttpFacts",
     "Identity",
+    "L7Batch",
+    "L7Record",
     "Lease",
     "NodeHealth",
     "NodeStatus",
@@ -75,5 +81,6 @@ __all__ = [
     "Rule",
     "SelectorSet",
     "SubjectPolicy",
+    "TlsFacts",
     "resource_key",
 ]

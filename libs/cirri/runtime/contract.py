@@ -11,7 +11,7 @@ from cirri.model.bucket import Bucket
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a service reads, writes and needs."""
+    """What a service reads, writes, tells and needs."""
 
     name: str
     """Package ``cirri.NAME``, script ``cirri-NAME``, metric prefix ``cirri_NAME_``."""
@@ -27,5 +27,7 @@ class Service:
     """Request subjects below ``cirri.NAME.`` that it answers (NODE is put first where scope is node)."""
     calls: tuple[str, ...] = ()
     """Request subjects of other services that it uses, e.g. ``cirri.kubernetes.apply``."""
+    tells: tuple[str, ...] = ()
+    """What it tells whoever listens, without an answer: ``l7`` is subject ``cirri.l7.NODE``."""
     capabilities: tuple[str, ...] = ()
     """Linux capabilities without CAP_; empty: runs unprivileged."""

@@ -1,8 +1,8 @@
 """NATS permissions derived from the contracts: who may say and hear what.
 
 Each service is a user.  It may write the buckets (or shards) that it declares, read those that it
-declares, answer and call the subjects that it declares, and hear its own inbox.  People's users
-(``cli``, ``lab``) may read every bucket, call every service and look at ``$SRV``.
+declares, answer, call and tell on the subjects that it declares, and hear its own inbox.  People's users
+(``cli``, ``lab``) may read every bucket, call every service, hear what is told and look at ``$SRV``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cirri.model import BUCKETS, LEASES
 from cirri.model.bucket import Bucket, token
 from cirri.runtime.contract import Service
 from cirri.runtime.micro import VERBS
-from cirri.runtime.runtime import request_subject
+from cirri.runtime.runtime import request_subject, told_subject
 
 ANY_NODE = "*"
 
@@ -80,7 +80,8 @@ def of_service(service: Service, user: str, node: str | None = None, askers: Ite
     watch = tuple(
         f"$SRV.{verb}{tail}" for verb in VERBS for tail in ("", f".{service.name}", f".{service.name}.*")
     )
-    parts.append(Allowed(service.calls, (*subjects, *watch)))
+    told = tuple(told_subject(name, node or "") for name in service.tells)
+    parts.append(Allowed((*service.calls, *told), (*subjects, *watch)))
     return _joined(parts)
 
 
@@ -95,7 +96,7 @@ def of_people(user: str, services: Iterable[Service]) -> Allowed:
             f"cirri.{service.name}.{node}.{name}" if node else f"cirri.{service.name}.{name}"
             for name in service.serves
         )
-        parts.append(Allowed(tuple(subjects), ()))
+        parts.append(Allowed(tuple(subjects), tuple(told_subject(name, ANY_NODE) for name in service.tells)))
     return _joined(parts)
 
 

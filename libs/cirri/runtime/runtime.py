@@ -31,6 +31,11 @@ def request_subject(service: str, name: str, node: str = "") -> str:
     return ".".join(("cirri", service, *([token(node)] if node else []), name))
 
 
+def told_subject(name: str, node: str) -> str:
+    """``cirri.NAME.NODE``: where *node* tells *name*; node ``*``: every node."""
+    return f"cirri.{name}.{node if node == '*' else token(node)}"
+
+
 class Runtime:
     """One term of a service: from leadership (if it has to lead) to its end."""
 
@@ -104,6 +109,15 @@ class Runtime:
         if subject not in self.service.calls:
             raise ContractViolation(self.service.name, "call", subject)
         return await self.bus.request(subject, payload, timeout_s)
+
+    async def tell(self, name: str, payload: bytes) -> None:
+        """Say *payload* on ``cirri.NAME.NODE`` to whoever listens; nobody may.
+
+        Raises: ContractViolation, BusUnavailable.
+        """
+        if name not in self.service.tells:
+            raise ContractViolation(self.service.name, "tell", name)
+        await self.bus.publish(told_subject(name, self.settings.node), payload)
 
     def ready(self, condition: str, ok: bool, why: str = "") -> None:
         """Say whether *condition* holds, for /readyz; the service is ready when all hold."""
