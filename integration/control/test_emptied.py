@@ -45,9 +45,8 @@ async def settled(one: World) -> dict[str, Any]:
     revision = await one.resources.put(policies(POLICY)[0])
     own, prefixes = "cidr:192.168.3.11/32", map(ip_network, ("10.0.0.0/8", "10.1.0.0/16"))
     host, remote = (own, "k8s:role=edge", "reserved:host"), (own, "reserved:remote-node")
-    wanted = {WEB, API, host, remote, *map(prefix_labels, prefixes)}
-    await one.until("numbers, no others", lambda: {e.labels for e in one.identities.values()} == wanted)
-    await one.until("compiled", lambda: one.complete(revision) and one.ingress(host) is not None)
+    await one.until("compiled", lambda: one.complete(revision))
+    await one.settled({WEB, API, host}, {remote, *map(prefix_labels, prefixes)})
     for number, labels in ((1, WEB), (2, API)):
         await one.endpoints.put(endpoint(number, labels, one.number(labels)))
     await one.until("said to be valid", lambda: one.conditions[KEY].valid)
@@ -76,7 +75,7 @@ async def stored(one: World, buckets: Iterable[Bucket[Any]], before: dict[str, A
         names = {each.name for each in buckets}
         wanted = {key: value for key, value in before.items() if key.split()[0] in names}
         await one.until("complete", lambda: all(table.ready.is_set() for table in tables))
-        await one.until("as before", lambda: state(*tables) == wanted)
+        await one.until_equal("as before", lambda: state(*tables), wanted)
 
 
 OWN = (IDENTITIES, POLICIES, SELECTORS, CONDITIONS)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import json
 from pyroaring import BitMap
 
+from cirri.identity.demand import LabelSet
 from cirri.kv import Bus, BusTimeout, Publisher, ServiceAway, Table
 from cirri.model import (
     CONDITIONS,
@@ -37,11 +38,13 @@ from cirri.model import (
     SelectorSet,
 )
 from cirri.model.policy import REVISION_KEY
+from cirri.policy.compilation import SUBJECTS
 from cirri.testing.natsserver import NatsServer
 from cirri.testing.policies import pod
 
 NAMES = ("identity", "policy", "ipam")
 DEADLINE_S = 60.0
+RESERVED = set(map(int, SUBJECTS))
 
 WEB, API = pod("shop", {"app": "web"}), pod("shop", {"app": "api"})
 
@@ -80,8 +83,9 @@ class World:
         process.kill()
         process.wait(10)
 
-    async def until(self, what: str, condition: Callable[[], Any]) -> Any:
-        """The first true value of *condition*; fails with the services' logs after a deadline."""
+    async def until(self, what: str, condition: Callable[[], Any], amiss: Callable[[], str] = str) -> Any:
+        """The first true value of *condition*; fails after a deadline with what *amiss* says and the
+        services' logs."""
         end = asyncio.get_running_loop().time() + DEADLINE_S
         while asyncio.get_running_loop().time() < end:
             try:
@@ -91,7 +95,32 @@ class World:
                 pass
             await asyncio.sleep(0.01)
         logs = "\n".join(log.read_text()[-1500:] for log in self.home.glob("*.log"))
-        raise AssertionError(f"not within {DEADLINE_S} s: {what}\n{logs}")
+        raise AssertionError(f"not within {DEADLINE_S} s: {what}\n{amiss()}\n{logs}")
+
+    async def until_equal(
+        self, what: str, found: Callable[[], Mapping[str, Any]], wanted: Mapping[str, Any]
+    ) -> None:
+        """Return when *found* returns *wanted*; fails with what differs after a deadline."""
+        await self.until(what, lambda: found() == wanted, lambda: difference(found(), wanted))
+
+    async def settled(self, subjects: Set[LabelSet], others: Set[LabelSet]) -> None:
+        """Return when exactly these have numbers, exactly *subjects* have policies, and that has been read.
+
+        What a number that was released leaves behind goes a moment after the number.
+        """
+        await self.until(
+            "numbers, no others",
+            lambda: {each.labels for each in self.identities.values() if each.labels} == subjects | others,
+        )
+        await self.until(
+            "policies of these, no others",
+            lambda: (
+                {int(key) for key, each in self.policies.items() if each.subject} - RESERVED
+                == set(map(self.number, subjects))
+            ),
+        )
+        tables: tuple[Table[Any], ...] = (self.identities, self.policies, self.selectors, self.conditions)
+        await asyncio.gather(*(table.caught_up() for table in tables))
 
     async def status(self, name: str) -> dict[str, Any]:
         """What the service says of itself, as soon as it answers: one that died meanwhile is asked again."""
@@ -184,6 +213,12 @@ async def world(names: Sequence[str] = NAMES) -> AsyncIterator[World]:
                 process.send_signal(signal.SIGTERM)
             codes = {name: process.wait(10) for name, process in one.processes.items()}
             assert set(codes.values()) <= {0}, codes
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What of *found* is not as *wanted*, a key a line."""
+    keys = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    return "\n".join(f"{key}: {found.get(key)}, not {wanted.get(key)}" for key in keys)
 
 
 def endpoint(number: int, labels: tuple[str, ...], identity: int = 0) -> Endpoint:
