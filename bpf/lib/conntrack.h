@@ -17,7 +17,8 @@ struct ct_key {
 	__be16 low_port;	/* ICMP: the end that asks has the identifier, the other one the type asked */
 	__be16 high_port;
 	__u8   protocol;
-	__u8   pad[3];
+	__u8   leg;		/* 1: of a proxy to the server, which may use the client's very port */
+	__u16  pad;
 };
 
 enum ct_flag {
@@ -30,6 +31,8 @@ enum ct_flag {
 	CT_AUDITED_INGRESS = 64,	/* only audit lets it in: it was told, and is not told again */
 	CT_AUDITED_EGRESS = 128,
 	CT_MASQUERADED = 256,	/* forwarded under an address of the node: nobody's policy is asked */
+	CT_REDIRECTED = 512,	/* it ends in a proxy of this node */
+	CT_UPSTREAM = 1024,	/* an ingress proxy goes on to its pod: nobody's policy is asked again */
 };
 
 /* From enum policy_direction, which are bits too. */

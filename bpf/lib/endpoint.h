@@ -15,6 +15,7 @@ enum endpoint_flag {
 	ENDPOINT_HOST = 8,		/* the node itself, under one of its own addresses */
 	ENDPOINT_AUDIT_INGRESS = 16,	/* default deny on the way in, of the set under audit_policy_id */
 	ENDPOINT_AUDIT_EGRESS = 32,
+	ENDPOINT_NAMES = 64,		/* its egress policy speaks of names, see lib/names.h */
 };
 
 struct endpoint {

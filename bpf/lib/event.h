@@ -33,7 +33,8 @@ struct event {
 	__u8   tcp_flags;
 	__u8   match;		/* how the policy entry matched, 0..6 */
 	__u8   audited;		/* 1: it passed all the same; `reason` is why it would not have */
-	__u8   pad[3];
+	__u8   pad;
+	__u16  proxy_port;	/* POLICY_VERDICT: the port of this node that it is redirected to, host order; 0: none */
 	__u64  packets;		/* CONNECTION_CLOSED: both directions together */
 	__u64  bytes;
 };

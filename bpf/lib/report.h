@@ -50,7 +50,8 @@ GLOBAL int report(struct __sk_buff *skb, const struct packet *packet,
 	event->tcp_flags = packet->tcp_flags;
 	event->match = verdict->match;
 	event->audited = type == EVENT_POLICY_VERDICT && (verdict->audited & verdict->direction);
-	__builtin_memset(event->pad, 0, sizeof(event->pad));
+	event->pad = 0;
+	event->proxy_port = 0;
 	event->packets = verdict->packets;
 	event->bytes = verdict->bytes;
 	bpf_ringbuf_submit(event, event_wakeup());

@@ -14,6 +14,7 @@ enum runtime_flag {
 	RUNTIME_POD_SERVICES = 8,	/* from_pod looks for Services: not every socket of a pod does */
 	RUNTIME_NODE_SOCKETS = 16,	/* only sockets of the node's own namespace are translated */
 	RUNTIME_NODE_SERVES = 32,	/* processes of the node serve clients outside through frontends */
+	RUNTIME_PROXIES = 64,	/* there are entries that redirect, or connections that were redirected */
 };
 
 struct runtime {

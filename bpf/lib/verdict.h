@@ -8,6 +8,8 @@
 #include "fragment.h"
 #include "host.h"
 #include "ipcache.h"
+#include "mark.h"
+#include "names.h"
 #include "policy.h"
 #include "report.h"
 #include "runtime.h"

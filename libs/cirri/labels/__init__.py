@@ -16,6 +16,7 @@ from cirri.labels.label import (
 )
 from cirri.labels.nodes import NodeLabels, node_labels
 from cirri.labels.numbers import (
+    NAMES_SPACE,
     NODE_SPACE,
     RESERVED_LABELS,
     SPACE,
@@ -45,6 +46,7 @@ __all__ = [
     "CLUSTER_KEY",
     "NAMESPACE_KEY",
     "NAMESPACE_LABELS_PREFIX",
+    "NAMES_SPACE",
     "NODE_SPACE",
     "PORT",
     "RESERVED_LABELS",

@@ -2,7 +2,8 @@
 
 Ranges (32 bits): 1..255 reserved; 256..65535 the first choices of every label set, so that
 numbers stay short and as other tools expect them; 0x01000000..0x01FFFFFF addresses outside the
-cluster; 0x02000000..0x02FFFFFF nodes; 0x10000000..0xFFFFFFFF for a set whose first choices are all taken.
+cluster; 0x02000000..0x02FFFFFF nodes; 0x03000000..0x03FFFFFF sets of names;
+0x10000000..0xFFFFFFFF for a set whose first choices are all taken.
 """
 
 from __future__ import annotations
@@ -81,6 +82,9 @@ WORLD_SPACE = Space(range(0x0100_0001, 0x0180_0000), range(0x0180_0000, 0x0200_0
 """Of addresses outside the cluster that policies tell apart."""
 NODE_SPACE = Space(range(0x0200_0001, 0x0280_0000), range(0x0280_0000, 0x0300_0000))
 """Of nodes that have labels of their own."""
+
+NAMES_SPACE = range(0x0300_0001, 0x0400_0000)
+"""Of sets of names (FQDN selectors), which each node numbers for itself: peers in its policy alone."""
 
 _NODES = {Reserved.HOST.label, Reserved.REMOTE_NODE.label}
 _WORLD = {Reserved.WORLD.label, Reserved.WORLD_IPV4.label, Reserved.WORLD_IPV6.label}

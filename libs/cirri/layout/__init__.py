@@ -49,9 +49,11 @@ from cirri.layout.lb import (
     LbState,
 )
 from cirri.layout.maglev import LB_MAGLEV, MAGLEV_PART, MaglevKey, MaglevPart, maglev_keys, maglev_parts
+from cirri.layout.mark import MARK_MASK, Mark
 from cirri.layout.masquerade import MASQUERADE_NOT
 from cirri.layout.metrics import METRICS, MetricsValue, metrics_index, metrics_of
 from cirri.layout.mirror import Codec, Mirror
+from cirri.layout.names import NAMES, NameKey
 from cirri.layout.nat import NAT, NAT_PORT_FIRST, NatDirection, NatKey, NatValue
 from cirri.layout.nexthop import NEXTHOPS, Nexthop
 from cirri.layout.policy import (
@@ -100,6 +102,7 @@ MIRRORS: tuple[type[Mirror], ...] = (
     MaglevKey,
     MaglevPart,
     MetricsValue,
+    NameKey,
     Nexthop,
     NatKey,
     NatValue,
@@ -132,6 +135,7 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
         LB_MAGLEV,
         MASQUERADE_NOT,
         METRICS,
+        NAMES,
         NAT,
         NEXTHOPS,
         POLICY,
@@ -160,6 +164,7 @@ ENUMS: tuple[EnumMirror, ...] = (
     EnumMirror("lb_flag", "lib/lb.h", "LB_", LbFlag),
     EnumMirror("lb_state", "lib/lb.h", "LB_", LbState),
     EnumMirror("lb_scope", "lib/lb.h", "LB_", LbScope),
+    EnumMirror("mark", "lib/mark.h", "MARK_", Mark),
     EnumMirror("nat_direction", "lib/natmap.h", "NAT_", NatDirection),
     EnumMirror("policy_action", "lib/policy.h", "ACTION_", PolicyAction),
     EnumMirror("policy_direction", "lib/policy.h", "POLICY_", PolicyDirection),
@@ -172,6 +177,7 @@ ENUMS: tuple[EnumMirror, ...] = (
 CONSTANTS: tuple[tuple[str, str, int], ...] = (
     ("lib/event.h", "EVENT_COUNTERS", EVENT_COUNTERS),
     ("lib/maglev.h", "MAGLEV_PART", MAGLEV_PART),
+    ("lib/mark.h", "MARK_MASK", MARK_MASK),
     ("lib/metrics.h", "METRICS_INDEX(133, 2)", metrics_index(133, 2)),
     ("lib/natmap.h", "NAT_PORT_FIRST", NAT_PORT_FIRST),
     ("lib/policy.h", "POLICY_PREFIX_PEER", POLICY_PREFIX_PEER),
@@ -207,9 +213,11 @@ __all__ = [
     "LB_SERVICES",
     "MAGLEV_PART",
     "MAPS",
+    "MARK_MASK",
     "MASQUERADE_NOT",
     "METRICS",
     "MIRRORS",
+    "NAMES",
     "NAT",
     "NAT_PORT_FIRST",
     "NEXTHOPS",
@@ -258,8 +266,10 @@ __all__ = [
     "MaglevPart",
     "MapSpec",
     "MapType",
+    "Mark",
     "MetricsValue",
     "Mirror",
+    "NameKey",
     "NatDirection",
     "NatKey",
     "NatValue",

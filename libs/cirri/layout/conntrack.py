@@ -5,7 +5,7 @@ from enum import IntFlag
 from typing import ClassVar, Self
 
 from cirri.layout.address import Address, address16
-from cirri.layout.mirror import U8, U32, U64, Address16, Be16, Mirror, Pad3
+from cirri.layout.mirror import U8, U16, U32, U64, Address16, Be16, Mirror
 from cirri.layout.spec import MapSpec, MapType
 
 HEADER = "lib/conntrack.h"
@@ -23,6 +23,10 @@ class CtFlag(IntFlag):
     AUDITED_INGRESS = 64
     AUDITED_EGRESS = 128
     MASQUERADED = 256
+    REDIRECTED = 512
+    """It ends in a proxy of this node."""
+    UPSTREAM = 1024
+    """An ingress proxy goes on to its pod: nobody's policy is asked again."""
 
 
 class CtKey(Mirror, frozen=True, kw_only=True):
@@ -36,7 +40,9 @@ class CtKey(Mirror, frozen=True, kw_only=True):
     low_port: Be16 = 0
     high_port: Be16 = 0
     protocol: U8 = 0
-    pad: Pad3 = b"\0\0\0"
+    leg: U8 = 0
+    """1: of a proxy to the server, which may use the client's very port."""
+    pad: U16 = 0
 
     @classmethod
     def of(
@@ -46,6 +52,8 @@ class CtKey(Mirror, frozen=True, kw_only=True):
         destination: str | bytes | Address,
         destination_port: int,
         protocol: int,
+        *,
+        leg: int = 0,
     ) -> Self:
         """The key of the connection between two ends, in whichever order they are given.
 
@@ -55,7 +63,7 @@ class CtKey(Mirror, frozen=True, kw_only=True):
             ((address16(source), source_port), (address16(destination), destination_port)), key=_as_cpu
         )
         (low, low_port), (high, high_port) = ends
-        return cls(low=low, high=high, low_port=low_port, high_port=high_port, protocol=protocol)
+        return cls(low=low, high=high, low_port=low_port, high_port=high_port, protocol=protocol, leg=leg)
 
     def ends(self, flags: int) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
         """((address, port) that opened the connection, the other end), by the *flags* of its value."""

@@ -19,6 +19,8 @@ class EndpointFlag(IntFlag):
     HOST = 8
     AUDIT_INGRESS = 16
     AUDIT_EGRESS = 32
+    NAMES = 64
+    """Its egress policy speaks of names: ``cirri_names`` is asked about destinations outside."""
 
 
 class EndpointValue(Mirror, frozen=True, kw_only=True):

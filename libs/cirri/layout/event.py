@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import ClassVar
 
-from cirri.layout.mirror import NO_ADDRESS, U8, U16, U32, U64, Address16, Be16, Mirror, Pad3
+from cirri.layout.mirror import NO_ADDRESS, U8, U16, U32, U64, Address16, Be16, Mirror
 from cirri.layout.scalar import U32_NUMBER, U64_NUMBER, Raw
 from cirri.layout.spec import MapSpec, MapType
 
@@ -57,7 +57,9 @@ class EventRecord(Mirror, frozen=True, kw_only=True):
     """:class:`cirri.layout.PolicyMatch`."""
     audited: U8 = 0
     """1: it passed all the same; :attr:`reason` is why it would not have."""
-    pad: Pad3 = b"\0\0\0"
+    pad: U8 = 0
+    proxy_port: U16 = 0
+    """POLICY_VERDICT: the port of the node that the connection is redirected to; 0: none."""
     packets: U64 = 0
     bytes: U64 = 0
 

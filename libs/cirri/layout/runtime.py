@@ -24,6 +24,10 @@ class RuntimeFlag(IntFlag):
     """Only sockets of the node's own network namespace are translated."""
     NODE_SERVES = 32
     """Processes of the node serve clients outside through frontends."""
+    PROXIES = 64
+    """There are entries that redirect, or connections that were redirected: without it none is looked for.
+    To be set before the first such entry is switched to, and kept until the last such connection has ended.
+    """
 
 
 class RuntimeConfig(Mirror, frozen=True, kw_only=True):
