@@ -33,7 +33,7 @@ from cirri.model import NODES, Endpoint
 
 NAME = f"{PREFIX.removeprefix('cirri-')}cluster"
 """Of the lab: its namespaces are called ``cirri-bench-cluster-…``."""
-LEFT_OUT = ("lab", "lab-fabric", "internet-dns", "internet-web")
+LEFT_OUT = ("lab-fabric", *(f"internet-{part}" for part in ("names", "resolver", "web", "cdn")))
 """Processes of a lab that are no part of what is measured."""
 NAMESPACE = "bench"
 READY_S = 60.0

@@ -21,7 +21,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-@pytest.fixture(params=["deathstar", "echo", "internet"])
+@pytest.fixture(params=["deathstar", "echo"])
 def site(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     port = free_port()
     said, says = os.pipe()
@@ -55,7 +55,6 @@ def test_sites(site: tuple[str, int], host: str) -> None:
             ("GET", "/v1/request-landing", 404, "404 page not found\n"),
             ("GET", "/", 404, "404 page not found\n"),
         ],
-        "internet": [("GET", "/x", 200, f"This is {'[' if ':' in host else host}: GET /x\n")],
         "echo": [],
     }[name]
     for method, path, status, text in expected:

@@ -18,7 +18,7 @@ def test_one_process_for_each_service_and_node() -> None:
         "nats-server",
         *("kubernetes", "identity", "ipam", "policy", "lab-fabric"),
         *("datapath-node1", "health-node1", "datapath-node2", "health-node2"),
-        *("internet-dns", "internet-web"),
+        *("internet-names", "internet-resolver", "internet-web", "internet-cdn"),
     ]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,11 +14,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from cirri.lab.enter import cgroup2, ip_batch, kill_cgroup, start_time
-from cirri.lab.services import Plan, Process
+from cirri.lab.enter import cgroup2, inside, ip_batch, kill_cgroup, start_time
+from cirri.lab.services import TRANSPORTS, Listening, Plan, Process
 from cirri.lab.supervisor import PATIENCE, pause
 
 NAME = f"cirri-test-sup-{os.getpid()}"
+PORT, MARK = 10053, 0x0B00
+TELL = """
+import json, os, select, socket
+assert int(os.environ["LISTEN_PID"]) == os.getpid()
+sockets = [socket.socket(fileno=3 + n) for n in range(int(os.environ["LISTEN_FDS"]))]
+print("listening")
+transparent = [s.getsockopt(*((41, 75) if s.family == socket.AF_INET6 else (0, 19))) for s in sockets]
+marks = [s.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) for s in sockets]
+print(json.dumps([os.environ["LISTEN_FDNAMES"], *zip(transparent, marks)]), flush=True)
+datagrams = [s for s in sockets if s.type == socket.SOCK_DGRAM]
+while True:
+    for s in select.select(datagrams, [], [])[0]:
+        print(s.recv(100).decode(), flush=True)
+"""
 
 
 @pytest.mark.parametrize(
@@ -37,16 +52,33 @@ def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
 
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A supervisor of two children: one sleeps, one always fails."""
+    """A supervisor of three children: one sleeps, one always fails, one tells what it is sent."""
     cgroup = cgroup2() / NAME
     cgroup.mkdir()
-    ip_batch([f"netns add {NAME}"])
-    children = {"sleeper": ("sleep", "1000"), "failing": ("false",)}
+    ip_batch([f"netns add {NAME}", f"netns exec {NAME} ip link set lo up"])
+    children = {
+        "sleeper": ("sleep", "1000"),
+        "failing": ("false",),
+        "listener": (sys.executable, "-I", "-S", "-c", TELL),
+    }
+    addresses = ("127.0.0.1", "::1")
+    sockets = tuple(
+        Listening(name=f"{t}{a}", netns=NAME, transport=t, address=a, port=PORT, mark=MARK)
+        for a in addresses
+        for t in TRANSPORTS
+    )
     plan = Plan(
         lab="x",
         nodes=1,
         processes=tuple(
-            Process(name=n, argv=argv, netns=NAME, cgroup=str(cgroup), log=str(tmp_path / f"{n}.log"))
+            Process(
+                name=n,
+                argv=argv,
+                netns=NAME,
+                cgroup=str(cgroup),
+                log=str(tmp_path / f"{n}.log"),
+                sockets=sockets if n == "listener" else (),
+            )
             for n, argv in children.items()
         ),
     )
@@ -70,7 +102,7 @@ def children(file: Path) -> dict[str, Any]:
     return {c["name"]: c for c in json.loads(file.read_text())["children"]} if file.exists() else {}
 
 
-def test_supervisor(supervisor: tuple[subprocess.Popen[bytes], Path]) -> None:
+def test_supervisor(supervisor: tuple[subprocess.Popen[bytes], Path], tmp_path: Path) -> None:
     process, file = supervisor
     sleeper = until(lambda: children(file).get("sleeper", {}).get("pid"))
     home = os.stat(f"/run/netns/{NAME}").st_ino
@@ -87,6 +119,22 @@ def test_supervisor(supervisor: tuple[subprocess.Popen[bytes], Path]) -> None:
     # One that dies of its start is tried more and more slowly.
     until(lambda: children(file)["failing"]["restarts"] > PATIENCE)
     assert children(file)["failing"]["restarts"] < 50
+
+    # What is sent while nobody listens waits in the sockets, which are not the child's.
+    heard = tmp_path / "listener.log"
+    until(lambda: heard.exists() and "listening" in heard.read_text())
+    assert json.loads(heard.read_text().splitlines()[1]) == [
+        *("udp127.0.0.1:tcp127.0.0.1:udp::1:tcp::1", [1, MARK], [1, MARK], [1, MARK], [1, MARK]),
+    ]
+    listener = children(file)["listener"]["pid"]
+    os.kill(listener, signal.SIGSTOP)
+    with inside(NAME):
+        for address in ("127.0.0.1", "::1"):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.sendto(f"for {address}".encode(), (address, PORT))
+    os.kill(listener, signal.SIGKILL)
+    until(lambda: {"for 127.0.0.1", "for ::1"} <= set(heard.read_text().splitlines()))
 
     # SIGTERM ends everybody.
     process.terminate()

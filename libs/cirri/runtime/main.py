@@ -85,7 +85,8 @@ class _Life:
             "/readyz": self._readiness,
             "/metrics": self._metrics,
         }
-        http = self._settings.run_dir / f"{self._service.name}.http"
+        which = f"-{self._settings.replica}" if self._settings.replica else ""
+        http = self._settings.run_dir / f"{self._service.name}{which}.http"
         code = 0
         try:
             server, address = await health.serve(self._settings.http, pages)

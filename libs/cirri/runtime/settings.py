@@ -36,12 +36,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     cgroup: Path | None = None
     """cgroup2 directory where socket programs are attached; default: the root of the hierarchy."""
     http: tuple[str, int] = ("127.0.0.1", 0)
-    """Where /healthz, /readyz and /metrics are served; port 0: any, see RUN_DIR/NAME.http."""
+    """Where /healthz, /readyz and /metrics are served; port 0: any, see RUN_DIR/NAME.http.
+    A replica's file is NAME-REPLICA.http."""
     log_level: str = "info"
     uplink: str = ""
     """Device to other nodes; default: that of the default route."""
     node_addresses: tuple[str, ...] = ()
     """Comma separated; default: those of the uplink."""
+    replica: str = ""
+    """Which of several processes of this service on this node; empty: there is one."""
     instance: str = ""
     """Who holds this service's lease; default: NAME@HOST."""
 

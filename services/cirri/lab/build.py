@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-from ipaddress import ip_network
 from pathlib import Path
 
 from cirri.lab.enter import (
@@ -38,8 +37,6 @@ from cirri.lab.topology import (
 )
 
 BPFFS = Path("/sys/fs/bpf")
-INTERNET_HOSTS = range(10, 30)
-"""Host numbers within INTERNET_RANGES that the internet namespace answers for."""
 BASE_SYSCTLS = {
     "net/ipv6/conf/all/disable_ipv6": "0",
     "net/ipv6/conf/default/disable_ipv6": "0",
@@ -117,13 +114,13 @@ def _fabric_commands(topology: Topology) -> list[str]:
 
 
 def _host_commands(topology: Topology, host: Host) -> list[str]:
-    networks = [ip_network(prefix) for prefix in INTERNET_RANGES] if host.name == "internet" else []
-    extra = [f"address add {net[number]} dev lo" for net in networks for number in INTERNET_HOSTS]
+    # The whole of a range is the internet's own, so that a web site may have any address of it.
+    own = [f"route add local {prefix} dev lo" for prefix in INTERNET_RANGES if host.name == "internet"]
     return [
         "link set lo up",
         f"link set {UPLINK} up",
         *_addresses(host, UPLINK),
-        *extra,
+        *own,
         *(f"route add {route}" for route in routes(topology, host)),
     ]
 

@@ -22,6 +22,7 @@ from typing import Any
 from cirri.errors import CirriError
 from cirri.lab import cni, images
 from cirri.lab.enter import NETNS, CommandFailed, ip_batch, kill_cgroup, namespaces, start_time
+from cirri.lab.internet import CA_CERTIFICATE
 from cirri.lab.launch import command, write_files
 from cirri.lab.objects import Manifest, spec, uid
 from cirri.lab.sandbox import Container, Sandbox, load_all
@@ -164,6 +165,7 @@ class Kubelet:
             name=pod.name,
             addresses=sandbox.addresses,
             dns=self.nameservers,
+            ca=self._where.internet / CA_CERTIFICATE,
         )
         sandbox.save(self._where)
         for container in sandbox.containers:

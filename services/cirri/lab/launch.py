@@ -1,5 +1,5 @@
-"""Start a program inside a pod: its network, its own /etc/resolv.conf, /etc/hosts and host name,
-its cgroup.  The command is pure; files are written by :func:`write_files`.
+"""Start a program inside a pod: its network, its own /etc/resolv.conf, /etc/hosts, host name and
+trusted certificates, its cgroup.  The command is pure; files are written by :func:`write_files`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ SCRIPT = """
 echo 0 > "$1/cgroup.procs" || exit 125
 mount --bind "$2/resolv.conf" /etc/resolv.conf || exit 125
 mount --bind "$2/hosts" /etc/hosts || exit 125
+mount --bind "$2/ca.crt" "$4" || exit 125
 echo "$3" > /proc/sys/kernel/hostname
-shift 3
+shift 4
 exec "$@"
 """
-"""Runs in fresh mount and UTS namespaces; $1 cgroup, $2 the pod's folder, $3 host name."""
+"""Runs in fresh mount and UTS namespaces; $1 cgroup, $2 the pod's folder, $3 host name, $4 TRUSTED."""
+TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
+"""Where programs look for the certificate authorities they trust: in a pod, the lab's alone."""
 CANNOT_ENTER = 125
 """Exit code when the pod's surroundings could not be set up."""
 DOMAIN = "cluster.local"
@@ -46,6 +49,7 @@ def command(netns: str, cgroup: Path, folder: Path, hostname: str, argv: Sequenc
         str(cgroup),
         str(folder),
         hostname,
+        TRUSTED,
         *argv,
     ]
 
@@ -64,8 +68,9 @@ def hosts(name: str, addresses: Sequence[str]) -> str:
 
 
 def write_files(
-    folder: Path, *, namespace: str, name: str, addresses: Sequence[str], dns: Sequence[str]
+    folder: Path, *, namespace: str, name: str, addresses: Sequence[str], dns: Sequence[str], ca: Path
 ) -> None:
     """The files that a pod sees in the place of the machine's."""
     (folder / "resolv.conf").write_text(resolv_conf(namespace, dns))
     (folder / "hosts").write_text(hosts(name, addresses))
+    (folder / "ca.crt").hardlink_to(ca)

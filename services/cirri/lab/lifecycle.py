@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from cirri.errors import CirriError
+from cirri.lab import internet
 from cirri.lab.build import build, destroy, remains
 from cirri.lab.enter import kill_cgroup
 from cirri.lab.files import write
@@ -39,7 +40,7 @@ READY_S = 30.0
 """How long ``up`` waits before it says what is missing."""
 LOOK_S = 0.02
 """How often it looks; nothing of the lab waits on it."""
-PROGRAMS = ("nats-server", "ip", "nsenter", "unshare", "mount")
+PROGRAMS = ("nats-server", "ip", "nsenter", "unshare", "mount", "knotd", "unbound", "nginx", "openssl")
 SYSTEM_PATH = ("/usr/sbin", "/sbin")
 """Where they are for users whose PATH leaves it out."""
 BPF_OBJECTS = [REPOSITORY / "bpf" / "build" / f"bpf_{hook}.o" for hook in ("node", "overlay", "pod", "sock")]
@@ -149,7 +150,7 @@ def up(name: str, nodes: int, say: Say, config: dict[str, str] | None = None) ->
 
 
 def prepare(topology: Topology, where: Paths, config: dict[str, str]) -> None:
-    """Credentials, the bus's configuration, and the plan that the supervisor follows."""
+    """Credentials, configuration of the bus and of the internet, and the plan that the supervisor follows."""
     from cirri.lab.contract import contracts
     from cirri.runtime.permissions import nats_config
 
@@ -163,6 +164,7 @@ def prepare(topology: Topology, where: Paths, config: dict[str, str]) -> None:
         store_dir=where.state / "nats",
         people={CLI_USER: passwords[CLI_USER]},
     )
+    internet.write_files(where.internet, topology.host("internet"))
     write(nats_config_file(where), bus.encode(), mode=0o600)
     plan = Plan(
         lab=topology.name,

@@ -5,21 +5,43 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from cirri.lab.topology import Paths, Topology
+from cirri.lab import internet
+from cirri.lab.topology import Host, Paths, Topology
 
 if TYPE_CHECKING:  # it brings the bus along, which `cirri lab exec` can do without
     from cirri.runtime.contract import Service
 
+Transport = Literal["udp", "tcp"]
+TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
 NATS = "nats-server"
 CONTROLLER = "lab"
 FABRIC = "fabric"
 CLI_USER = "cli"
+REPLICAS = {"dnsproxy": ("a", "b")}
+"""Service of a node -> its processes there, if it has several: they share their sockets."""
+SOCKETS = {"dnsproxy": (("127.0.0.1", "::1"), 10053, 0x0B00)}
+"""Service of a node -> (addresses, port, mark) of the sockets of its processes, UDP and TCP each."""
+COMPANIONS = {"l7proxy": {"envoy": "cirri.l7proxy.envoy"}}
+"""Service of a node -> programs without the bus that run beside it: name -> module."""
 REPOSITORY = Path(__file__).parents[3]
 PLUGIN = REPOSITORY / "services" / "cirri" / "cni" / "build" / "cirri-cni"
+
+
+class Listening(Struct, frozen=True, kw_only=True):
+    """A socket that the supervisor opens and keeps: it outlives every process that it is handed to."""
+
+    name: str
+    """What the process calls it (``LISTEN_FDNAMES``)."""
+    netns: str
+    transport: Transport
+    address: str
+    port: int
+    mark: int
+    """``SO_MARK``; the socket also takes what is addressed to others (``IP_TRANSPARENT``)."""
 
 
 class Process(Struct, frozen=True, kw_only=True):
@@ -32,6 +54,8 @@ class Process(Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     """Beside PATH and the like: all of the process's settings."""
     log: str
+    sockets: tuple[Listening, ...] = ()
+    """Handed over as systemd does (sd_listen_fds(3)); processes that name the same one share it."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -61,7 +85,10 @@ def processes(
 ) -> tuple[Process, ...]:
     """The bus first, then whoever speaks on it, then the internet."""
     speakers = [
-        _service(topology, paths, service, host, passwords) for service, host in accounts(topology, services)
+        process
+        for service, host in accounts(topology, services)
+        for replica in REPLICAS.get(service.name, ("",))
+        for process in _service(paths, topology, (service, host, replica), passwords)
     ]
     return (_nats(topology, paths), *speakers, *_internet(topology, paths))
 
@@ -82,18 +109,18 @@ def nats_config_file(paths: Paths) -> Path:
 
 
 def _service(
-    topology: Topology, paths: Paths, service: Service, host: str, passwords: Mapping[str, str]
-) -> Process:
+    paths: Paths, topology: Topology, which: tuple[Service, str, str], passwords: Mapping[str, str]
+) -> tuple[Process, ...]:
+    """One process of (service, host, replica), and its companions."""
+    service, host, replica = which
     account, where = user(service, host), topology.host(host)
+    name = f"{service.name}-{replica}-{host}" if replica else account
     folder = host if host in topology.node_names else ""
     env = {
         "CIRRI_NODE": host,
-        "CIRRI_NATS_URL": topology.nats_url,
-        "CIRRI_NATS_USER": account,
-        "CIRRI_NATS_PASSWORD": passwords[account],
         "CIRRI_STATE_DIR": str(paths.state / folder),
         "CIRRI_RUN_DIR": str(paths.run / folder),
-        "CIRRI_INSTANCE": f"{account}@{topology.name}",
+        "CIRRI_INSTANCE": f"{name}@{topology.name}",
     }
     if folder:
         env |= {
@@ -101,38 +128,61 @@ def _service(
             "CIRRI_CGROUP": str(paths.node_cgroup(host)),
             "CIRRI_NODE_ADDRESSES": f"{where.ipv4},{where.ipv6}",
         }
+    bus = {
+        "CIRRI_NATS_URL": topology.nats_url,
+        "CIRRI_NATS_USER": account,
+        "CIRRI_NATS_PASSWORD": passwords[account],
+    }
     module = "cirri.lab.controller" if service.name == CONTROLLER else f"cirri.{service.name}"
     arguments = (topology.name, str(topology.nodes)) if service.name == CONTROLLER else ()
-    return Process(
-        name=account,
-        argv=(sys.executable, "-m", module, *arguments),
-        netns=where.netns,
-        cgroup=str(paths.cgroup / folder / "services"),
-        env=env,
-        log=str(paths.logs / f"{account}.log"),
+
+    def process(name: str, module: str, env: dict[str, str], sockets: tuple[Listening, ...] = ()) -> Process:
+        return Process(
+            name=name,
+            argv=(sys.executable, "-m", module, *arguments),
+            netns=where.netns,
+            cgroup=str(paths.cgroup / folder / "services"),
+            env=env,
+            log=str(paths.logs / f"{name}.log"),
+            sockets=sockets,
+        )
+
+    own = process(
+        name,
+        module,
+        env | bus | ({"CIRRI_REPLICA": replica} if replica else {}),
+        _sockets(where, service),
+    )
+    beside = COMPANIONS.get(service.name, {}).items()
+    return (own, *(process(f"{name}-{host}", module, env) for name, module in beside))
+
+
+def _sockets(host: Host, service: Service) -> tuple[Listening, ...]:
+    addresses, port, mark = SOCKETS.get(service.name, ((), 0, 0))
+    return tuple(
+        Listening(
+            name=f"{transport}{6 if ':' in address else 4}",
+            netns=host.netns,
+            transport=transport,
+            address=address,
+            port=port,
+            mark=mark,
+        )
+        for address in addresses
+        for transport in TRANSPORTS
     )
 
 
 def _internet(topology: Topology, paths: Paths) -> tuple[Process, ...]:
-    host = topology.host("internet")
-    programs = Path(__file__).parent / "programs"
-    commands = {
-        "internet-dns": (
-            sys.executable,
-            *("-m", "cirri.lab.programs.nameserver", str(programs / "internet.json")),
-            *("--bind", host.ipv4, "--bind", host.ipv6),
-        ),
-        "internet-web": (sys.executable, "-I", "-S", str(programs / "web.py"), "internet"),
-    }
     return tuple(
         Process(
             name=name,
             argv=argv,
-            netns=host.netns,
+            netns=topology.host("internet").netns,
             cgroup=str(paths.cgroup / "services"),
             log=str(paths.logs / f"{name}.log"),
         )
-        for name, argv in commands.items()
+        for name, argv in internet.programs(paths.internet).items()
     )
 
 

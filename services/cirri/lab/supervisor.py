@@ -24,6 +24,7 @@ import msgspec
 from cirri.lab.enter import NETNS, cgroup2, members, set_namespace, start_time
 from cirri.lab.files import write
 from cirri.lab.services import Plan, Process
+from cirri.lab.sockets import Sockets
 from cirri.lab.topology import Paths, paths
 
 EARLY_S = 1.0
@@ -64,11 +65,11 @@ class Child:
         self._early = 0
         self._started = 0.0
 
-    def start(self) -> int:
+    def start(self, sockets: Sockets) -> int:
         """Run it; its pid."""
         pid = os.fork()
         if pid == 0:
-            _become(self.process)
+            _become(self.process, sockets)
         self._started = time.monotonic()
         self.seen.pid, self.seen.began = pid, start_time(pid)
         return pid
@@ -89,8 +90,8 @@ def pause(early: int) -> float:
     return float(min(longest, first * 2 ** (early - PATIENCE - 1)))
 
 
-def _become(process: Process) -> NoReturn:
-    """In the child: namespace, cgroup, standard streams, program."""
+def _become(process: Process, sockets: Sockets) -> NoReturn:
+    """In the child: namespace, cgroup, standard streams, sockets, program."""
     try:
         os.setsid()
         Path(process.cgroup, "cgroup.procs").write_text("0")
@@ -104,7 +105,8 @@ def _become(process: Process) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        os.execvpe(process.argv[0], process.argv, env | process.env)  # noqa: S606 - no shell is meant
+        env |= process.env | sockets.hand_over(process.sockets)
+        os.execvpe(process.argv[0], process.argv, env)  # noqa: S606 - no shell is meant
     except OSError as error:
         os.write(2, f"cannot start {process.name}: {error}\n".encode())
     os._exit(127)
@@ -116,6 +118,7 @@ class Supervisor:
     def __init__(self, plan: Plan, where: Paths) -> None:
         self._children = [Child(p) for p in plan.processes]
         self._where = where
+        self._sockets = Sockets()
         self._due: list[tuple[float, int]] = []
         self._running: dict[int, int] = {}
         self._stopping = False
@@ -131,6 +134,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for child in self._children:
+            self._sockets.open(child.process.sockets)
         for index in range(len(self._children)):
             self._start(index)
         self._report()
@@ -145,7 +150,7 @@ class Supervisor:
         self._stopping = True
 
     def _start(self, index: int) -> None:
-        self._running[self._children[index].start()] = index
+        self._running[self._children[index].start(self._sockets)] = index
 
     def _wait(self, until: float | None) -> None:
         """For a signal; then note every death, and start again who is due at once."""

@@ -102,6 +102,11 @@ class Paths:
         """What the cluster's DNS servers answer from."""
         return self.run / "dns" / "cluster.json"
 
+    @property
+    def internet(self) -> Path:
+        """Configuration of the internet's servers, and their certificates (keys are 0600)."""
+        return self.run / "internet"
+
     def node_cgroup(self, node: str) -> Path:
         """Where the node's socket programs attach: above its pods and its services."""
         return self.cgroup / node

@@ -1,4 +1,4 @@
-"""A DNS server for the zone in a file: cluster DNS in ``coredns`` pods, and the internet's.
+"""A DNS server for the zone in a file: cluster DNS in ``coredns`` pods.
 
 ``python -m cirri.lab.programs.nameserver FILE [--bind ADDRESS]...``.  FILE is a JSON
 :class:`~cirri.lab.dns.Zone`; it is read again when it was replaced.  Names outside the zone's

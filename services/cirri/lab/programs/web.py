@@ -1,8 +1,8 @@
 """Small web sites.  One file that needs the standard library alone: ``python -I -S web.py SITE``.
 
-SITE is ``deathstar`` (the API of the Star Wars demo), ``echo`` (answers every request with a
-description of it, as JSON) or ``internet`` (says which host was asked for).  Serves IPv4 and
-IPv6; ``--ready-fd N`` gets a byte once connections are accepted.
+SITE is ``deathstar`` (the API of the Star Wars demo) or ``echo`` (answers every request with a
+description of it, as JSON).  Serves IPv4 and IPv6;
+``--ready-fd N`` gets a byte once connections are accepted.
 """
 
 from __future__ import annotations
@@ -84,14 +84,7 @@ def echo(method: str, path: str, headers: Message, body: bytes) -> Reply:
     )
 
 
-def internet(method: str, path: str, headers: Message, body: bytes) -> Reply:
-    """Any site of the world: names itself."""
-    del body
-    host = headers.get("host", "").partition(":")[0]
-    return Reply(200, f"This is {host or 'a host without a name'}: {method} {path}\n")
-
-
-SITES: dict[str, Site] = {"deathstar": deathstar, "echo": echo, "internet": internet}
+SITES: dict[str, Site] = {"deathstar": deathstar, "echo": echo}
 
 
 def handler(site: Site) -> type[BaseHTTPRequestHandler]:
