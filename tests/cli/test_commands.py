@@ -130,16 +130,17 @@ def test_wrong_manifests_are_refused_with_their_place(cirri: Any, tmp_path: Path
 
 
 def test_what_is_not_enforced_yet_is_refused(cirri: Any, tmp_path: Path) -> None:
-    file = tmp_path / "fqdn.yaml"
+    file = tmp_path / "kafka.yaml"
     file.write_text(
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a}\nspec:\n"
-        "  endpointSelector: {}\n  egress:\n  - toFQDNs: [{matchName: a.example}]\n"
+        "  endpointSelector: {}\n  egress:\n  - toPorts:\n    - ports: [{port: '1', protocol: TCP}]\n"
+        "      rules: {kafka: [{role: consume}]}\n"
     )
 
     result = cirri.run("apply", "-f", str(file))
 
     assert result.exit_code == 1
-    assert f"{file}: document 1, line 7: spec.egress[0].toFQDNs" in result.stderr
+    assert f"{file}: document 1, line 9: spec.egress[0].toPorts[0].rules.kafka" in result.stderr
 
 
 def test_a_folder_of_more_than_a_mebibyte_is_one_request(cirri: Any, tmp_path: Path) -> None:

@@ -131,10 +131,11 @@ def test_what_is_left_out_is_told_on_stderr() -> None:
 
 def test_what_is_not_enforced_or_suspicious_is_told() -> None:
     policy = (EXAMPLES / "sw_l3_l4_policy.yaml").read_text()
-    requests = f"{policy}          rules: {{http: [{{method: GET}}]}}\n"
+    requests = f"{policy}          rules: {{kafka: [{{role: consume}}]}}\n"
     result = cirri("-f", DEMO[1], "-f", "-", "--port", "80", stdin=requests)
     assert result.stderr == (
-        "Warning: CiliumNetworkPolicy default/rule1: rules on requests are not enforced by this version\n"
+        "Warning: CiliumNetworkPolicy default/rule1: requests of this protocol are not supported by this "
+        "version: what is sent there is dropped\n"
     )
     nobody = policy.partition("ingress:")[0] + "ingress: [{fromEndpoints: []}]\n"
     result = cirri("-f", DEMO[1], "-f", "-", "--port", "80", stdin=nobody)

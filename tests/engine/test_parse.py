@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cirri.engine import InvalidPolicy, Ports, faults, rules, unsupported
+from cirri.engine import InvalidPolicy, Ports, Selector, faults, rules, unsupported
 from cirri.engine.rule import Section
 from cirri.testing.policies import policies
 
@@ -131,8 +131,8 @@ SPEC: list[tuple[str, str, str]] = [
     ),
     (
         "{endpointSelector: {}, egressDeny: [{toFQDNs: [{}]}]}",
-        "spec.egressDeny[0].toFQDNs",
-        "unknown field; allowed are icmps, toCIDR",
+        "spec.egressDeny[0].toFQDNs[0]",
+        "exactly one of matchName, matchPattern is needed",
     ),
     (
         "{endpointSelector: {}, ingressDeny: [{toPorts: [{ports: [], rules: {}}]}]}",
@@ -334,10 +334,13 @@ def test_what_is_not_enforced_allows_nobody() -> None:
 
 
 def test_names_select_what_was_learnt_for_them() -> None:
-    resource = spec("egress: [{toFQDNs: [{matchName: A.b.}, {matchPattern: '*.c'}]}]")
-    assert [one.path for one in unsupported(resource)] == ["spec.egress[0].toFQDNs"]
-    (term,) = rules(resource)[0].egress.terms
-    assert [one.text for one in term.peers or ()] == ["fqdn:a.b", "fqdn:*.c"]
+    names = "toFQDNs: [{matchName: A.b.}, {matchPattern: '*.c'}]"
+    resource = spec(f"egress: [{{{names}}}], egressDeny: [{{{names}}}]")
+    assert unsupported(resource) == []
+    for term in rules(resource)[0].egress.terms:
+        assert [one.text for one in term.peers or ()] == ["fqdn:a.b", "fqdn:*.c"]
+        assert [one.name for one in term.peers or ()] == ["a.b", "*.c"]
+    assert Selector.label("k8s:app").name == Selector.of().name == ""
 
 
 def test_a_deny_that_is_not_understood_denies_everybody() -> None:

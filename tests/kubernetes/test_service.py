@@ -134,8 +134,8 @@ MESSAGES = [
         {"manifest": {"apiVersion": "v1", "kind": "Service", "metadata": {"name": n},
                       "spec": {"clusterIP": "10.96.0.20", "ports": [{"port": 1}]}}} for n in "ab"]}),
      'spec.clusterIP: "10.96.0.20" already belongs to Service default/a (Service default/b)'),
-    ("L7 rules, not enforced yet", APPLY, packed(ApplyRequest(objects=(policy(egress=[
-        {"toFQDNs": [{"matchName": "a.example"}]}]),))), "spec.egress[0].toFQDNs"),
+    ("what is not enforced", APPLY, packed(ApplyRequest(objects=(policy(egress=[
+        {"toGroups": [{}]}]),))), "spec.egress[0].toGroups"),
     ("delete nothing", DELETE, packed({"objects": []}), "a delete request names no objects"),
     ("delete by number", DELETE, packed({"objects": [{"kind": "Pod", "name": 1}]}), "Expected `str`"),
     ("delete a system namespace", DELETE, packed({"objects": [{"kind": "Namespace", "name": "kube-system"}]}),

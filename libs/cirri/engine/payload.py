@@ -17,9 +17,7 @@ MODES: tuple[Auth, ...] = tuple(mode for mode in get_args(Auth) if mode)
 
 CLUSTER_CONFIG, NAMESPACED_CONFIG = "CiliumClusterwideEnvoyConfig", "CiliumEnvoyConfig"
 
-_REQUESTS = "rules on requests are not enforced by this version"
-_TLS = "TLS interception is not enforced by this version"
-_NAMES = "TLS server names are not enforced by this version"
+_PARSERS = "requests of this protocol are not supported by this version: what is sent there is dropped"
 _LISTENERS = "listeners are not supported by this version"
 
 
@@ -83,7 +81,8 @@ def authentication(item: dict[str, Any], path: str, out: Findings, place: Place)
 
 def _check_requests(rule: dict[str, Any], found: Requests, path: str, out: Findings, place: Place) -> None:
     where = f"{path}.rules.{found.field}"
-    out.gap(where, _REQUESTS)
+    if found.kind in {"kafka", "generic"}:
+        out.gap(where, _PARSERS)
     if not place.config.l7_proxy:
         out.fault(where, "needs the proxy, which enable-l7-proxy: false in cirri-config switches off")
     if found.kind == "dns" and place.direction == "ingress":
@@ -119,7 +118,6 @@ def _objects(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
 def _tls(value: Any, path: str, out: Findings, place: Place) -> str:
     if value is None:
         return ""
-    out.gap(path, _TLS)
     context = members(value, ("secret", "certificate", "privateKey", "trustedCA"), path, out)
     secret = read_secret(context.pop("secret", {}), f"{path}.secret", out, place.namespace)
     return canonical({**texts(context, path, out), "secret": secret})
@@ -128,7 +126,6 @@ def _tls(value: Any, path: str, out: Findings, place: Place) -> str:
 def _server_names(value: Any, path: str, out: Findings) -> tuple[str, ...]:
     if value is None:
         return ()
-    out.gap(path, _NAMES)
     if not isinstance(value, list) or not value:
         out.fault(path, "must be a list of at least one name")
         return ()

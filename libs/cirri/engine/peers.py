@@ -12,12 +12,11 @@ from cirri.engine.names import canonical_name, name_complaint
 from cirri.engine.payload import Place
 from cirri.engine.rule import Findings, Reference, ServiceReference
 from cirri.engine.scope import ENTITY_NAMES, entity, node_peer, peer
-from cirri.engine.select import Requirement, Selector, require
+from cirri.engine.select import Requirement, Selector
 
 INGRESS = ("Endpoints", "Requires", "Entities", "Nodes", "CIDR", "CIDRSet", "Groups")
 MEMBERS = {"ingress": INGRESS, "egress": (*INGRESS, "Services", "FQDNs")}
 
-_FQDNS = "names as peers are not enforced by this version"
 _GROUPS = "cloud provider groups are not supported"
 
 
@@ -46,8 +45,7 @@ def side(direction: str) -> str:
 
 def member_names(place: Place) -> set[str]:
     """The fields of a rule at *place* that name peers."""
-    names = {f"{side(place.direction)}{each}" for each in MEMBERS[place.direction]}
-    return names - {"toFQDNs"} if place.deny else names
+    return {f"{side(place.direction)}{each}" for each in MEMBERS[place.direction]}
 
 
 def read_peers(
@@ -112,7 +110,6 @@ class _Reader:
                 found = (self._service(each, f"{path}[{index}]") for index, each in enumerate(items))
                 return Peers((), tuple(each for each in found if each is not None))
             case "FQDNs":
-                self.out.gap(path, _FQDNS)
                 return Peers(tuple(self._names(items, path)))
             case _:
                 self.out.gap(path, _GROUPS)
@@ -182,7 +179,7 @@ class _Reader:
         return ServiceReference(str(namespace), name=str(name), cluster=self.cluster)
 
     def _names(self, items: list[Any], path: str) -> Iterator[Selector]:
-        """Addresses that were learnt for the names: they have the label ``fqdn:`` with the item's text."""
+        """Addresses that were learnt for the names, as :meth:`Selector.learnt`."""
         for index, each in enumerate(items):
             where = f"{path}[{index}]"
             if not isinstance(each, dict) or len(each.keys() & {"matchName", "matchPattern"}) != 1:
@@ -194,7 +191,7 @@ class _Reader:
                 elif not isinstance(text, str) or name_complaint(text, pattern=name == "matchPattern"):
                     self.out.fault(f"{where}.{name}", f"{text!r} is not a DNS name or pattern")
                 else:
-                    yield Selector.of([require("fqdn", canonical_name(text), "Exists")])
+                    yield Selector.learnt(canonical_name(text))
 
 
 def _is_name(value: Any) -> bool:

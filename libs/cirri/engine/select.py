@@ -15,6 +15,7 @@ from cirri.labels.prefixes import Network, prefix_key, prefix_of
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist", "Within", "NotWithin"]
 
 ANY_SOURCE = "any"
+FQDN = "fqdn"
 
 SHOWN = 20
 """Alternatives of a selector that people are shown."""
@@ -185,6 +186,22 @@ class Selector:
         """Identities that have any one of *labels*, e.g. ``reserved:host``."""
         parsed = map(Label.parse, labels)
         return cls.of(*([require(one.source, one.key, "Exists")] for one in parsed))
+
+    @classmethod
+    def learnt(cls, name: str) -> Selector:
+        """Addresses that DNS gave for *name*, a name or a pattern in canonical form.
+
+        They have the label ``fqdn:NAME`` where a world is made up; on a cluster each node knows them.
+        """
+        return cls.of([require(FQDN, name, "Exists")])
+
+    @property
+    def name(self) -> str:
+        """The name or pattern of :meth:`learnt`; "" if it is another selector."""
+        match self.alternatives:
+            case ((Requirement(source="fqdn", operator="Exists", key=key),),):
+                return key
+        return ""
 
     def narrowed(self, further: Iterable[Requirement]) -> Selector:
         """What it selects and *further* too."""

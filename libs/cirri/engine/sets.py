@@ -83,6 +83,7 @@ class Sets:
                 text=selector.summary,
                 identities=self._index.selected(key).serialize(),
                 prefixes=selector.prefixes,
+                name=selector.name,
             )
             if self.current.get(key) != one:
                 changed[key] = self.current[key] = one

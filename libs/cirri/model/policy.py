@@ -97,6 +97,9 @@ class SelectorSet(Struct, frozen=True, kw_only=True):
     """``pyroaring.BitMap.serialize()`` of 32-bit identities."""
     prefixes: tuple[str, ...] = ()
     """Address prefixes that the selector tells apart (``10.0.0.0/8``): each one needs an identity."""
+    name: str = ""
+    """The name or pattern (``*.example.com``) whose addresses it selects: each node learns them by itself,
+    and has its own numbers for them.  "": it selects identities."""
 
 
 class Compiled(Struct, frozen=True, kw_only=True):

@@ -112,7 +112,7 @@ _SPEC = Fields(
         "ingress": Items(_INGRESS),
         "ingressDeny": Items(_without(_INGRESS, DENY_PORTS, "authentication")),
         "egress": Items(_EGRESS),
-        "egressDeny": Items(_without(_EGRESS, DENY_PORTS, "authentication", "toFQDNs")),
+        "egressDeny": Items(_without(_EGRESS, DENY_PORTS, "authentication")),
         "enableDefaultDeny": Fields({"ingress": BOOLEAN, "egress": BOOLEAN}),
         "labels": Items(_LABEL),
         "description": TEXT,
