@@ -23,6 +23,8 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 		return TC_ACT_OK;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
+	if (!error && !tagged && vxlan_is_one(packet))
+		error = vxlan_take(skb, packet, &passage->verdict.source_identity, passage->epoch);
 	if (!error && service_is_forged(passage))
 		return DROP_INVALID_SOURCE_IP;
 	if (!error && !tagged) {
@@ -56,7 +58,7 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	}
 	device = endpoint_device(destination);
 	passage->verdict.endpoint = destination ? destination->id : 0;
-	if (!host && !passage->frontend) {
+	if (!host && !passage->frontend && !(packet->flags & PACKET_FROM_OVERLAY)) {
 		if (!error && dsr_has_more(packet))
 			error = dsr_receive(skb, passage);
 		else if (error == DROP_UNKNOWN_L4)

@@ -19,14 +19,11 @@ static __always_inline int deliver_stack(struct __sk_buff *skb)
 /* Did a node of the cluster send it?  Notes the identity that it names; 0, or a drop reason. */
 GLOBAL int believe(struct __sk_buff *skb, struct passage *passage)
 {
-	const union address *hop;
 	union address node;
 
 	if (!passage || !overlay_sender(skb, &node, &passage->verdict.source_identity))
 		return DROP_NO_TUNNEL_KEY;
-	/* In tunnel mode a node, and nothing else, is behind its own address. */
-	hop = hop_lookup(&node, passage->epoch);
-	return hop && address_equal(hop, &node) ? 0 : DROP_UNKNOWN_SENDER;
+	return hop_is_node(&node, passage->epoch) ? 0 : DROP_UNKNOWN_SENDER;
 }
 
 static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct passage *passage)

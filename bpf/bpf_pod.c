@@ -97,7 +97,7 @@ int from_pod(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	action = handle_from_pod(skb, passage);
 	if (action >= 0 && action != TC_ACT_SHOT)
-		metrics_count(0, POLICY_EGRESS, skb->len);
+		metrics_count(0, POLICY_EGRESS, skb->len - passage->packet.grown);
 	return passage_end(skb, passage, action);
 }
 

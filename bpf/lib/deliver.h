@@ -8,6 +8,8 @@
 #include "packet.h"
 #include "route.h"
 #include "runtime.h"
+#include "vxlan.h"
+#include "way.h"
 
 /* In __sk_buff.tc_index: from_pod sent it, as it is to leave the node. */
 #define DELIVERED 0xc1
@@ -79,30 +81,49 @@ static __always_inline bool is_too_long(struct __sk_buff *skb, __u32 ifindex)
 	return skb->len > L3_OFFSET + MTU_LEAST && bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS) > 0;
 }
 
-/* To *node*, in the tunnel, as sent by *identity*. */
-GLOBAL int deliver_overlay(struct __sk_buff *skb, const struct packet *packet, const union address *node,
-			   __u32 identity)
+/* To *node*, in a packet of the tunnel that is made here; 0: that is the device's. */
+GLOBAL int deliver_vxlan(struct __sk_buff *skb, struct packet *packet, const union address *node, __u32 identity)
 {
 	const struct runtime *runtime = runtime_get();
-	__u32 device;
-	int error;
+	struct bpf_redir_neigh next = { .nh_family = AF_INET };
+	int result;
 
-	if (!packet || !runtime)
+	if (!packet || !node || !runtime || packet->flags & PACKET_FROM_NETWORK || !vxlan_is_ours(runtime) ||
+	    !vxlan_takes(skb, packet->protocol))
+		return 0;
+	next.ipv4_nh = way_to(skb, node);
+	if (!next.ipv4_nh)
+		return 0;
+	result = vxlan_put(skb, packet, node, identity);
+	if (result <= 0)
+		return result;
+	skb->tc_index = DELIVERED;
+	return bpf_redirect_neigh(runtime->uplink_ifindex, &next, sizeof(next), 0);
+}
+
+/* To *node*, in the tunnel, as sent by *identity*. */
+GLOBAL int deliver_overlay(struct __sk_buff *skb, struct packet *packet, const union address *node, __u32 identity)
+{
+	const struct runtime *runtime = runtime_get();
+	int action;
+
+	if (!packet || !node || !runtime)
 		return DROP_INVALID;
-	device = runtime->tunnel_ifindex;
-	if (is_too_long(skb, device))
+	if (!address_is4(node))
+		return DROP_NO_TUNNEL_ENDPOINT;
+	if (is_too_long(skb, runtime->tunnel_ifindex) || !hop_decrement(skb, packet->family))
 		return TC_ACT_OK;
-	error = overlay_address(skb, node, identity);
-	if (error)
-		return error;
-	return hop_decrement(skb, packet->family) ? bpf_redirect(device, 0) : TC_ACT_OK;
+	action = deliver_vxlan(skb, packet, node, identity);
+	if (action)
+		return action;
+	action = overlay_address(skb, node, identity);
+	return action ? action : bpf_redirect(runtime->tunnel_ifindex, 0);
 }
 
 /* To the node behind which ipcache knows the destination; to the stack if there is none.
  * *identity*: who sends.
  */
-static __always_inline int deliver_away(struct __sk_buff *skb, const struct packet *packet, __u32 epoch,
-					__u32 identity)
+static __always_inline int deliver_away(struct __sk_buff *skb, struct packet *packet, __u32 epoch, __u32 identity)
 {
 	const union address *node = hop_lookup(&packet->destination, epoch);
 	const struct runtime *runtime;
@@ -164,7 +185,7 @@ static __always_inline int deliver_out(struct __sk_buff *skb, const struct packe
 }
 
 /* To the node behind which ipcache knows the destination, else where the routing table says: past the stack. */
-GLOBAL int deliver_anywhere(struct __sk_buff *skb, const struct packet *packet, __u32 epoch, __u32 identity)
+GLOBAL int deliver_anywhere(struct __sk_buff *skb, struct packet *packet, __u32 epoch, __u32 identity)
 {
 	const union address *node;
 

@@ -87,3 +87,13 @@ static __always_inline const union address *hop_lookup(const union address *addr
 	}
 	return &hop->node;
 }
+
+/* Is *address* a node's from which tunnels are believed?  In tunnel mode a node, and nothing else, is behind its own
+ * address.
+ */
+static __always_inline bool hop_is_node(const union address *address, __u32 epoch)
+{
+	const union address *hop = hop_lookup(address, epoch);
+
+	return hop && address_equal(hop, address);
+}

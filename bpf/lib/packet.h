@@ -71,7 +71,7 @@ struct packet {
 	__u8   protocol;
 	__u8   tcp_flags;
 	__u8   family;		/* 4 or 6; 0 until known */
-	__u8   pad;
+	__u8   grown;		/* bytes that a tunnel put around it */
 	__be32 fragment;	/* identification, of fragments */
 	__u16  l4_offset;
 	__u16  flags;		/* enum packet_flag */

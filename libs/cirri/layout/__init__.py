@@ -73,6 +73,7 @@ from cirri.layout.policy import (
 from cirri.layout.runtime import RUNTIME, RuntimeConfig, RuntimeFlag
 from cirri.layout.scalar import ADDRESS, U32_NUMBER, U64_NUMBER
 from cirri.layout.spec import MapSpec, MapType
+from cirri.layout.way import WAYS, Way
 
 # Explicit, since __subclasses__() would hide what was forgotten.
 MIRRORS: tuple[type[Mirror], ...] = (
@@ -110,6 +111,7 @@ MIRRORS: tuple[type[Mirror], ...] = (
     PolicyMemo,
     PolicyValue,
     RuntimeConfig,
+    Way,
 )
 
 MAPS: dict[str, MapSpec[Any, Any]] = {
@@ -141,6 +143,7 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
         POLICY,
         POLICY_MEMOS,
         RUNTIME,
+        WAYS,
     )
 }
 """Every pinned map, by name."""
@@ -229,6 +232,7 @@ __all__ = [
     "RUNTIME",
     "U32_NUMBER",
     "U64_NUMBER",
+    "WAYS",
     "Codec",
     "CtFlag",
     "CtKey",
@@ -284,6 +288,7 @@ __all__ = [
     "ReservedIdentity",
     "RuntimeConfig",
     "RuntimeFlag",
+    "Way",
     "address16",
     "address_of",
     "drop_text",

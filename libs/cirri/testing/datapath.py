@@ -43,6 +43,7 @@ from cirri.layout import (
     POLICY,
     POLICY_MEMOS,
     RUNTIME,
+    WAYS,
     EndpointFlag,
     EndpointValue,
     EventCounter,
@@ -181,7 +182,7 @@ class World:
         """The maps of Services, by name."""
         self._metrics: Any = open_pinned(self.bpffs, METRICS)
         self._counters: Any = open_pinned(self.bpffs, EVENT_COUNTER)
-        memos = (ENDPOINT_MEMOS, HOPS, POLICY_MEMOS)
+        memos = (ENDPOINT_MEMOS, HOPS, POLICY_MEMOS, WAYS)
         self._remembered: Any = [open_pinned(self.bpffs, spec) for spec in memos]
         self._counts: dict[bytes, bytes] = {}
         self.ring = RingBuffer(self.bpffs / EVENTS.name)

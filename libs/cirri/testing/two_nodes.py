@@ -40,7 +40,7 @@ from cirri.testing.datapath import (
 FROM_POD, TO_POD = "tc/from_pod", "tc/to_pod"
 FROM_NETWORK, TO_NETWORK = "tc/from_network", "tc/to_network"
 FROM_OVERLAY, TO_OVERLAY = "tc/from_overlay", "tc/to_overlay"
-TUNNEL = "cirri_vxlan"
+TUNNEL, TUNNEL_PORT = "cirri_vxlan", 8472
 R = Pod("R", R4, R6, R_IDENTITY, 13, 2003, "0a:00:00:00:00:0c", "0e:00:00:00:00:0c")
 PING = """
 import os, socket, struct, sys
@@ -202,14 +202,14 @@ class TwoNodes:
                 str(pinned),
             )
 
-    def tunnel(self) -> None:
-        """Have what goes from node to node take a tunnel."""
+    def tunnel(self, *, by_programs: bool = True) -> None:
+        """Have what goes from node to node take a tunnel; *by_programs*: past the device, where they can."""
         for number, own, there, others in (
             (1, (HOST4, HOST6), (NEXT_HOP4, NEXT_HOP6), (R,)),
             (2, (NEXT_HOP4, NEXT_HOP6), (HOST4, HOST6), (A, B)),
         ):
             node, world = f"n{number}", self.worlds[number - 1]
-            self.ip(node, f"link add {TUNNEL} mtu 1450 type vxlan external nolearning dstport 8472")
+            self.ip(node, f"link add {TUNNEL} mtu 1450 type vxlan external nolearning dstport {TUNNEL_PORT}")
             self.ip(node, f"link set {TUNNEL} arp off up")
             self.attach(number, [(TUNNEL, "ingress", FROM_OVERLAY), (TUNNEL, "egress", TO_OVERLAY)])
             for address in there:
@@ -220,7 +220,9 @@ class TwoNodes:
                     value = IpcacheValue(identity=pod.identity, node=address16(there[0]))
                     world.ipcache.put(IpcacheKey.of(ip_network(address)), value)
                     self.ip(node, f"route replace {address} dev {TUNNEL} src {source}")
-            config = replace(world.runtime[0], tunnel_ifindex=self.ifindex(node, TUNNEL))
+            index, nat4 = self.ifindex(node, TUNNEL), address16(own[0])
+            port = TUNNEL_PORT if by_programs else 0
+            config = replace(world.runtime[0], tunnel_ifindex=index, tunnel_port=port, nat4=nat4)
             world.runtime.put(0, config)
             world.raise_epoch()
 

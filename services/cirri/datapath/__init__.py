@@ -48,6 +48,7 @@ SERVICE = Service(
         "cirri_policy",
         "cirri_policy_memos",
         "cirri_runtime",
+        "cirri_ways",
     ),
     capabilities=("BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN"),
 )

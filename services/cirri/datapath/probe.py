@@ -64,6 +64,7 @@ FEATURES: tuple[Feature, ...] = (
         needed=True,
     ),
     Feature("fib_lookup", "4.18", _helper(69), "host firewall", needed=True),
+    Feature("csum_level", "5.8", _helper(135), "checksums of what came by a tunnel", needed=True),
     Feature("redirect_neigh", "5.10", _helper(152), "packets to other nodes", needed=True),
     Feature("redirect_peer", "5.10", _helper(155), "packets into pods", needed=True),
     Feature("check_mtu", "5.12", _helper(163), "packets that do not fit", needed=True),
