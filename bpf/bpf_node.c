@@ -5,6 +5,7 @@
 #include "lib/deliver.h"
 #include "lib/host.h"
 #include "lib/masquerade.h"
+#include "lib/proxy.h"
 #include "lib/service_wire.h"
 #include "lib/verdict.h"
 
@@ -17,7 +18,7 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 	bool tagged = skb->vlan_present, host, served = false;
 
 	packet->flags = PACKET_FROM_NETWORK;
-	verdict_begin(passage);
+	verdict_begin(skb, passage);
 	/* The stack takes the tag off and forwards, and to_pod judges. */
 	if (tagged && !passage->host_firewall)
 		return TC_ACT_OK;
@@ -74,7 +75,10 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 		error = service_answer(skb, passage);
 	if (error)
 		return error;
-	action = host ? TC_ACT_OK : deliver_local(skb, packet->family, destination, device);
+	if (passage->to_proxy)
+		action = proxy_deliver(skb, passage);
+	else
+		action = host ? TC_ACT_OK : deliver_local(skb, packet->family, destination, device);
 	if (action >= 0)
 		metrics_count(0, POLICY_INGRESS, skb->len);
 	return action;
@@ -95,21 +99,28 @@ static __always_inline int handle_to_network(struct __sk_buff *skb, struct passa
 	bool masquerades, serves;
 	int error;
 
-	verdict_begin(passage);
-	masquerades = skb->ingress_ifindex && runtime_masquerades();
+	verdict_begin(skb, passage);
+	masquerades = (skb->ingress_ifindex || passage->mark == MARK_EGRESS_SERVER) && runtime_masquerades();
 	serves = !skb->ingress_ifindex && passage->switches & RUNTIME_NODE_SERVES;
-	if (!passage->host_firewall && !masquerades && !serves)
+	if (!passage->host_firewall && !masquerades && !serves && !passage->mark)
 		return TC_ACT_OK;
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
 	if (!packet->family)
 		return TC_ACT_OK;
+	if (passage->mark) {
+		error = error ? error : proxy_leaves(skb, passage);
+		if (error)
+			return error;
+	}
 	if (masquerades && !error) {
 		int result = masquerade(skb, passage);
 
 		if (result != NAT_NONE)
 			return result == NAT_DONE ? TC_ACT_OK : result;
 	}
+	if (passage->mark)
+		return TC_ACT_OK;
 	if (!passage->host_firewall) {
 		error = serves && !error ? service_node_answer(skb, passage) : 0;
 		return error ? error : TC_ACT_OK;

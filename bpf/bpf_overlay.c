@@ -5,6 +5,7 @@
 #include <linux/if_packet.h>
 #include "lib/deliver.h"
 #include "lib/host.h"
+#include "lib/proxy.h"
 #include "lib/service_wire.h"
 #include "lib/verdict.h"
 
@@ -35,7 +36,7 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pas
 	bool host, served = false;
 
 	packet->flags = PACKET_FROM_NETWORK | PACKET_FROM_OVERLAY;
-	verdict_begin(passage);
+	verdict_begin(skb, passage);
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
 	if (!packet->family)
@@ -79,7 +80,10 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pas
 		error = service_answer(skb, passage);
 	if (error)
 		return error;
-	action = host ? deliver_stack(skb) : deliver_local(skb, packet->family, destination, device);
+	if (passage->to_proxy)
+		action = proxy_deliver(skb, passage);
+	else
+		action = host ? deliver_stack(skb) : deliver_local(skb, packet->family, destination, device);
 	if (action >= 0)
 		metrics_count(0, POLICY_INGRESS, skb->len);
 	return action;
@@ -102,7 +106,7 @@ static __always_inline int handle_to_overlay(struct __sk_buff *skb, struct passa
 
 	if (overlay_is_addressed(skb))
 		return TC_ACT_OK;	/* by from_pod */
-	verdict_begin(passage);
+	verdict_begin(skb, passage);
 	packet_pull(skb);
 	error = packet_parse(skb, packet, packet_ethertype(skb));
 	if (!packet->family)
@@ -113,7 +117,13 @@ static __always_inline int handle_to_overlay(struct __sk_buff *skb, struct passa
 		return address_is_multicast(&packet->destination) ? TC_ACT_SHOT : DROP_NO_TUNNEL_ENDPOINT;
 	}
 	source = endpoint_recall(&packet->source, passage->epoch, END_SENDER);
-	if (passage->host_firewall && !skb->ingress_ifindex) {
+	if (passage->mark) {
+		error = error ? error : proxy_leaves(skb, passage);
+		if (error)
+			return error;
+		if (passage->frontend && passage->reply)
+			source = NULL;	/* in the name of the frontend */
+	} else if (passage->host_firewall && !skb->ingress_ifindex) {
 		source = host_sender(packet, passage->epoch);
 		if (source && !host_cannot_do_without(packet, true)) {
 			passage->verdict.endpoint = source->id;

@@ -6,6 +6,7 @@
 #include "lib/deliver.h"
 #include "lib/masquerade.h"
 #include "lib/nd.h"
+#include "lib/proxy.h"
 #include "lib/service_pod.h"
 #include "lib/verdict.h"
 
@@ -41,7 +42,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	if (packet->flags & PACKET_NEIGHBOUR)
 		return nd_from_pod(skb, packet);
 
-	verdict_begin(passage);
+	verdict_begin(skb, passage);
 	source = endpoint_recall(&packet->source, passage->epoch, END_SENDER);
 	if (!source || source->ifindex != skb->ifindex)
 		return DROP_INVALID_SOURCE_IP;
@@ -69,6 +70,8 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 	error = verdict_take(skb, passage, source, destination);
 	if (error)
 		return error;
+	if (passage->to_proxy)
+		return proxy_deliver(skb, passage);
 	if (served == SERVED_SELF) {
 		error = service_is_answer(passage) ? service_answer_self(skb, passage) : DROP_UNROUTABLE;
 		if (error)
@@ -95,6 +98,9 @@ int from_pod(struct __sk_buff *skb)
 
 	if (!passage)
 		return TC_ACT_SHOT;
+	/* No pod can set a mark. */
+	if ((skb->mark & MARK_MASK) == MARK_TO_PROXY)
+		return passage_end(skb, passage, proxy_turned(skb, passage));
 	action = handle_from_pod(skb, passage);
 	if (action >= 0 && action != TC_ACT_SHOT)
 		metrics_count(0, POLICY_EGRESS, skb->len - passage->packet.grown);
@@ -119,7 +125,7 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 		return error;
 	if (nd_from_node(skb, packet))
 		return TC_ACT_OK;
-	verdict_begin(passage);
+	verdict_begin(skb, passage);
 	if (service_is_forged(passage))
 		return DROP_INVALID_SOURCE_IP;
 	destination = endpoint_recall(&packet->destination, passage->epoch, END_RECEIVER);
@@ -127,10 +133,12 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 		/* The stack greets every new device with multicast: no news. */
 		return address_is_multicast(&packet->destination) ? TC_ACT_SHOT : DROP_UNROUTABLE;
 	}
-	if (passage->host_firewall && !skb->ingress_ifindex)
+	if (passage->host_firewall && !skb->ingress_ifindex && !passage->mark)
 		source = host_sender(packet, passage->epoch);
 	passage->verdict.endpoint = destination->id;
 	error = verdict_take(skb, passage, source, destination);
+	if (!error && passage->to_proxy)
+		return proxy_turn(skb, passage);
 	if (!error && service_is_answer(passage))
 		error = service_answer(skb, passage);
 	return error ? error : TC_ACT_OK;

@@ -24,6 +24,8 @@
 	X(DROP_FRAGMENT_NOT_FOUND, 175, "First logical datagram fragment not found") \
 	X(DROP_FORBIDDEN_ICMP6, 176, "Forbidden ICMPv6 message")	\
 	X(DROP_SOURCE_RANGE, 177, "Denied by LB src range check")	\
+	X(DROP_NO_PROXY, 178, "Socket lookup failed")			\
+	X(DROP_PROXY_ASSIGN, 179, "Socket assign failed")		\
 	X(DROP_PROXY_UNKNOWN_PROTO, 180, "Proxy redirection not supported for protocol") \
 	X(DROP_POLICY_DENY, 181, "Policy denied by denylist")		\
 	X(DROP_VLAN_FILTERED, 182, "VLAN traffic disallowed by VLAN filter") \

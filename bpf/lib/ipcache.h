@@ -33,6 +33,13 @@ enum reserved_identity {	/* the ones that programs know */
 #define IDENTITY_SCOPE_WORLD 1
 #define IDENTITY_SCOPE_NODE 2	/* of another node with labels of its own */
 
+/* Prefixes outside the cluster have identities of a scope; the rest of outside has none, or a reserved one. */
+static __always_inline bool identity_is_outside(__u32 identity)
+{
+	return !identity || identity == IDENTITY_WORLD || identity == IDENTITY_WORLD_IPV4 ||
+	       identity == IDENTITY_WORLD_IPV6 || identity >> 24 == IDENTITY_SCOPE_WORLD;
+}
+
 static __always_inline const struct ipcache_value *ipcache_lookup(const union address *address)
 {
 	struct ipcache_key key;

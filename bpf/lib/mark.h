@@ -4,6 +4,7 @@
  * Mirror: libs/cirri/layout/mark.py
  */
 #pragma once
+#include "map.h"
 
 #define MARK_MASK 0x0f00u	/* the bits that policy routing looks at */
 
@@ -14,3 +15,19 @@ enum mark {
 	MARK_EGRESS_CLIENT = 0x0b00,
 	MARK_EGRESS_SERVER = 0x0b01,
 };
+
+/* The side of a proxy that *mark* names, enum mark; 0: none. */
+static __always_inline __u16 mark_of_proxy(__u32 mark)
+{
+	return (mark & 0x0e00) == MARK_INGRESS_CLIENT ? mark & 0x0f01 : 0;
+}
+
+static __always_inline bool mark_is_client_side(__u16 mark)
+{
+	return mark && !(mark & 1);
+}
+
+static __always_inline bool mark_is_server_side(__u16 mark)
+{
+	return mark & 1;
+}

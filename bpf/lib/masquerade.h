@@ -10,13 +10,6 @@
 /* Destinations to which pods go under their own addresses, besides the cluster's. */
 MAP_FLAGS(cirri_masquerade_not, LPM_TRIE, struct ipcache_key, __u32, 16384, BPF_F_NO_PREALLOC);
 
-/* Prefixes outside the cluster have identities of a scope; the rest of outside has none, or a reserved one. */
-static __always_inline bool identity_is_outside(__u32 identity)
-{
-	return !identity || identity == IDENTITY_WORLD || identity == IDENTITY_WORLD_IPV4 ||
-	       identity == IDENTITY_WORLD_IPV6 || identity >> 24 == IDENTITY_SCOPE_WORLD;
-}
-
 /* Was the connection that has *key* opened by the source of a packet with that (*high*: its end stored so)? */
 static __always_inline bool masquerade_opened(const struct ct_key *key, bool high, bool by_source)
 {

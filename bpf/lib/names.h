@@ -6,6 +6,7 @@
 #pragma once
 #include "address.h"
 #include "map.h"
+#include "packet.h"
 
 struct name_key {
 	__u32 endpoint;		/* struct endpoint.id */
@@ -16,11 +17,13 @@ struct name_key {
 MAP_FLAGS(cirri_names, HASH, struct name_key, __u32, 262144, BPF_F_NO_PREALLOC);
 
 /* The number under which *endpoint* knows *address*; 0: under no name that matters. */
-static __always_inline __u32 names_lookup(__u32 endpoint, const union address *address)
+GLOBAL __u32 names_lookup(__u32 endpoint, const union address *address)
 {
 	struct name_key key;
 	const __u32 *number;
 
+	if (!address)
+		return 0;
 	key.endpoint = endpoint;
 	__builtin_memcpy(key.address, address, sizeof(key.address));
 	number = bpf_map_lookup_elem(&cirri_names, &key);

@@ -58,6 +58,8 @@ enum packet_flag {
 	PACKET_MASQUERADED = 256,	/* forwarded under an address of the node */
 	PACKET_FROM_OVERLAY = 512,	/* met in the tunnel */
 	PACKET_NAMES_FRONTEND = 1024,	/* that its client sent it to, see lib/dsr.h */
+	PACKET_OF_PROXY = 2048,		/* a proxy sends it on to the server: egress policy was asked */
+	PACKET_UPSTREAM = 4096,		/* an ingress proxy does: nobody's is asked again */
 };
 
 /* ICMP has no ports: source_port is the identifier of an echo (0 for others), destination_port

@@ -7,6 +7,7 @@
  * Mirror: libs/cirri/layout/policy.py
  */
 #pragma once
+#include <linux/in.h>
 #include "drop.h"
 #include "map.h"
 
@@ -46,14 +47,17 @@ struct policy_value {
 	__u64 bytes;
 };
 
-/* What an entry does with a packet: 0, or a drop reason.  There is no proxy yet, and what may pass
- * through one may not pass without.
+/* What an entry does with a packet of *protocol*: 0, or a drop reason.  What may pass through a proxy may not pass
+ * without, and there is none while *proxies* is false or the entry names no port.
  */
-static __always_inline int policy_act(const struct policy_value *value)
+static __always_inline int policy_act(const struct policy_value *value, __u8 protocol, bool proxies)
 {
 	switch (value->action) {
 	case ACTION_ALLOW:
-		return value->priority || value->proxy_port ? DROP_PROXY_UNKNOWN_PROTO : 0;
+		if (!value->priority && !value->proxy_port)
+			return 0;
+		return proxies && value->proxy_port && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP)
+			       ? 0 : DROP_PROXY_UNKNOWN_PROTO;
 	case ACTION_AUTH:
 		return DROP_POLICY_AUTH_REQUIRED;
 	}
@@ -86,20 +90,19 @@ static __always_inline __u32 policy_prefix(struct policy_key *key, const struct 
 	return POLICY_PREFIX_PEER;
 }
 
-/* Is the prefix that found *any* (for any peer) longer than the one that found *specific*? */
-static __always_inline bool policy_any_is_longer(struct policy_key *key, __u32 peer,
-						 const struct policy_value *specific,
-						 const struct policy_value *any)
+/* Is the prefix that found *longer* under the identity *its* longer than the one that found *value* under *own*? */
+static __always_inline bool policy_is_longer(struct policy_key *key, __u32 its, const struct policy_value *longer,
+					     __u32 own, const struct policy_value *value)
 {
 	__u32 bits;
 
 	for (bits = POLICY_PREFIX_PEER; bits < POLICY_PREFIX_PORT; bits++) {
 		key->prefix_len = bits;
-		key->identity = 0;
-		if (bpf_map_lookup_elem(&cirri_policy, key) == any)
+		key->identity = its;
+		if (bpf_map_lookup_elem(&cirri_policy, key) == longer)
 			return false;
-		key->identity = peer;
-		if (bpf_map_lookup_elem(&cirri_policy, key) == specific)
+		key->identity = own;
+		if (bpf_map_lookup_elem(&cirri_policy, key) == value)
 			return true;
 	}
 	return false;
@@ -164,7 +167,7 @@ static __always_inline int policy_choose(struct policy_key *key, __u8 *decides)
 	else if (any && any->priority != specific->priority)
 		chosen = any->priority > specific->priority ? any : specific;
 	else if (any)
-		chosen = policy_any_is_longer(key, peer, specific, any) ? any : specific;
+		chosen = policy_is_longer(key, 0, any, peer, specific) ? any : specific;
 	else
 		chosen = specific;
 

@@ -15,8 +15,10 @@ struct verdict {
 	__u16 endpoint;		/* whose policy was asked, or that the packet left */
 	__u8  direction;	/* enum policy_direction */
 	__u8  match;		/* how the entry matched, enum policy_match */
-	__u32 audited;		/* directions (enum policy_direction, as bits) in which only audit lets it pass */
-	__u32 told;		/* those of them that observers know of */
+	__u8  audited;		/* directions (enum policy_direction, as bits) in which only audit lets it pass */
+	__u8  told;		/* those of them that observers know of */
+	__u16 proxy_port;	/* of this node: the entry that lets it pass has it go there; host order, 0: nowhere */
+	__u32 names;		/* the destination's number in lib/names.h, of who is asked; 0: none */
 	__u64 packets;		/* of a closed connection */
 	__u64 bytes;
 };
@@ -51,7 +53,7 @@ GLOBAL int report(struct __sk_buff *skb, const struct packet *packet,
 	event->match = verdict->match;
 	event->audited = type == EVENT_POLICY_VERDICT && (verdict->audited & verdict->direction);
 	event->pad = 0;
-	event->proxy_port = 0;
+	event->proxy_port = type == EVENT_POLICY_VERDICT && !reason ? verdict->proxy_port : 0;
 	event->packets = verdict->packets;
 	event->bytes = verdict->bytes;
 	bpf_ringbuf_submit(event, event_wakeup());

@@ -60,6 +60,13 @@ static __always_inline bool runtime_host_firewall(void)
 	return runtime && runtime->flags & RUNTIME_HOST_FIREWALL;
 }
 
+static __always_inline bool runtime_proxies(void)
+{
+	const struct runtime *runtime = runtime_get();
+
+	return runtime && runtime->flags & RUNTIME_PROXIES;
+}
+
 static __always_inline bool runtime_masquerades(void)
 {
 	const struct runtime *runtime = runtime_get();

@@ -6,164 +6,12 @@
 #include "conntrack.h"
 #include "endpoint.h"
 #include "fragment.h"
-#include "host.h"
-#include "ipcache.h"
+#include "judge.h"
 #include "mark.h"
-#include "names.h"
 #include "policy.h"
 #include "report.h"
 #include "runtime.h"
-
-/* Asks the set of entries *policy_id* (0: an empty one) about *packet*, which opens a connection in
- * verdict->direction.  Sets the verdict's rule and match.  0, or the drop reason of the entry that decides.
- */
-GLOBAL int policy_consult(struct __sk_buff *skb, const struct packet *packet, struct verdict *verdict,
-			  __u32 policy_id)
-{
-	struct policy_value *chosen = NULL;
-
-	if (!packet || !verdict)
-		return DROP_INVALID;
-	verdict->rule = 0;
-	verdict->match = MATCH_NONE;
-	if (policy_id) {
-		__u32 peer = verdict->direction == POLICY_EGRESS ? verdict->destination_identity
-								 : verdict->source_identity;
-		struct policy_key key = {
-			.prefix_len = POLICY_PREFIX_PORT,
-			.policy_id = policy_id,
-			.identity = peer,
-			.direction = verdict->direction,
-			.protocol = packet->protocol,
-			.port = packet->destination_port,
-		};
-		__u32 epoch = runtime_epoch();
-		struct policy_memo *memo = policy_memo_of(&key);
-
-		if (!memo)
-			return DROP_INVALID;
-		if (!policy_memo_holds(memo, &key, epoch)) {
-			memo->match = policy_choose(&key, &memo->decides);
-			memo->policy_id = key.policy_id;
-			memo->identity = peer;
-			memo->direction = key.direction;
-			memo->protocol = key.protocol;
-			memo->port = key.port;
-			memo->epoch = epoch;
-		}
-		if (memo->decides) {
-			key.prefix_len = POLICY_PREFIX_PORT;
-			key.identity = memo->decides == SIDE_PEER ? peer : 0;
-			chosen = bpf_map_lookup_elem(&cirri_policy, &key);
-		}
-		if (chosen) {
-			verdict->match = memo->match;
-			verdict->rule = chosen->rule;
-			/* Not atomic: values of an LPM trie are not aligned, and an atomic operation
-			 * across two cache lines locks the bus (measured: 60 us and more).
-			 */
-			chosen->packets++;
-			chosen->bytes += skb->len;
-			return policy_act(chosen);
-		}
-	}
-	return 0;
-}
-
-/* The same; *closed*: what no entry speaks of may not pass. */
-static __always_inline int policy_judge(struct __sk_buff *skb, const struct packet *packet,
-					struct verdict *verdict, __u32 policy_id, __u32 closed)
-{
-	int error = policy_consult(skb, packet, verdict, policy_id);
-
-	return !error && !verdict->match && closed ? DROP_POLICY : error;
-}
-
-/* Asks *endpoint*'s policy about *packet*, which opens a connection with *peer* in *direction*.
- * 0, or a drop reason.  What only audit lets pass is told once for each connection.
- */
-GLOBAL int policy_ask(struct __sk_buff *skb, const struct packet *packet,
-				 const struct endpoint *endpoint, struct verdict *verdict, __u32 direction)
-{
-	bool out = direction == POLICY_EGRESS;
-	__u32 rule, match;
-	int error;
-
-	if (!packet || !endpoint || !verdict)
-		return DROP_INVALID;
-	verdict->direction = direction;
-	verdict->endpoint = endpoint->id;
-	error = policy_judge(skb, packet, verdict, endpoint->policy_id,
-			     endpoint->flags & (out ? ENDPOINT_ENFORCE_EGRESS : ENDPOINT_ENFORCE_INGRESS));
-	if (error && !(endpoint->flags & ENDPOINT_AUDIT)) {
-		report(skb, packet, verdict, EVENT_POLICY_VERDICT, -error);
-		return error;
-	}
-	/* What stays of it is what really let it pass. */
-	rule = error ? 0 : verdict->rule;
-	match = error ? MATCH_NONE : verdict->match;
-	if (!error && endpoint->audit_policy_id)
-		error = policy_judge(skb, packet, verdict, endpoint->audit_policy_id,
-				     endpoint->flags & (out ? ENDPOINT_AUDIT_EGRESS : ENDPOINT_AUDIT_INGRESS));
-	if (error) {
-		verdict->audited |= direction;
-		if (!(verdict->told & direction))
-			report(skb, packet, verdict, EVENT_POLICY_VERDICT, -error);
-	}
-	verdict->rule = rule;
-	verdict->match = match;
-	/* That no rule speaks of it where none has to, or that a known connection may stay, is no news. */
-	if (!error && match && !(packet->flags & PACKET_AGAIN))
-		report(skb, packet, verdict, EVENT_POLICY_VERDICT, 0);
-	return 0;
-}
-
-/* Judges the connection that *packet* opens between two ends; those of this node have an endpoint.
- * Out of the tunnel the other end's identity came with the packet, in verdict->source_identity (0: it did not).
- */
-GLOBAL int judge(struct __sk_buff *skb, const struct packet *packet, const struct endpoint *source,
-			    const struct endpoint *destination, struct verdict *verdict)
-{
-	__u32 named;
-	int error;
-
-	if (!packet || !verdict)
-		return DROP_INVALID;
-	named = packet->flags & PACKET_FROM_OVERLAY ? verdict->source_identity : 0;
-	verdict->source_identity = source ? source->identity : ipcache_identity(&packet->source);
-	verdict->destination_identity = destination ? destination->identity
-				      : named ? named : ipcache_identity(&packet->destination);
-	verdict->egress_rule = 0;
-	verdict->ingress_rule = 0;
-	verdict->audited = 0;
-	/* The wire cannot bring what this node or its pods sent. */
-	if ((packet->flags & (PACKET_FROM_NETWORK | PACKET_AGAIN)) == PACKET_FROM_NETWORK &&
-	    (verdict->source_identity == IDENTITY_HOST || endpoint_lookup(&packet->source)))
-		return DROP_INVALID_SOURCE_IP;
-	if (named && !source)
-		verdict->source_identity = named;
-	/* An endpoint that reaches itself is exempt. */
-	if (source && destination && source->ifindex == destination->ifindex)
-		return 0;
-	if (packet->flags & (PACKET_FRAG_NEEDED | PACKET_MASQUERADED))
-		return 0;
-	/* A pod speaks to an address of the node that no entry stands under. */
-	if (source && !endpoint_is_host(source) && !destination && runtime_host_firewall())
-		destination = host_receiver(skb, packet, NULL);
-	if (source) {
-		error = policy_ask(skb, packet, source, verdict, POLICY_EGRESS);
-		if (error)
-			return error;
-		verdict->egress_rule = verdict->rule;
-	}
-	if (destination) {
-		error = policy_ask(skb, packet, destination, verdict, POLICY_INGRESS);
-		if (error)
-			return error;
-		verdict->ingress_rule = verdict->rule;
-	}
-	return 0;
-}
+#include "socket.h"
 
 /* A packet on its way through a program. */
 struct passage {
@@ -178,6 +26,10 @@ struct passage {
 	__u16 host_firewall;	/* the node is an endpoint */
 	__u32 frontend;		/* of the connection: struct ct_value.frontend */
 	__u32 switches;		/* struct runtime.flags */
+	__u16 mark;		/* enum mark, of the side of a proxy that sent it; 0: none did */
+	__u8  to_proxy;		/* it is the node's stack's, for a proxy */
+	__u8  pad;
+	__u32 proxy_port;	/* at which that proxy listens; 0: a socket has the connection */
 };
 
 SCRATCH(cirri_passage, struct passage);
@@ -216,6 +68,10 @@ GLOBAL int judge_again(struct __sk_buff *skb, struct passage *passage, struct ct
 	ct_forward(&forward, &passage->packet, passage->reply);
 	if (value->flags & CT_MASQUERADED)
 		forward.flags |= PACKET_MASQUERADED;
+	if (value->flags & CT_UPSTREAM)
+		forward.flags |= PACKET_UPSTREAM;
+	if (passage->key.leg)
+		forward.flags |= PACKET_OF_PROXY;
 	verdict->told = ct_audited(value);
 	error = passage->reply ? judge(skb, &forward, destination, source, verdict)
 			       : judge(skb, &forward, source, destination, verdict);
@@ -226,6 +82,8 @@ GLOBAL int judge_again(struct __sk_buff *skb, struct passage *passage, struct ct
 	value->egress_rule = verdict->egress_rule;
 	value->ingress_rule = verdict->ingress_rule;
 	ct_audited_set(value, verdict->audited);
+	if (verdict->proxy_port && !(value->flags & CT_REDIRECTED))
+		__sync_fetch_and_or(&value->flags, CT_REDIRECTED);
 	value->epoch = passage->epoch;
 	return 0;
 }
@@ -296,13 +154,29 @@ GLOBAL int icmp_is_related(struct __sk_buff *skb, struct passage *passage, const
 		return 0;
 	high = ct_key_set(&key, &inner);
 	value = bpf_map_lookup_elem(&cirri_ct, &key);
+	if (passage->switches & RUNTIME_PROXIES) {
+		/* What the client sent ended in the proxy, which sends on its own. */
+		if (!value || value->expires < passage->now || (value->flags & CT_REDIRECTED && high == !!(value->flags & CT_FROM_HIGH))) {
+			key.leg = 1;
+			value = bpf_map_lookup_elem(&cirri_ct, &key);
+		}
+	}
 	if (!value || value->expires < passage->now || value->epoch != passage->latest)
 		return 0;
+	passage->to_proxy = key.leg || value->flags & CT_REDIRECTED;
 	/* Who opened the connection knows the other end by that, and nobody else does. */
 	if (high == !!(value->flags & CT_FROM_HIGH))
 		passage->frontend = value->frontend;
 	return 1;
 }
+
+/* An entry of cirri_ct on its way there. */
+struct ct_entry {
+	struct ct_key key;
+	struct ct_value value;
+};
+
+SCRATCH(cirri_ct_entry, struct ct_entry);
 
 /* The first packet of what conntrack does not know: ask policy, and remember the answer. */
 GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const struct endpoint *source,
@@ -310,37 +184,43 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 {
 	const struct packet *packet;
 	struct verdict *verdict;
-	struct ct_value value;
-	struct ct_key key;
+	struct ct_entry *entry;
+	struct ct_value *value;
+	struct ct_key *key;
+	__u32 zero = 0;
 	int error;
 
-	if (!passage)
+	entry = bpf_map_lookup_elem(&cirri_ct_entry, &zero);
+	if (!passage || !entry)
 		return DROP_INVALID;
 	packet = &passage->packet;
 	verdict = &passage->verdict;
+	value = &entry->value;
 	error = judge(skb, packet, source, destination, verdict);
 	if (error)
 		return error;
 	if (!ct_wanted(packet))
 		return 0;
-	value.expires = passage->now + ct_lifetime_ns(packet->protocol, 0);
-	value.forward_packets = 1;
-	value.forward_bytes = skb->len;
-	value.reply_packets = 0;
-	value.reply_bytes = 0;
-	value.source_identity = verdict->source_identity;
-	value.destination_identity = verdict->destination_identity;
-	value.epoch = passage->epoch;
-	value.egress_rule = verdict->egress_rule;
-	value.ingress_rule = verdict->ingress_rule;
-	value.flags = (passage->high ? CT_FROM_HIGH : 0) | ct_learn(0, packet, false) |
-		      CT_AUDITED(verdict->audited) | (packet->flags & PACKET_MASQUERADED ? CT_MASQUERADED : 0);
-	value.frontend = passage->frontend;
-	value.pad = 0;
-	key = passage->key;	/* an argument is no key, see bpf/README.md */
-	if (bpf_map_update_elem(&cirri_ct, &key, &value, BPF_ANY))
+	value->expires = passage->now + ct_lifetime_ns(packet->protocol, 0);
+	value->forward_packets = 1;
+	value->forward_bytes = skb->len;
+	value->reply_packets = 0;
+	value->reply_bytes = 0;
+	value->source_identity = verdict->source_identity;
+	value->destination_identity = verdict->destination_identity;
+	value->epoch = passage->epoch;
+	value->egress_rule = verdict->egress_rule;
+	value->ingress_rule = verdict->ingress_rule;
+	value->flags = (passage->high ? CT_FROM_HIGH : 0) | ct_learn(0, packet, false) |
+		      CT_AUDITED(verdict->audited) | (packet->flags & PACKET_MASQUERADED ? CT_MASQUERADED : 0) |
+		      (packet->flags & PACKET_UPSTREAM ? CT_UPSTREAM : 0) | (verdict->proxy_port ? CT_REDIRECTED : 0);
+	value->frontend = passage->frontend;
+	value->pad = 0;
+	key = &entry->key;
+	*key = passage->key;	/* an argument is no key, see bpf/README.md */
+	if (bpf_map_update_elem(&cirri_ct, key, value, BPF_ANY))
 		return DROP_CT_CREATE_FAILED;
-	if (!(packet->flags & PACKET_MASQUERADED))
+	if (!(packet->flags & (PACKET_MASQUERADED | PACKET_OF_PROXY)))
 		report(skb, packet, verdict, EVENT_CONNECTION_NEW, 0);
 	return 0;
 }
@@ -351,7 +231,7 @@ GLOBAL int report_closed(struct __sk_buff *skb, const struct passage *passage, c
 	struct verdict verdict = {};
 	struct packet forward;
 
-	if (!passage || !value || value->flags & CT_MASQUERADED)
+	if (!passage || !value || value->flags & CT_MASQUERADED || passage->key.leg)
 		return 0;
 	verdict.source_identity = value->source_identity;
 	verdict.destination_identity = value->destination_identity;
@@ -365,7 +245,7 @@ GLOBAL int report_closed(struct __sk_buff *skb, const struct passage *passage, c
 /* To be called before anything is looked up that the epoch covers, endpoints among it: a change
  * meanwhile leaves an old epoch behind, never an old answer under a new one.
  */
-static __always_inline void verdict_begin(struct passage *passage)
+static __always_inline void verdict_begin(struct __sk_buff *skb, struct passage *passage)
 {
 	const struct runtime *runtime = runtime_get();
 
@@ -373,6 +253,111 @@ static __always_inline void verdict_begin(struct passage *passage)
 	passage->switches = runtime ? runtime->flags : 0;
 	passage->host_firewall = passage->switches & RUNTIME_HOST_FIREWALL;
 	passage->frontend = 0;
+	passage->mark = passage->switches & RUNTIME_PROXIES ? mark_of_proxy(skb->mark) : 0;
+	passage->to_proxy = 0;
+	passage->proxy_port = 0;
+}
+
+/* What is known of the connection under passage->key, if *packet* is part of it; says whether it is a reply. */
+static __always_inline struct ct_value *verdict_lookup(struct passage *passage)
+{
+	struct ct_value *value = bpf_map_lookup_elem(&cirri_ct, &passage->key);
+	bool reply;
+
+	if (!value)
+		return NULL;
+	reply = passage->high != !!(value->flags & CT_FROM_HIGH);
+	if (!ct_continues(value, &passage->packet, reply, passage->now))
+		return NULL;
+	passage->reply = reply;
+	return value;
+}
+
+/* The same with proxies about, whose connections to servers look like their clients'.  *value*: what is known of
+ * the client's.
+ */
+static __always_inline struct ct_value *verdict_lookup_legs(struct passage *passage, struct ct_value *value)
+{
+	bool reply = passage->reply, answers = !passage->mark;
+	struct ct_value *upstream;
+
+	if (passage->mark == MARK_EGRESS_CLIENT)
+		return value;
+	if (mark_is_server_side(passage->mark))
+		passage->packet.flags |= passage->mark == MARK_INGRESS_SERVER ? PACKET_OF_PROXY | PACKET_UPSTREAM
+									      : PACKET_OF_PROXY;
+	passage->key.leg = 1;
+	passage->reply = 0;
+	upstream = verdict_lookup(passage);
+	if (mark_is_server_side(passage->mark))
+		return upstream;
+	/* A server answers a proxy; or one proxy the other, which stands before it. */
+	if (upstream && passage->reply && (answers || upstream->flags & CT_REDIRECTED)) {
+		passage->to_proxy = 1;
+		return upstream;
+	}
+	passage->key.leg = 0;
+	passage->reply = reply;
+	return value;
+}
+
+/* What is known of the packet's connection; NULL: it is none. */
+static __always_inline struct ct_value *verdict_known(struct passage *passage)
+{
+	struct ct_value *value;
+
+	passage->high = ct_key_set(&passage->key, &passage->packet);
+	passage->reply = 0;
+	value = verdict_lookup(passage);
+	if (!(passage->switches & RUNTIME_PROXIES))
+		return value;
+	if (value && !passage->mark && !(passage->reply && value->flags & CT_REDIRECTED))
+		return value;
+	return verdict_lookup_legs(passage, value);
+}
+
+/* Does a server answer what a proxy has by now, and did not ask it?  The client hears of it when it sends next. */
+static __always_inline bool verdict_is_stale(const struct passage *passage, const struct ct_value *value)
+{
+	return passage->reply && value->flags & CT_REDIRECTED && !passage->mark;
+}
+
+/* Sends on to the proxy what its client sends: to the socket that has the connection, or to the one that listens.
+ * Who that is, policy says; if it says no more that it is one, what no socket has goes on without.  0, or a drop reason.
+ */
+GLOBAL int verdict_redirect(struct __sk_buff *skb, struct passage *passage, const struct endpoint *source,
+			    const struct endpoint *destination)
+{
+	struct ct_value *value;
+	struct packet *packet;
+	struct ct_key key;
+	int error;
+
+	if (!passage)
+		return DROP_INVALID;
+	packet = &passage->packet;
+	passage->to_proxy = 1;
+	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT)) {
+		/* The stack puts them together, and then knows of no other socket than the connection's. */
+		return packet->protocol == IPPROTO_TCP ? 0 : DROP_PROXY_UNKNOWN_PROTO;
+	}
+	if (packet->protocol == IPPROTO_TCP && socket_has(skb, packet))
+		return 0;
+	if (!passage->verdict.proxy_port) {
+		packet->flags |= PACKET_AGAIN;
+		error = judge(skb, packet, source, destination, &passage->verdict);
+		if (error)
+			return error;
+	}
+	passage->proxy_port = passage->verdict.proxy_port;
+	if (passage->proxy_port)
+		return 0;
+	passage->to_proxy = 0;
+	key = passage->key;
+	value = bpf_map_lookup_elem(&cirri_ct, &key);
+	if (value)
+		__sync_fetch_and_and(&value->flags, ~CT_REDIRECTED);
+	return 0;
 }
 
 /* May the packet pass?  0, or a drop reason.
@@ -383,10 +368,10 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 {
 	struct packet *packet = &passage->packet;
 	struct ct_value *value;
+	int error;
 
 	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT)) {
-		int error = fragment_resolve(packet);
-
+		error = fragment_resolve(packet);
 		if (error)
 			return error;
 	}
@@ -395,36 +380,38 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 	 */
 	passage->latest = runtime_epoch();
 	passage->now = bpf_ktime_get_coarse_ns();
-	passage->high = ct_key_set(&passage->key, packet);
-	passage->reply = 0;
-	value = bpf_map_lookup_elem(&cirri_ct, &passage->key);
+	value = verdict_known(passage);
 	if (value) {
-		passage->reply = passage->high != !!(value->flags & CT_FROM_HIGH);
-		if (ct_continues(value, packet, passage->reply, passage->now)) {
-			if (value->epoch != passage->latest) {
-				int error = judge_again(skb, passage, value, source, destination);
-
-				/* The entry stays under its old epoch, for as long as the end that opened
-				 * the connection tries: it remembers who that was.  Without it the other
-				 * end's next packet would open the connection the other way round.
-				 */
-				if (error) {
-					if (!passage->reply)
-						value->expires = passage->now +
-								 ct_lifetime_ns(packet->protocol, value->flags);
-					return error;
-				}
+		if (value->epoch != passage->latest) {
+			error = judge_again(skb, passage, value, source, destination);
+			/* The entry stays under its old epoch, for as long as the end that opened
+			 * the connection tries: it remembers who that was.  Without it the other
+			 * end's next packet would open the connection the other way round.
+			 */
+			if (error) {
+				if (!passage->reply)
+					value->expires = passage->now + ct_lifetime_ns(packet->protocol, value->flags);
+				return error;
 			}
-			if (ct_update(value, packet, passage->reply, passage->now, skb->len))
-				report_closed(skb, passage, value);
-			/* Of two that a client reaches one pod by, with one port, it waits for the last. */
-			if (passage->frontend)
-				value->frontend = passage->frontend;
-			passage->frontend = value->frontend;
-			return 0;
 		}
+		if (verdict_is_stale(passage, value))
+			return DROP_UNROUTABLE;
+		if (ct_update(value, packet, passage->reply, passage->now, skb->len))
+			report_closed(skb, passage, value);
+		/* Of two that a client reaches one pod by, with one port, it waits for the last. */
+		if (passage->frontend)
+			value->frontend = passage->frontend;
+		passage->frontend = value->frontend;
+		if (value->flags & CT_REDIRECTED && !passage->reply)
+			return verdict_redirect(skb, passage, source, destination);
+		return 0;
 	}
 	if (packet->flags & PACKET_ICMP_ERROR && icmp_is_related(skb, passage, source))
 		return 0;
-	return verdict_new(skb, passage, source, destination);
+	if (mark_is_client_side(passage->mark))
+		return DROP_UNROUTABLE;	/* a proxy answers nobody */
+	error = verdict_new(skb, passage, source, destination);
+	if (!error && passage->verdict.proxy_port)
+		error = verdict_redirect(skb, passage, source, destination);
+	return error;
 }

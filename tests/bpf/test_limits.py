@@ -21,6 +21,7 @@ INSTRUCTIONS = 500_000
 """Half of what the verifier walks before it gives up: room for kernels that prune less."""
 ELSEWHERE = {
     DropReason.CT_CREATE_FAILED: "test_connection_that_cannot_be_stored",
+    DropReason.PROXY_ASSIGN: "test_a_socket_listens",
     DropReason.NO_TUNNEL_KEY: "test_what_came_by_no_tunnel_is_dropped",
 }
 """Reasons that a row of packets cannot give, and the tests that meet them."""

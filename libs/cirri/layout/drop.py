@@ -36,6 +36,8 @@ class DropReason(IntEnum):
     FRAGMENT_NOT_FOUND = 175, "First logical datagram fragment not found"
     FORBIDDEN_ICMP6 = 176, "Forbidden ICMPv6 message"
     SOURCE_RANGE = 177, "Denied by LB src range check"
+    NO_PROXY = 178, "Socket lookup failed"
+    PROXY_ASSIGN = 179, "Socket assign failed"
     PROXY_UNKNOWN_PROTO = 180, "Proxy redirection not supported for protocol"
     POLICY_DENY = 181, "Policy denied by denylist"
     VLAN_FILTERED = 182, "VLAN traffic disallowed by VLAN filter"

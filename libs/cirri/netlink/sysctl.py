@@ -55,5 +55,12 @@ def _spans(text: str) -> list[tuple[int, int]]:
 
 
 def device(name: str) -> dict[str, str]:
-    """What a pod's device on the node's side needs (udev rules may have set it otherwise)."""
+    """What a device needs that is not the node's own (udev rules may have set it otherwise)."""
     return {f"ipv4/conf/{name}/rp_filter": "0"}
+
+
+def pod_device(name: str) -> dict[str, str]:
+    """What a pod's device on the node's side needs: by it comes back what the node itself sent to the pod, if it
+    is for a proxy.  Programs see to it that pods have sources of their own.
+    """
+    return device(name) | {f"ipv4/conf/{name}/accept_local": "1"}

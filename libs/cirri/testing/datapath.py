@@ -39,6 +39,7 @@ from cirri.layout import (
     MAPS,
     MASQUERADE_NOT,
     METRICS,
+    NAMES,
     NAT,
     POLICY,
     POLICY_MEMOS,
@@ -174,6 +175,7 @@ class World:
         self.runtime = open_pinned(self.bpffs, RUNTIME)
         self.nat = open_pinned(self.bpffs, NAT, max_entries=SIZES["cirri_nat"])
         self.masquerade_not = open_pinned(self.bpffs, MASQUERADE_NOT)
+        self.names = open_pinned(self.bpffs, NAMES)
         self.lb: dict[str, Any] = {
             name: open_pinned(self.bpffs, spec, max_entries=SIZES.get(name, 0))
             for name, spec in MAPS.items()
@@ -192,7 +194,7 @@ class World:
         """Give everything back but the pins."""
         self.ring.close()
         maps = (self.ct, self.endpoints, self.fragments, self.ipcache, self.policy, self.runtime, self.nat)
-        for each in (*maps, self.masquerade_not, *self.lb.values()):
+        for each in (*maps, self.masquerade_not, self.names, *self.lb.values()):
             each.close()
         self._metrics.close()
         self._counters.close()
@@ -209,7 +211,7 @@ class World:
 
     def reset(self) -> None:
         """Nothing is known of any connection, no policy is in force, A, B, R and the host are there."""
-        maps = (self.ct, self.fragments, self.nat, self.masquerade_not)
+        maps = (self.ct, self.fragments, self.nat, self.masquerade_not, self.names)
         for each in (*maps, self.policy, self.endpoints, self.ipcache, *self.lb.values()):
             each.clear()
         for each in self._remembered:  # the epoch is what it was
@@ -290,12 +292,12 @@ class World:
 
     # packets -----------------------------------------------------------------
 
-    def run(self, section: str, packet: bytes, ifindex: int, came_by: int = 0) -> Result:
+    def run(self, section: str, packet: bytes, ifindex: int, came_by: int = 0, mark: int = 0) -> Result:
         """Give *packet* to the program in *section*, as met on device *ifindex*.
 
         *came_by*: the device by which it came to this node; 0: it is the node's own.
         """
-        context = SkBuff(ifindex=ifindex, ingress_ifindex=came_by)
+        context = SkBuff(ifindex=ifindex, ingress_ifindex=came_by, mark=mark)
         program = self.programs[section]
         if self.apart:
             run = self.apart.call(lambda: test_run(program, packet, context=context))

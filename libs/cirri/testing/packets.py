@@ -280,7 +280,8 @@ def told(event: EventRecord) -> str:
             return f"closed packets={event.packets}"
         case EventType.POLICY_VERDICT:
             audited = "audited " if event.audited else ""
-            return f"{direction} {audited}{reason} match={event.match} rule={event.rule}"
+            proxy = f" proxy={event.proxy_port}" if event.proxy_port else ""
+            return f"{direction} {audited}{reason} match={event.match} rule={event.rule}{proxy}"
         case _:
             return f"drop {reason} {direction}"
 

@@ -164,7 +164,7 @@ def plug(record: Record, programs: Programs) -> int:
             node.apply(pod.create(record.device, inside))
             index = node.index(record.interface)
             inner.apply(pod.inside(record.device, inner.index(record.ifname)))
-            sysctl.ensure(sysctl.device(record.interface))
+            sysctl.ensure(sysctl.pod_device(record.interface))
             node.apply(_hooks(record.interface, index, programs))
     except NamespaceGone as error:
         raise UnknownContainer(record.container, str(error)) from error
