@@ -60,7 +60,7 @@ def device(name: str) -> dict[str, str]:
 
 
 def pod_device(name: str) -> dict[str, str]:
-    """What a pod's device on the node's side needs: by it comes back what the node itself sent to the pod, if it
-    is for a proxy.  Programs see to it that pods have sources of their own.
+    """What a pod's device on the node's side needs: what the node itself sends to the pod comes back by it
+    if it is for a proxy.  (Programs see to it that pods have sources of their own.)
     """
     return device(name) | {f"ipv4/conf/{name}/accept_local": "1"}
