@@ -58,7 +58,7 @@ def matches_pattern(pattern: str, name: str) -> bool:
 
 def matches_server_name(pattern: str, name: str) -> bool:
     """Whether the ``serverNames`` item *pattern* matches *name*: ``*.`` is one label, ``**.`` one or more."""
-    return matches(_server(pattern.lower()), name.lower())
+    return matches(server_name_expression(pattern.lower()), name.lower())
 
 
 @lru_cache(maxsize=4096)
@@ -71,7 +71,8 @@ def _pattern(pattern: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _server(pattern: str) -> str:
+def server_name_expression(pattern: str) -> str:
+    """The regular expression of the lower-case names that the ``serverNames`` item *pattern* matches."""
     for wildcard, labels in (("**.", _LABELS), ("*.", _LABEL)):
         if pattern.startswith(wildcard):
             return f"{labels}[.]{re.escape(pattern.removeprefix(wildcard))}"

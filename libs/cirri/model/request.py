@@ -1,4 +1,6 @@
-"""Requests to the services of nodes: what ``cirri.datapath.NODE.*`` carries, as MessagePack."""
+"""Requests to the services of nodes: what ``cirri.SERVICE.NODE.*`` carries, as MessagePack."""
+
+from typing import Any
 
 from msgspec import Struct
 
@@ -17,3 +19,51 @@ class EndpointConfigReply(Struct, frozen=True, kw_only=True):
 
     error: str = ""
     """Why nothing has changed; empty: it is done, and stays over restarts."""
+
+
+class L7Listener(Struct, frozen=True, kw_only=True):
+    """A port of a node to which connections are sent whose requests are to be read."""
+
+    port: int
+    direction: str
+    identity: int
+    """Of the endpoints whose policy it carries out."""
+    kind: str
+    """``http``, ``tls``."""
+    state: str
+    """``serving``; ``retiring``: no new connection comes; ``pending``: it does not listen yet; ``failed``: it
+    lets nothing pass."""
+    rules: int = 0
+    """How many it carries out."""
+    message: str = ""
+    """Why it lets less pass than its rules mean to; empty: it does not."""
+
+
+class L7Listeners(Struct, frozen=True, kw_only=True):
+    """The answer to ``cirri.l7proxy.NODE.listeners``."""
+
+    envoys: int
+    """That are connected: one, two during a hot restart."""
+    listeners: tuple[L7Listener, ...] = ()
+
+
+class L7Rule(Struct, frozen=True, kw_only=True):
+    """Requests that a listener lets pass."""
+
+    port: int
+    direction: str
+    identity: int
+    kind: str
+    cookie: int = 0
+    """Of the rule that says so; 0: a rule that does not look at requests covers the connection."""
+    server_names: tuple[str, ...] = ()
+    tls: tuple[str, ...] = ()
+    """``terminating``, ``originating``."""
+    request: dict[str, Any] = {}
+    """The entry as in the manifest; {}: every request."""
+
+
+class L7Rules(Struct, frozen=True, kw_only=True):
+    """The answer to ``cirri.l7proxy.NODE.rules``."""
+
+    rules: tuple[L7Rule, ...] = ()

@@ -1,4 +1,4 @@
-"""Connected UDP sockets of a network namespace: told that their peer is gone.
+"""Sockets of a network namespace: connected UDP ones told that their peer is gone, TCP ones that listen.
 
 Source: linux/inet_diag.h, linux/sock_diag.h; sock_diag(7).
 """
@@ -22,6 +22,8 @@ ID = struct.Struct("=4s16s16sIQ")
 """struct inet_diag_sockid: ports, source, destination, device, cookie."""
 CONNECTED = 1 << 1
 """TCP_ESTABLISHED, which connected UDP sockets are as well."""
+LISTENING = 1 << 10
+"""TCP_LISTEN."""
 ID_AT = HEADER.size + 4
 """Of ``id`` in struct inet_diag_msg, after family, state, timer and retransmissions."""
 
@@ -60,3 +62,16 @@ def _named(channel: Channel, family: int, ends: Container[End]) -> Iterator[Requ
 
 def _message(kind: int, flags: int, body: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body), kind, flags, 0, 0) + body
+
+
+def listening_tcp() -> set[tuple[str, int]]:
+    """(address, port) of each TCP socket that listens in the caller's namespace.  Raises: NetlinkRefused."""
+    found = set()
+    with Channel(NETLINK_SOCK_DIAG) as channel:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            listening = ASK.pack(family, socket.IPPROTO_TCP, 0, 0, LISTENING) + ID.pack(b"", b"", b"", 0, 0)
+            for message in channel.dump(_message(SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, listening)):
+                ports, own, *_ = ID.unpack_from(message, ID_AT)
+                address = socket.inet_ntop(family, own[: 4 if family == socket.AF_INET else 16])
+                found.add((address, int.from_bytes(ports[:2], "big")))
+    return found

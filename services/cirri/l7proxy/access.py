@@ -1,0 +1,164 @@
+"""From Envoy's access records to L7 records.  Pure.
+
+Envoy tells of a request once, when it has been answered; that makes two records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from cirri.l7proxy.messages import LOGS
+from cirri.l7proxy.routes import Verdict as Taken
+from cirri.l7proxy.routes import verdict_of
+from cirri.l7proxy.wire import BYTES, parts
+from cirri.model import HttpFacts, L7Record, TlsFacts
+from cirri.model.records import Verdict
+from cirri.proxies import ProxyEndpoint
+
+PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
+METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+BEGAN, ENDED = 1, 3
+"""``AccessLogType`` of TCP connections: the server has been reached, the end."""
+METHOD = ":method"
+"""The header that is logged because Envoy's list of methods is short."""
+REFUSED_ROUTE, REFUSED_CHAIN = "direct_response", "filter_chain_not_found"
+SERVER = "via_upstream"
+
+Direction = Literal["ingress", "egress"]
+
+
+class Source(NamedTuple):
+    """What the name of a log says: whose records it has."""
+
+    direction: Direction
+    port: int
+    what: str
+    """``http``, ``refused`` (TLS connections that found no chain), ``tls ROUTE``."""
+
+    @classmethod
+    def of(cls, name: str) -> Source:
+        """Reverses the name that a listener gives its log.  Raises: ValueError."""
+        direction, port, what = name.split(" ", 2)
+        return cls("ingress" if direction == "ingress" else "egress", int(port), what)
+
+
+class Facts(NamedTuple):
+    """What is known beside the record."""
+
+    node: str
+    endpoints: Mapping[str, ProxyEndpoint]
+    """By address."""
+    identity: Callable[[str], int]
+    """Of an address; 0: not known."""
+
+
+def count(message: bytes) -> int:
+    """How many requests and connections *message* tells of, without reading them."""
+    found = 0
+    for number, wire, raw in parts(message):
+        if number in (2, 3) and wire == BYTES:
+            found += sum(1 for _ in parts(raw))
+    return found
+
+
+def records(source: Source, message: bytes, facts: Facts) -> Iterator[L7Record]:
+    """The records that *message* makes.  Raises: ValueError if it is no message of access records."""
+    told = LOGS.decode(message)
+    for entry in told.get("http_logs", {}).get("log_entry", ()):
+        yield from _http(source, entry, facts)
+    for entry in told.get("tcp_logs", {}).get("log_entry", ()):
+        yield from _tls(source, entry["common_properties"], facts)
+
+
+def _ends(source: Source, common: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+    """Who spoke with whom."""
+    client, client_text = _end(common.get("downstream_remote_address"))
+    server, server_text = _end(common.get("downstream_local_address"))
+    own = facts.endpoints.get(server if source.direction == "ingress" else client)
+    identities = {"source": facts.identity(client), "destination": facts.identity(server)}
+    if own is not None:
+        identities["destination" if source.direction == "ingress" else "source"] = own.identity
+    return {
+        "node": facts.node,
+        "direction": source.direction,
+        "endpoint": own.id if own else 0,
+        "source": client_text,
+        "destination": server_text,
+        "source_identity": identities["source"],
+        "destination_identity": identities["destination"],
+    }
+
+
+def _http(source: Source, entry: Mapping[str, Any], facts: Facts) -> Iterator[L7Record]:
+    common, request = entry.get("common_properties", {}), entry.get("request", {})
+    response = entry.get("response", {})
+    name, details = common.get("route_name", ""), response.get("response_code_details", "")
+    taken = verdict_of(name)
+    verdict, message = _judged(taken, details, common.get("upstream_transport_failure_reason", ""))
+    headers = dict(request.get("request_headers", ()))
+    host, path = request.get("authority", ""), request.get("path", "")
+    http = {
+        "method": headers.get(METHOD) or _method(request.get("request_method", 0)),
+        "url": f"{request.get('scheme') or 'http'}://{host}{path}",
+        "protocol": PROTOCOLS.get(entry.get("protocol_version", 0), ""),
+        "host": host,
+    }
+    server_name = common.get("tls_properties", {}).get("tls_sni_hostname", "")
+    ends = _ends(source, common, facts) | {
+        "rule": taken.cookie if taken else 0,
+        "log": taken.log if taken else "",
+        "tls": TlsFacts(server_name=server_name) if server_name else None,
+        "message": message,
+    }
+    began, took = common.get("start_time", 0), common.get("duration", 0)
+    # What went wrong after the request had been let pass is about the answer.
+    asked: Verdict = "forwarded" if taken else verdict
+    yield L7Record(time=began, type="request", verdict=asked, http=HttpFacts(**http), **ends)
+    code = response.get("response_code", 0)
+    yield L7Record(
+        time=began + took, type="response", verdict=verdict, latency_ns=took,
+        http=HttpFacts(**http, code=code), **ends,
+    )  # fmt: skip
+
+
+def _judged(taken: Taken | None, details: str, failure: str) -> tuple[Verdict, str]:
+    """What became of a request, and what there is to say about it."""
+    if taken is None:
+        return ("dropped", "") if details == REFUSED_ROUTE else ("error", details)
+    if details == SERVER:
+        return "forwarded", taken.message
+    return "error", "; ".join(filter(None, (taken.message, details, failure)))
+
+
+def _tls(source: Source, common: Mapping[str, Any], facts: Facts) -> Iterator[L7Record]:
+    kind, details = common.get("access_log_type", 0), common.get("connection_termination_details", "")
+    if source.what == "refused" and details != REFUSED_CHAIN:
+        return  # what did find its chain is told of there
+    server_name = common.get("tls_properties", {}).get("tls_sni_hostname", "")
+    taken = verdict_of(source.what.removeprefix("tls ")) if source.what != "refused" else None
+    began, took = common.get("start_time", 0), common.get("duration", 0)
+    ends = _ends(source, common, facts) | {"tls": TlsFacts(server_name=server_name)}
+    if taken is None:
+        yield L7Record(time=began, type="request", verdict="dropped", **ends)
+        return
+    ends |= {"rule": taken.cookie, "log": taken.log}
+    if kind == BEGAN:
+        yield L7Record(time=began, type="request", verdict="forwarded", **ends)
+    elif kind == ENDED:
+        failure = common.get("upstream_transport_failure_reason", "")
+        verdict: Verdict = "error" if failure else "forwarded"
+        yield L7Record(
+            time=began + took, type="response", verdict=verdict, latency_ns=took, message=failure, **ends
+        )
+
+
+def _method(number: int) -> str:
+    return METHODS[number] if number < len(METHODS) else ""
+
+
+def _end(address: Mapping[str, Any] | None) -> tuple[str, str]:
+    """(address, address and port as text)"""
+    inner = (address or {}).get("socket_address", {})
+    host, port = inner.get("address", ""), inner.get("port_value", 0)
+    return host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,147 @@
+"""From what the datapath service says to everything that Envoy is told: a pure function."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cirri.l7proxy import clusters, rules, secrets, settings
+from cirri.l7proxy.listeners import listener
+from cirri.l7proxy.messages import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
+from cirri.l7proxy.routes import DIRECT, cluster_name, route_table
+from cirri.l7proxy.rules import Allow
+from cirri.proxies import NodeProxies
+
+KINDS = ("http", "tls")
+"""Of listeners that can be served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One thing that Envoy is told."""
+
+    name: str
+    body: bytes
+    version: str
+
+    @classmethod
+    def of(cls, name: str, body: bytes) -> Resource:
+        """Its version is its content: a service that starts again has nothing new to say."""
+        return cls(name, body, hashlib.blake2b(body, digest_size=12).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Everything that Envoy is to have."""
+
+    resources: Mapping[str, Mapping[str, Resource]]
+    """Type -> name -> resource."""
+    ports: frozenset[int] = frozenset()
+    """Of the listeners among them."""
+    refused: Mapping[int, str] = field(default_factory=dict)
+    """Listeners that let nothing pass, or do not exist, and why."""
+    problems: Mapping[int, str] = field(default_factory=dict)
+    """Listeners that allow less than their rules mean to, and why."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with the configuration."""
+
+
+def wanted(
+    node: NodeProxies,
+    stored: secrets.Secrets,
+    *,
+    ipv6: bool = True,
+    rejected: Mapping[tuple[int, str], str] | None = None,
+) -> Wanted:
+    """All of it.  What cannot be carried out allows less, never more.
+
+    *rejected*: (port, rules) that Envoy would not take, and why: nothing passes there.
+    """
+    http, faults = settings.read(node.settings)
+    found: dict[str, dict[str, Resource]] = {
+        CLUSTER_TYPE: {}, SECRET_TYPE: {}, LISTENER_TYPE: {}, ROUTE_TYPE: {}
+    }  # fmt: skip
+
+    def tell(kind: str, name: str, body: bytes) -> None:
+        found[kind][name] = Resource.of(name, body)
+
+    tell(CLUSTER_TYPE, DIRECT, clusters.direct(http))
+    values = secrets.header_values(stored)
+    refused: dict[int, str] = {}
+    problems: dict[int, str] = {}
+    for given in node.listeners:
+        if given.kind not in KINDS:
+            refused[given.port] = f"nothing here serves rules of kind {given.kind}"
+            continue
+        reading = rules.read(given.rules)
+        if why := (rejected or {}).get((given.port, given.rules)):
+            reading = rules.Reading(rules.Rules(), f"Envoy rejects its rules: {why}")
+            refused[given.port] = reading.problem
+        said = [reading.problem] if reading.problem else []
+        usable, missing = _with_secrets(reading.rules, stored)
+        said += missing
+        for allow in usable.allows:
+            for kind, name, body in _tls_of(allow, stored, http):
+                tell(kind, name, body)
+        if given.kind == "http":
+            table, more = route_table(str(given.port), usable, values, http)
+            tell(ROUTE_TYPE, str(given.port), table)
+            said += more
+        body, more = listener(given, usable, http, ipv6=ipv6)
+        tell(LISTENER_TYPE, str(given.port), body)
+        said += more
+        if said:
+            problems[given.port] = "; ".join(dict.fromkeys(said))
+    ports = frozenset(int(name) for name in found[LISTENER_TYPE])
+    return Wanted(found, ports, refused, problems, tuple(faults))
+
+
+def _with_secrets(given: rules.Rules, stored: secrets.Secrets) -> tuple[rules.Rules, list[str]]:
+    """*given* without the allows whose Secrets are not there, and why those are left out."""
+    kept, said = [], []
+    for allow in given.allows:
+        lacks = ""
+        if allow.terminating and secrets.certificate(allow.terminating, stored) is None:
+            lacks = f"Secret {allow.terminating.secret.key} has no certificate and key"
+        elif allow.originating and secrets.authority(allow.originating, stored) is None:
+            lacks = f"Secret {allow.originating.secret.key} names no authority to trust"
+        if lacks:
+            said.append(lacks)
+        else:
+            kept.append(allow)
+    return rules.Rules(any=given.any, allows=tuple(kept)), said
+
+
+def _tls_of(
+    allow: Allow, stored: secrets.Secrets, http: settings.HttpSettings
+) -> list[tuple[str, str, bytes]]:
+    """The clusters and secrets that *allow* needs."""
+    found: list[tuple[str, str, bytes]] = []
+    if tls := allow.terminating:
+        body = secrets.certificate(tls, stored)
+        assert body is not None
+        found.append((SECRET_TYPE, secrets.certificate_name(tls), body))
+    if tls := allow.originating:
+        authority = secrets.authority(tls, stored)
+        assert authority is not None
+        found.append((SECRET_TYPE, secrets.authority_name(tls), authority))
+        certificate = secrets.certificate(tls, stored)
+        if certificate is not None:
+            found.append((SECRET_TYPE, secrets.certificate_name(tls), certificate))
+        name = cluster_name(allow)
+        found.append(
+            (CLUSTER_TYPE, name, clusters.in_tls(name, tls, http, certificate=certificate is not None))
+        )
+    return found
+
+
+def named_secrets(node: NodeProxies) -> frozenset[str]:
+    """``NAMESPACE/NAME`` of the Secrets that rules name."""
+    found = set()
+    for given in node.listeners:
+        for allow in rules.read(given.rules).rules.allows:
+            found |= {tls.secret.key for tls in (allow.terminating, allow.originating) if tls}
+            for entry in allow.requests or ():
+                found |= {match.secret.key for match in entry.headerMatches if match.secret}
+    return frozenset(found)

@@ -1,0 +1,184 @@
+"""From rules to Envoy's routes: the first one that a request is like takes it, the last one refuses it.
+
+Refusing needs no rule: a route table without any other route answers 403, and a listener whose table
+is not there does not serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET
+
+from cirri.engine.regex import matches
+from cirri.l7proxy import match
+from cirri.l7proxy.messages import ROUTE, ROUTES
+from cirri.l7proxy.rules import Allow, Entry, Rules
+from cirri.l7proxy.settings import HttpSettings
+from cirri.l7proxy.wire import Raw
+
+REFUSED = "Access denied"
+"""Body of a 403."""
+DIRECT = "direct"
+"""The cluster that goes on to where the client wanted to go."""
+MOST_MISMATCHES = 6
+"""``headerMatches`` with a mismatch action in one entry: each set of them that do not match is a route."""
+RETRIES = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 3}
+"""Only what has not reached the server is tried again."""
+
+APPEND, OVERWRITE = 0, 2
+ANYTHING: tuple[dict[str, Any], ...] = ({"prefix": ""}, {"connect_matcher": {}})
+"""Envoy takes ``CONNECT``, which has no path, apart."""
+
+_DENIES = [
+    {"name": "", "match": given, "direct_response": {"status": 403, "body": {"inline_string": REFUSED}}}
+    for given in ANYTHING
+]
+
+
+class Verdict(NamedTuple):
+    """What a route's name says, for the records of the requests that took it."""
+
+    cookie: int = 0
+    log: str = ""
+    message: str = ""
+
+
+class Change(NamedTuple):
+    """A header that is not as it should be: what is done."""
+
+    action: str
+    name: str
+    value: str
+
+
+def route_name(verdict: Verdict) -> str:
+    """*verdict* as a route's name."""
+    return msgspec.json.encode(verdict).decode()
+
+
+@lru_cache(maxsize=16384)
+def verdict_of(name: str) -> Verdict | None:
+    """What the route *name* says; None: it was refused."""
+    return Verdict(*msgspec.json.decode(name)) if name else None
+
+
+def cluster_name(allow: Allow) -> str:
+    """The cluster that *allow* goes on by."""
+    if allow.originating is None:
+        return DIRECT
+    return "tls " + msgspec.json.encode(allow.originating, order="sorted").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes routes; each is given with the number of changes that it makes."""
+
+    secrets: Mapping[str, str]
+    settings: HttpSettings
+    problems: list[str]
+
+    def of_rules(self, rules: Rules) -> Iterator[tuple[int, bytes]]:
+        """Every way in which *rules* let a request pass."""
+        if rules.any:
+            yield from self._pass(Allow(), [])
+            return
+        for allow in rules.allows:
+            if allow.requests is UNSET:
+                yield from self._pass(allow, [])
+            else:
+                for entry in allow.requests:
+                    yield from self._of_entry(allow, entry)
+
+    def _of_entry(self, allow: Allow, entry: Entry) -> Iterator[tuple[int, bytes]]:
+        fixed = match.fixed_matches(entry)
+        if fixed is None:
+            self.problems.append("it asks for a header that no request can have")
+            return
+        mild: list[tuple[dict[str, Any], Change]] = []
+        for wanted in entry.headerMatches:
+            value = match.expected(wanted, self.secrets)
+            if value is None:
+                held = wanted.secret.key if wanted.secret else ""
+                self.problems.append(f"Secret {held} with the value of header {wanted.name} cannot be read")
+                return
+            given = match.has_header(wanted.name, value or None)
+            if given is None or (wanted.mismatch and given["name"] == ":authority"):
+                self.problems.append(f"header {wanted.name} cannot be asked for or changed")
+                return
+            if wanted.mismatch:
+                mild.append((given, Change(wanted.mismatch, wanted.name, value)))
+            else:
+                fixed.append(given)
+        if len(mild) > MOST_MISMATCHES:
+            most = f"at most {MOST_MISMATCHES} are possible"
+            self.problems.append(f"it has {len(mild)} headers with a mismatch action; {most}")
+            return
+        connect = not entry.path and (not entry.method or matches(entry.method, "CONNECT"))
+        # A route for each set of headers that do not match.  Nothing says that they do not: the routes
+        # with fewer of them come first and take what has fewer.
+        for count in range(len(mild) + 1):
+            for wrong in combinations(mild, count):
+                right = [given for given, _ in mild if all(given is not each for each, _ in wrong)]
+                changes = tuple(change for _, change in wrong)
+                yield from self._pass(allow, [*fixed, *right], changes, connect=connect)
+
+    def _pass(
+        self,
+        allow: Allow,
+        headers: list[dict[str, Any]],
+        changes: tuple[Change, ...] = (),
+        *,
+        connect: bool = True,
+    ) -> Iterator[tuple[int, bytes]]:
+        """Routes that let pass what is like that."""
+        also: dict[str, Any] = {"headers": headers}
+        if allow.serverNames:
+            names = match.server_name_match(allow.serverNames)
+            also["filter_state"] = [{"key": match.SERVER_NAME, "string_match": names}]
+        said = ", ".join(f"{change.action} {change.name}" for change in changes)
+        action: dict[str, Any] = {"cluster": cluster_name(allow), "timeout": self.settings.request_timeout}
+        if self.settings.max_grpc_timeout:
+            action["max_grpc_timeout"] = self.settings.max_grpc_timeout
+        route = {
+            "name": route_name(Verdict(allow.cookie, allow.log, said)),
+            "route": action,
+            "request_headers_to_add": [
+                _header(change) for change in changes if change.action in ("ADD", "REPLACE")
+            ],
+            "request_headers_to_remove": [c.name for c in changes if c.action == "DELETE"],
+        }
+        for given in ANYTHING if connect else ANYTHING[:1]:
+            yield len(changes), ROUTE.encode({**route, "match": {**given, **also}})
+
+
+def route_table(
+    name: str, rules: Rules, secrets: Mapping[str, str], settings: HttpSettings
+) -> tuple[Raw, list[str]]:
+    """The table *name*, encoded; and what in *rules* cannot be carried out, in sentences."""
+    problems: list[str] = []
+    found = list(_Maker(secrets, settings, problems).of_rules(rules))
+    # Where several let a request pass, the one that leaves it as it is: the sort is stable.
+    found.sort(key=lambda each: each[0])
+    everything = {
+        "name": "all",
+        "domains": ["*"],
+        "routes": [*(Raw(route) for _, route in found), *_DENIES],
+        "retry_policy": RETRIES,
+    }
+    table = {"name": name, "virtual_hosts": [everything], "validate_clusters": False}
+    return Raw(ROUTES.encode(table)), problems
+
+
+def _header(change: Change) -> dict[str, Any]:
+    """Envoy's ``HeaderValueOption``; a "%" in its value would begin a format."""
+    return {
+        "header": {"key": change.name, "value": change.value.replace("%", "%%")},
+        "append_action": APPEND if change.action == "ADD" else OVERWRITE,
+        "keep_empty_value": True,
+    }
