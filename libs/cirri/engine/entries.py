@@ -158,8 +158,8 @@ def _alike(
             by_selector.setdefault(rule.selector, []).append(index)
     named: dict[int, list[str]] = {}
     for selector in by_selector:
-        members = _members(sets[selector])
-        for peer in members if wanted is None else members & wanted:
+        selected = members(sets[selector])
+        for peer in selected if wanted is None else selected & wanted:
             named.setdefault(peer, []).append(selector)
     groups: dict[tuple[str, ...], list[int]] = {}
     for peer, selectors in named.items():
@@ -168,7 +168,8 @@ def _alike(
         yield tuple(index for selector in signature for index in by_selector[selector]), peers
 
 
-def _members(one: SelectorSet | BitMap) -> BitMap:
+def members(one: SelectorSet | BitMap) -> BitMap:
+    """Whom a selector selects."""
     return BitMap.deserialize(one.identities) if isinstance(one, SelectorSet) else one
 
 

@@ -114,43 +114,43 @@ def answer(
     """
     for rule in rules:
         if rule.deny:
-            return Answer(False, "deny-rule", rule=_cookie(rule))
+            return Answer(False, "deny-rule", rule=cookie(rule))
     if not rules:
         return Answer(False, "default-deny") if enforced else Answer(True, "not-enforced")
     strongest = max(rules, key=lambda rule: rule.priority)
     kind = strongest.redirect
     if not kind:
-        return Answer(True, "not-proxied", rule=_cookie(strongest))
+        return Answer(True, "not-proxied", rule=cookie(strongest))
     if not isinstance(request, _PROTOCOLS.get(kind, ())):
-        return Answer(False, "other-protocol", kind, _cookie(strongest))
+        return Answer(False, "other-protocol", kind, cookie(strongest))
     if kind == "dns":
         # The DNS proxy knows the rules for exactly its port: a broad allow beside a narrow list does not
         # open the list.
         rules = [rule for rule in rules if _ports(rule) == _ports(strongest)]
     elif not enforced:
-        return Answer(True, "not-enforced", kind, _cookie(strongest))
+        return Answer(True, "not-enforced", kind, cookie(strongest))
     found = [one for rule in rules for one in _accepted(rule, kind, request, secrets or {})]
     # Where several let it pass, the one that leaves it as it is.
     return min(
-        found, key=lambda one: len(one.changes), default=Answer(False, "refused", kind, _cookie(strongest))
+        found, key=lambda one: len(one.changes), default=Answer(False, "refused", kind, cookie(strongest))
     )
 
 
 def _accepted(rule: Rule, kind: str, request: Request, secrets: Mapping[str, str]) -> Iterator[Answer]:
     """How *rule* lets *request* pass in a proxy of *kind*."""
-    told = _told(rule.l7)
-    names = told.get("serverNames")
+    said = told(rule.l7)
+    names = said.get("serverNames")
     server = "" if isinstance(request, DnsQuery) else request.server_name
     if names and not any(matches_server_name(name, server) for name in names):
         return
-    if "requests" not in told:
-        yield Answer(True, "allow-rule", kind, _cookie(rule))
+    if "requests" not in said:
+        yield Answer(True, "allow-rule", kind, cookie(rule))
     elif rule.redirect == kind:
-        for entry in told["requests"]:
+        for entry in said["requests"]:
             changes = _like(entry, request, secrets)
             if changes is not None:
                 text = msgspec.json.encode(entry, order="sorted").decode()
-                yield Answer(True, "request-rule", kind, _cookie(rule), text, changes)
+                yield Answer(True, "request-rule", kind, cookie(rule), text, changes)
 
 
 def _like(
@@ -218,12 +218,13 @@ def _ports(rule: Rule) -> tuple[int, int, int]:
     return rule.protocol, rule.port, rule.end_port
 
 
-def _cookie(rule: Rule) -> int:
+def cookie(rule: Rule) -> int:
+    """Of the origin that *rule* goes by; 0: it has none."""
     return rule.origins[0] if rule.origins else 0
 
 
 @lru_cache(maxsize=4096)
-def _told(l7: str) -> Mapping[str, Any]:
+def told(l7: str) -> Mapping[str, Any]:
     """What :attr:`cirri.model.Rule.l7` says."""
-    told: Mapping[str, Any] = msgspec.json.decode(l7) if l7 else {}
-    return told
+    said: Mapping[str, Any] = msgspec.json.decode(l7) if l7 else {}
+    return said
