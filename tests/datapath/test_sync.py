@@ -42,6 +42,7 @@ from cirri.model import (
     SubjectPolicy,
 )
 from cirri.netlink import NetlinkRefused
+from cirri.proxies import NodeProxies
 from cirri.testing.objects import service
 
 from .test_kernel import pinned
@@ -78,6 +79,7 @@ class World:
         self.bpffs = bpffs
         self.state = Path(mkdtemp(prefix="cirri-test-"))
         self.refuse = False
+        self.told: list[NodeProxies] = []
         self.accelerated: list[Acceleration] = []
         self.start()
         record = Record(
@@ -105,6 +107,7 @@ class World:
             firewall=Firewall(Uplink(9, "eth0", "02:00:00:00:00:09"), BusPlace(4222)),
             tunnel=self.tunnel,
             accelerate=self.accelerate,
+            publish=self.told.append,
             state_dir=self.state,
             log=None,  # type: ignore[arg-type]
         )

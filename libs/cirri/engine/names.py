@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+import msgspec
+
 from cirri.engine.regex import matches
 
 LONGEST = 255
@@ -45,6 +47,12 @@ def canonical_name(text: str) -> str:
     """
     lower = text.lower()
     return lower if lower in {".", "*."} else lower.removesuffix(".")
+
+
+def entry_of(name: str) -> str:
+    """The canonical JSON for *name*, a name or a pattern in canonical form."""
+    # A pattern without "*" means what the name means.
+    return msgspec.json.encode({"matchPattern" if "*" in name else "matchName": name}).decode()
 
 
 def matches_pattern(pattern: str, name: str) -> bool:

@@ -6,6 +6,7 @@ a proxy's.
 
 from cirri.proxies.client import ProxiesClient
 from cirri.proxies.model import (
+    DNS_PORT,
     Ask,
     Direction,
     DnsRule,
@@ -24,6 +25,7 @@ SOCKET = "proxies.sock"
 """In the run directory."""
 
 __all__ = [
+    "DNS_PORT",
     "SOCKET",
     "Ask",
     "AskRefused",

@@ -25,6 +25,7 @@ from cirri.layout import CT
 from cirri.maps import open_pinned
 from cirri.model import ACKS, ENDPOINTS, NODES, NodeStatus
 from cirri.model.request import EndpointConfigReply, EndpointConfigRequest
+from cirri.proxies import SOCKET, ProxiesServer, Serving
 from cirri.runtime import Runtime, run
 
 SWEEP_S = 30.0
@@ -146,8 +147,15 @@ async def serve(rt: Runtime) -> None:
     def local_endpoints() -> list[Local]:
         return [*sync.regenerator.locals.values(), *filter(None, (sync.host.local,))]
 
+    async def number(keys: tuple[str, ...]) -> int:
+        return await sync.news.number(keys)
+
+    def serving(report: Serving) -> None:
+        sync.news.serving(report)
+
     route_faults: list[str] = []
     looking = asyncio.Event()
+    proxies = ProxiesServer(settings.run_dir / SOCKET, number=number, serving=serving)
     sync = Sync(
         settings.node,
         settings.cluster,
@@ -164,6 +172,7 @@ async def serve(rt: Runtime) -> None:
         ),
         tunnel=lambda port: realize(node, port),
         accelerate=lambda wanted: accelerate.realize(node, settings.bpffs, wanted),
+        publish=proxies.publish,
         state_dir=settings.state_dir,
         log=log,
     )
@@ -179,11 +188,11 @@ async def serve(rt: Runtime) -> None:
     endpoints.adopt()
     look()
     server = CniServer(endpoints, settings.run_dir / "cni.sock", log)
-    listening = await server.start()
+    listening, told = await server.start(), await proxies.start()
     await rt.handle("endpoint-config", configure)
     rt.ready("datapath", ok=True)
     log.info("realized", endpoints=len(sync.regenerator.locals), uplink=node.features.get("uplink", ""))
-    async with listening, asyncio.TaskGroup() as tasks:
+    async with listening, told, asyncio.TaskGroup() as tasks:
         await sync.run(tasks)
         await reporter.run(tasks, local_endpoints, settings.run_dir)
         tasks.create_task(follow_ranges())

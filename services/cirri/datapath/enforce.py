@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from pyroaring import BitMap
 
@@ -19,8 +20,10 @@ from cirri.datapath.addressbook import AddressBook
 from cirri.datapath.identify import flags_of, goals_of, members_of, selectors_of
 from cirri.datapath.located import place_of, wider
 from cirri.datapath.policies import Policies
+from cirri.datapath.proxied import Proxied, names_flag, tried
 from cirri.datapath.views import Views
-from cirri.engine.entries import Entries, entries
+from cirri.engine.entries import Entries
+from cirri.engine.redirects import Expansion, Wanted, expand
 from cirri.labels import Reserved
 from cirri.layout import EndpointFlag
 from cirri.model import SubjectPolicy
@@ -35,6 +38,8 @@ class Computed:
     """Keys of selectors that it names and that have not arrived."""
     prefixes: frozenset[str] = frozenset()
     """Prefixes that it tells apart and that have no identity yet."""
+    unheard: bool = False
+    """It waits for listeners of the L7 proxy."""
 
     def missing(self, subject: int) -> str:
         """Completes "waiting for"; "" if nothing is missing."""
@@ -44,6 +49,8 @@ class Computed:
             some = ", ".join(sorted(self.prefixes)[:3])
             more = f" and {len(self.prefixes) - 3} more" if len(self.prefixes) > 3 else ""
             return f"identities of the address prefixes {some}{more}"
+        if self.unheard:
+            return f"the L7 proxy to listen for the policy of identity {subject}"
         if self.policy is None:
             return f"the policy of identity {subject}" if subject else "an identity for its labels"
         return ""
@@ -56,6 +63,8 @@ class Selected:
     members: BitMap
     prefixes: tuple[str, ...] = ()
     """What it tells apart."""
+    name: str = ""
+    """Whose addresses it selects, see :attr:`cirri.model.SelectorSet.name`."""
 
 
 @dataclass(slots=True)
@@ -68,6 +77,7 @@ class Enforcer:
     views: Views
     policies: Policies
     book: AddressBook
+    proxied: Proxied
     realized: dict[int, SubjectPolicy] = field(default_factory=dict)
     """Policies in force."""
     sets: dict[str, Selected] = field(default_factory=dict)
@@ -88,7 +98,7 @@ class Enforcer:
     _rules: dict[SubjectPolicy, SubjectPolicy] = field(default_factory=dict)
     _selects: dict[int, frozenset[str]] = field(default_factory=dict)
     """Keys of the selectors that each policy in force names."""
-    _made: dict[int, Entries] = field(default_factory=dict)
+    _made: dict[int, Expansion] = field(default_factory=dict)
     """Entries made in this step, by ``id`` of the rules."""
     _untidy: bool = False
     _prefixes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -129,6 +139,10 @@ class Enforcer:
             if key in self.sets and self.sets[key].members != members():
                 self._selectors.add(key)
 
+    def note_names(self, keys: Iterable[str]) -> None:
+        """There are other numbers of sets with these selectors of names."""
+        self._selectors.update(key for key in keys if key in self.sets)
+
     # what is in force ------------------------------------------------------------------
 
     def named(self) -> set[str]:
@@ -160,7 +174,12 @@ class Enforcer:
                 prefixes.update(p for p in found.prefixes if not self.book.tells_apart(p))
         if selectors or prefixes:
             return Computed(None, frozenset(selectors), frozenset(prefixes))
-        return Computed(entry.subject)
+        policy = entry.subject
+        if policy is not self.realized.get(subject) and not self.proxied.listens(
+            subject, policy, lambda: self._wanted(policy)
+        ):
+            return Computed(unheard=True)
+        return Computed(policy)
 
     # the step ------------------------------------------------------------------------
 
@@ -175,7 +194,10 @@ class Enforcer:
             if delta := members ^ self.sets[key].members:
                 moved[key] = delta
                 self.sets[key].members = members
-        return self._patch(moved)
+        touched = self._patch(moved)
+        for identity in self.proxied.served() & self.realized.keys():
+            touched |= self._realize(identity)
+        return touched
 
     def inherit(self, heirs: dict[int, int]) -> bool:
         """Let sets that the tables do not hold any more take each place of *heirs* for what its addresses
@@ -204,7 +226,10 @@ class Enforcer:
         for key in selectors_of(policy):
             if key not in self.sets:
                 found = self.views.selectors.get(key)
-                self.sets[key] = Selected(BitMap(), found.prefixes if found is not None else ())
+                told = (found.prefixes, found.name) if found is not None else ((), "")
+                self.sets[key] = Selected(BitMap(), *told)
+                if told[1]:  # entries and listeners are there before the first answer for it is
+                    self.proxied.names.number([key])
                 self.sets[key].members = self._members(key) or BitMap()
         known = identity in self.policies.sets
         before = self.standing(identity) if known else None
@@ -221,9 +246,18 @@ class Enforcer:
     def leave(self, identity: int) -> None:
         """Forget an identity that no endpoint has any more."""
         self.policies.release(identity)
+        self.proxied.leave(identity)
         if self.realized.pop(identity, None) is not None:
             del self._goals[identity], self._selects[identity]
             self._untidy = True
+
+    def members(self, key: str) -> BitMap:
+        """Whom a selector in force selects."""
+        return self.sets[key].members
+
+    def name(self, key: str) -> str:
+        """Whose addresses a selector in force selects; "" if it selects identities."""
+        return self.sets[key].name
 
     def tidy(self) -> None:
         """Forget selectors that nothing in force names any more, and what was made in this step."""
@@ -239,6 +273,8 @@ class Enforcer:
         if key in self.built_in:
             return self.built_in[key]()
         found = self.views.selectors.get(key)
+        if found is not None and found.name:
+            return self.proxied.names.members(key)
         members = members_of(found) if found is not None else None
         if members is None:
             return None
@@ -275,7 +311,7 @@ class Enforcer:
 
     def _patch(self, moved: Mapping[str, BitMap]) -> bool:
         self._made.clear()
-        touched, made = False, dict[int, Entries]()
+        touched, made = False, dict[int, Expansion]()
         for identity, selects in self._selects.items() if moved else ():
             changed = [moved[key] for key in selects & moved.keys()]
             if not changed:
@@ -285,24 +321,45 @@ class Enforcer:
                 touched |= self._realize(identity)
             else:
                 peers = set(BitMap.union(*changed))  # of equal rules they are the same
-                touched |= self.policies.patch(identity, peers, self._entries(identity, made, peers))
+                goals = self._entries(identity, made, peers)
+                touched |= self._write(identity, partial(self.policies.patch, identity, peers, goals))
             if before != self.standing(identity):
                 self.told.add(identity)
         return touched
 
     def _realize(self, identity: int) -> bool:
-        flags = flags_of(self._goals[identity])
-        return self.policies.realize(identity, flags, *self._entries(identity, self._made))
+        goals = self._goals[identity]
+        flags = flags_of(goals) | names_flag(goals, self.name)
+        wanted = self._entries(identity, self._made)
+        return self._write(identity, partial(self.policies.realize, identity, flags, *wanted))
+
+    def _write(self, identity: int, write: Callable[[], bool]) -> bool:
+        """Do so, and see to the listeners that entries led to and lead to."""
+        self.proxied.forget(identity)
+        before = self.policies.sets.get(identity)
+        led = self.proxied.leading(identity, before.layers[0].entries if before is not None else {})
+        touched = write()
+        if led is not None:
+            entries = self.policies.sets[identity].layers[0].entries
+            self.proxied.settle(identity, self.realized[identity], entries, led)
+        return touched
+
+    def _wanted(self, policy: SubjectPolicy) -> Iterable[Wanted]:
+        """Listeners that *policy*, which is not in force, leads to."""
+        goal = goals_of(policy)[0]
+        sets = {key: self._members(key) or BitMap() for key in selectors_of(goal)}
+        return expand(goal, sets).redirects.values()
 
     def _entries(
-        self, identity: int, made: dict[int, Entries], only: set[int] | None = None
+        self, identity: int, made: dict[int, Expansion], only: set[int] | None = None
     ) -> list[Entries]:
         """Entries for what is in force and what is tried out; *made*: those of rules by their ``id``, which
         identities with equal rules share."""
-        found = []
+        found: list[Entries] = []
         for goal in self._goals[identity]:
             if id(goal) not in made:
                 sets = {key: self.sets[key].members for key in selectors_of(goal)}
-                made[id(goal)] = entries(goal, sets, only=only)
-            found.append(made[id(goal)])
+                made[id(goal)] = expand(goal, sets, only=only)
+            one = made[id(goal)]
+            found.append(tried(one) if found else self.proxied.ported(identity, one, only))
         return found

@@ -20,7 +20,7 @@ KEY_SIZE, POLICY_ID_AT = PolicyKey.size(), 4
 """Bytes of a key, and where in it the policy_id begins."""
 MUCH = 64
 """So many changes in a set, if they are more than half of it, are made faster by writing it anew."""
-OF_SETS = ALL | EndpointFlag.AUDIT_INGRESS | EndpointFlag.AUDIT_EGRESS
+OF_SETS = ALL | EndpointFlag.AUDIT_INGRESS | EndpointFlag.AUDIT_EGRESS | EndpointFlag.NAMES
 """Flags that policy decides; the others are the endpoint's own."""
 
 

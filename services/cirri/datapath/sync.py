@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from cirri.datapath.overlay import Overlay
 from cirri.datapath.podservices import PodServices
 from cirri.datapath.policies import Layer
 from cirri.datapath.provisional import Provisional
+from cirri.datapath.proxied import Proxied
+from cirri.datapath.proxynews import ProxyNews
 from cirri.datapath.regenerate import Local, Regenerator
 from cirri.datapath.release import release
 from cirri.datapath.views import Views
@@ -31,6 +34,7 @@ from cirri.loadbalancer import Acceleration
 from cirri.model.bucket import token
 from cirri.model.policy import REVISION_KEY, Compiled
 from cirri.netlink import NetlinkRefused
+from cirri.proxies import NodeProxies
 from cirri.runtime.logs import Log
 
 SPARED = 5
@@ -70,6 +74,7 @@ class Sync:
         firewall: Firewall,
         tunnel: Callable[[int], int],
         accelerate: Callable[[Acceleration], None],
+        publish: Callable[[NodeProxies], None],
         state_dir: Path,
         log: Log,
     ) -> None:
@@ -79,7 +84,9 @@ class Sync:
         self.balancer = Balancer(node, views, kernel.services)
         self.health_ports = HealthPorts(self.balancer, self.wake)
         self.pod_services = PodServices(kernel.runtime, kernel.services, kernel.flows)
-        self.enforcer = Enforcer(views, kernel.policies, self.book)
+        switch = partial(kernel.runtime.switch, RuntimeFlag.PROXIES)
+        self.proxied = Proxied(state_dir, begin=partial(switch, on=True), end=partial(switch, on=False))
+        self.enforcer = Enforcer(views, kernel.policies, self.book, self.proxied)
         self.book.named = self.enforcer.named
         self.regenerator = Regenerator(node, cluster, views, enforcer=self.enforcer, changed=changed)
         self.host = HostEndpoint(
@@ -95,6 +102,7 @@ class Sync:
         self.accelerator = Accelerator(accelerate)
         self.book.tunnel = bool(self.overlay.index)
         self.masquerade = Masquerade(kernel.runtime, kernel.masquerade_not, firewall.uplink.name)
+        self.news = ProxyNews(self.regenerator, publish, step=self.step, wake=self.wake)
         self.policy_revision = 0
         """Revision of ``resources`` up to which every policy is in force."""
         self.resources_revision = 0
@@ -199,6 +207,7 @@ class Sync:
         self.regenerator.open()
         self.regenerator.tell()
         enforcer.tidy()
+        self.news.step()
         if self.passing():
             self._passing.set()
         known = marker.identities <= self._seen["identities"] and not book.pending
@@ -241,7 +250,7 @@ class Sync:
         """What is wrong, one sentence each."""
         found = [*self.kernel.faults(), *self.balancer.faults.values(), *self.book.faults.values()]
         found += self.health_ports.faults.values()
-        found += [*self.host.faults(), *self.regenerator.faults()]
+        found += [*self.host.faults(), *self.regenerator.faults(), *self.proxied.faults()]
         found += filter(None, (self.overlay.fault, self.accelerator.fault, self.masquerade.fault))
         return [*found, *self.regenerator.config.errors]
 
@@ -315,7 +324,9 @@ class Sync:
     async def _retry(self) -> None:
         while True:
             await asyncio.sleep(RETRY_S)
-            if self.faults() or self.host.due:
+            certain = self.kernel.policies.sets.keys() <= self.enforcer.realized.keys()
+            self.enforcer.note_names(self.proxied.tidy(self.enforcer.sets, certain=certain))
+            if self.faults() or self.host.due or self.proxied.waits:
                 self.regenerator.note_all()
                 self._wake.set()
 
