@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
+from socket import AF_INET, AF_INET6
 
 import pytest
 
@@ -151,6 +152,24 @@ def test_a_rule_added_twice_is_there_once() -> None:
             channel.apply([m.rule(32000, ip_network("169.254.0.0/16"), refuse=True)])
         said = inside(node, lambda: subprocess.run(["ip", "rule"], capture_output=True, check=True).stdout)
         assert said.count(b"from all to 169.254.0.0/16 unreachable") == 1
+
+
+@pytest.mark.parametrize(("family", "address"), [(AF_INET, "192.0.2.9"), (AF_INET6, "2001:db8::9")])
+def test_what_is_marked_is_delivered_here_wherever_it_goes(family: int, address: str) -> None:
+    with namespaces() as (node, _), channel_in(node) as channel:
+        channel.apply([m.link_up(1, name="lo")])
+        for _ in range(2):
+            channel.apply([
+                m.everything_is_local(1, table=2004, family=family),
+                m.mark_rule(9, 0x200, 0xF00, table=2004, family=family),
+            ])  # fmt: skip
+        asked = ["ip", "route", "get", address, "mark"]
+
+        def led(mark: str) -> bool:
+            return b"local" in subprocess.run([*asked, mark], capture_output=True, check=False).stdout
+
+        said = inside(node, lambda: [led(mark) for mark in ("0x200", "0x10200", "0xa00", "0")])
+        assert said == [True, True, False, False]
 
 
 def test_a_batch_goes_on_after_a_failure_and_reports_the_first() -> None:

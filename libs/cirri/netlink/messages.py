@@ -33,10 +33,12 @@ IFF_UP, IFF_NOARP = 1, 0x80
 IFA_F_NODAD = 0x02
 NUD_PERMANENT = 0x80
 RT_TABLE_MAIN = 254
+RT_TABLE_COMPAT = 252
+"""Stands for a table whose number needs an attribute."""
 RTPROT_CIRRI = 193
 """Marks our routes (a number that linux/rtnetlink.h does not assign), so that they are told from others'."""
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
-RTN_UNICAST, RTN_UNREACHABLE = 1, 7
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST, RT_SCOPE_NOWHERE = 0, 253, 254, 255
+RTN_UNICAST, RTN_LOCAL, RTN_UNREACHABLE = 1, 2, 7
 LAST_RESORT = 0x7FFFFFFF
 """Metric of routes that refuse: any other route to the same prefix comes before them."""
 FR_ACT_TO_TBL, FR_ACT_UNREACHABLE = 1, 7
@@ -71,6 +73,8 @@ LAYOUTS: Mapping[int, type[Any]] = {
 
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EINVAL})
 """What the kernel says about deleting something that is not there."""
+_NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EACCES})
+"""What it says about IPv6 where that is left out or switched off."""
 
 
 def veth(name: str, *, peer: str, peer_namespace: int, mac: str, peer_mac: str, mtu: int) -> Request:
@@ -208,6 +212,34 @@ def rule(
     ignore = frozenset({errno.EEXIST})
     what = f"add the rule {priority} about {destination}"
     return _request(RTM_NEWRULE, CREATE | EXCL, fields, attrs, what, ignore=ignore)
+
+
+def mark_rule(priority: int, mark: int, mask: int, *, table: int, family: int) -> Request:
+    """Have routes of packets with *mark* under *mask* looked up in *table*.  A rule that exists is fine."""
+    fields = {"family": family, "action": FR_ACT_TO_TBL, "table": RT_TABLE_COMPAT}
+    attrs: list[tuple[str, Any]] = [
+        ("FRA_PRIORITY", priority),
+        ("FRA_FWMARK", mark),
+        ("FRA_FWMASK", mask),
+        ("FRA_TABLE", table),
+        ("FRA_PROTOCOL", RTPROT_CIRRI),
+    ]
+    what = f"add the rule {priority} about mark {mark:#x}"
+    return _request(RTM_NEWRULE, CREATE | EXCL, fields, attrs, what, ignore=_NO_FAMILY | {errno.EEXIST})
+
+
+def everything_is_local(index: int, *, table: int, family: int) -> Request:
+    """Have *table* deliver whatever it is asked about to sockets here; *index*: of the loopback device."""
+    fields = {
+        "family": family,
+        "table": RT_TABLE_COMPAT,
+        "proto": RTPROT_CIRRI,
+        "scope": RT_SCOPE_HOST,
+        "type": RTN_LOCAL,
+    }
+    attrs = [("RTA_TABLE", table), ("RTA_OIF", index)]
+    what = f"have table {table} deliver everything here"
+    return _request(RTM_NEWROUTE, CREATE | REPLACE, fields, attrs, what, ignore=_NO_FAMILY)
 
 
 def clsact(index: int, *, name: str) -> Request:

@@ -8,13 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, ip_address
+from socket import AF_INET, AF_INET6
 
 from cirri.datapath.attach import Network, Ways
+from cirri.layout import MARK_MASK, Mark
 from cirri.netlink import Channel, NetlinkRefused, Request
 
 LINK_LOCAL = IPv4Network("169.254.0.0/16")
 RULES = 32000
 """Priority of the first of our rules: before the main table's, 32766."""
+PROXY_RULE, PROXY_TABLE = 9, 2004
+"""Of packets that programs mark for a proxy's socket."""
+LOOPBACK = 1
+"""Index of the loopback device of every network namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,10 @@ def _requests(node: Channel, wanted: Wanted, before: Wanted) -> Iterator[Request
     yield m.rule(RULES, LINK_LOCAL, source_device="lo")
     yield m.rule(RULES + 1, LINK_LOCAL, at_least=LINK_LOCAL.prefixlen)
     yield m.rule(RULES + 2, LINK_LOCAL, refuse=True)
+    # What programs mark for a proxy is delivered to its socket, wherever it was to go.
+    for family in (AF_INET, AF_INET6):
+        yield m.everything_is_local(LOOPBACK, table=PROXY_TABLE, family=family)
+        yield m.mark_rule(PROXY_RULE, Mark.TO_PROXY, MARK_MASK, table=PROXY_TABLE, family=family)
     refused = read.refusals(node)
     yield from (m.refusal(cidr) for cidr in wanted.refused - refused)
     yield from (m.refusal_delete(cidr) for cidr in refused - wanted.refused)
