@@ -263,12 +263,12 @@ def test_that_a_backend_is_gone_is_told_once_it_may_keep_nothing() -> None:
             node.put(endpoints(*states))
             node.served()
             assert node.balancer.left.is_set() is told, states
-            assert node.balancer.kept() == {dns: kept}
+            assert node.balancer.kept == {dns: kept}
         node.views.services.clear()
         node.balancer.note_services(["Service.default.web._"])
         node.served()
         assert node.balancer.left.is_set()
-        assert node.balancer.kept() == {}
+        assert node.balancer.kept == {}
 
 
 def listens(name: str, backend: str, *ports: int, phase: str = "Running") -> Resource:

@@ -3,11 +3,15 @@
 from ipaddress import ip_network
 from typing import Any
 
-from cirri.datapath.frontends import Ways, for_inside, for_wire, keeping, refused
+from cirri.datapath.frontends import Ways, serve
 from cirri.datapath.tables import Table
 from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16, address_of
 from cirri.loadbalancer import Backend, Frontend, LoadBalancerConfig, Scope, Serving
 from cirri.loadbalancer.config import Algorithm
+
+
+def for_inside(found: dict[Frontend, Serving], config: LoadBalancerConfig) -> dict[LbServiceKey, Ways]:
+    return {key: ways for key, ways in serve(found, config).ways.items() if key.scope == Scope.INTERNAL}
 
 
 def test_for_inside() -> None:
@@ -38,7 +42,7 @@ def test_for_inside() -> None:
     assert {ways.flags for ways in for_inside(found, LoadBalancerConfig(no_backend="drop")).values()} == {
         LbFlag.DROP_EMPTY
     }
-    assert keeping(found) == {dns: {gone, up}}
+    assert serve(found, LoadBalancerConfig()).kept == {dns: {gone, up}}
 
 
 def test_for_wire() -> None:
@@ -51,7 +55,7 @@ def test_for_wire() -> None:
 
     def served(*backends: Backend, protocol: str = "TCP", scope: Scope = Scope.EXTERNAL, **more: Any) -> Any:
         front = Frontend("192.0.2.80", next(number), protocol, scope)
-        found = for_wire({front: Serving("LoadBalancer", "d", "web", backends, **more)}, config)
+        found = serve({front: Serving("LoadBalancer", "d", "web", backends, **more)}, config).ways
         return found.get(
             LbServiceKey(address=address16("192.0.2.80"), port=front.port, protocol=6, scope=scope)
         )
@@ -62,7 +66,6 @@ def test_for_wire() -> None:
     assert served(leaving) == Ways((b,))
     assert served(theirs) == Ways((c,))
     assert served(process) == Ways((LbBackend(address=address16("192.168.3.11"), port=8080),))
-    assert served(mine, scope=Scope.INTERNAL) is None
     assert served() == Ways()
     assert served(mine, affinity_s=9).affinity_s == 9
     allowed = Ways((a,), ranges=frozenset((network,)), flags=LbFlag.RANGES_ALLOW)
@@ -87,7 +90,7 @@ def test_who_needs_a_table() -> None:
         for order in (backends, backends[::-1]):
             serving = Serving("LoadBalancer", "d", "web", tuple(order), algorithm)
             found = dict.fromkeys(fronts.values(), serving)
-            ways = for_inside(found, config) | for_wire(found, config)
+            ways = serve(found, config).ways
             inside, outside = (ways[key] for key in sorted(ways, key=lambda key: key.scope))
             assert not inside.flags
             assert outside.flags == (LbFlag.MAGLEV if algorithm == "maglev" and any(weights) else 0)
@@ -118,9 +121,9 @@ def test_sctp_keeps_its_port() -> None:
     config, backend = LoadBalancerConfig(), Backend("10.52.0.4", 9000, "n1")
     fronts = [Frontend("10.96.0.1", port, "SCTP", scope) for port in (9000, 132) for scope in Scope]
     found = {front: Serving("ClusterIP", "d", "web", (backend,)) for front in fronts}
-    served = for_inside(found, config) | for_wire(found, config)
+    served = serve(found, config).ways
     assert {(key.port, key.scope, key.protocol) for key in served} == {(9000, 0, 132), (9000, 1, 132)}
-    (sentence,) = refused(found)
+    (sentence,) = serve(found, config).refused
     assert sentence.startswith(
         "is not served at 10.96.0.1 SCTP port 132: its backends listen at another port"
     )

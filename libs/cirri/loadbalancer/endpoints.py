@@ -7,9 +7,9 @@ KEP-4444 (topology).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Literal
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from typing import Any, Literal, NamedTuple
 
 from cirri.model import Resource
 
@@ -18,8 +18,7 @@ SERVICE_NAME = "kubernetes.io/service-name"
 State = Literal["active", "terminating"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Backend:
+class Backend(NamedTuple):
     """One address and port that serves."""
 
     address: str
@@ -37,8 +36,7 @@ class Backend:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """An endpoint as its slice has it."""
 
     address: str
@@ -50,6 +48,28 @@ class Endpoint:
     """Zones that it is meant for; (): all."""
     nodes: tuple[str, ...]
     """Nodes that it is meant for; (): all."""
+
+
+def address_text(text: str) -> str:
+    """*text* as :mod:`ipaddress` writes it, which takes ten times as long.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    family = AF_INET6 if ":" in text else AF_INET
+    try:
+        packed = inet_pton(family, text)
+    except OSError:
+        return str(ip_address(text))
+    if family == AF_INET:
+        return text
+    plain = inet_ntop(family, packed)
+    return plain if "." not in plain else str(ip_address(packed))
+
+
+def version_of(address: str) -> int:
+    """4 or 6."""
+    return 6 if ":" in address else 4
 
 
 def service_of(endpoint_slice: Resource) -> tuple[str, str]:
@@ -76,23 +96,26 @@ def backends(
     Terminating ones are there in any case, as such.
     """
     found: dict[tuple[str, int], Endpoint] = {}
+    family = "IPv6" if version == 6 else "IPv4"
     for part in slices:
-        if (part.manifest.get("addressType") or "IPv4") != f"IPv{version}":
+        if (part.manifest.get("addressType") or "IPv4") != family:
             continue
         for port in _ports(part, port_name, protocol):
-            found.update(((each.address, port), each) for each in _endpoints(part))
-    mine = {at: each for at, each in found.items() if not only_local or each.node == node}
+            for each in _endpoints(part):
+                found[each.address, port] = each
+    mine = {at: each for at, each in found.items() if each.node == node} if only_local else found
     near = _near({at: each for at, each in mine.items() if each.ready and not each.terminating}, node, zone)
     leaving = {at: each for at, each in mine.items() if each.terminating and each.serving}
     return tuple(
         sorted(
             Backend(
-                *at,
-                node=each.node,
-                state="active" if at in near else "terminating",
-                weight=_weight(each, weights or {}),
+                address,
+                port,
+                each.node,
+                "active" if (address, port) in near else "terminating",
+                _weight(each, weights) if weights else 1,
             )
-            for at, each in (near | leaving).items()
+            for (address, port), each in (near | leaving if leaving else near).items()
         )
     )
 
@@ -111,11 +134,11 @@ def local_endpoints(slices: Iterable[Resource], node: str) -> int:
 
 def choosable(found: Sequence[Backend]) -> tuple[Backend, ...]:
     """Those of *found* that take new connections."""
-    active = tuple(each for each in found if each.state == "active" and each.weight)
-    return active or tuple(each for each in found if each.state == "terminating" and each.weight)
+    active = tuple([each for each in found if each.state == "active" and each.weight])
+    return active or tuple([each for each in found if each.state == "terminating" and each.weight])
 
 
-def _near(ready: Mapping[tuple[str, int], Endpoint], node: str, zone: str) -> dict[tuple[str, int], Endpoint]:
+def _near(ready: dict[tuple[str, int], Endpoint], node: str, zone: str) -> dict[tuple[str, int], Endpoint]:
     """Those meant for this node, else for its zone, else all: hints count only if every endpoint has them."""
     if ready and all(each.nodes for each in ready.values()):
         here = {at: each for at, each in ready.items() if node in each.nodes}
@@ -125,7 +148,7 @@ def _near(ready: Mapping[tuple[str, int], Endpoint], node: str, zone: str) -> di
         here = {at: each for at, each in ready.items() if zone in each.zones}
         if here:
             return here
-    return dict(ready)
+    return ready
 
 
 def _ports(part: Resource, name: str, protocol: str) -> Iterator[int]:
@@ -141,16 +164,20 @@ def _endpoints(part: Resource) -> Iterator[Endpoint]:
         # What is not said counts as ready, and as serving if ready: the API's rule.
         ready = conditions.get("ready") is not False
         serving = conditions.get("serving")
-        hints = each.get("hints") or {}
+        zones: tuple[str, ...] = ()
+        nodes: tuple[str, ...] = ()
+        if hints := each.get("hints"):
+            zones = tuple(str(zone["name"]) for zone in hints.get("forZones") or [])
+            nodes = tuple(str(node["name"]) for node in hints.get("forNodes") or [])
         for address in each.get("addresses") or []:
             yield Endpoint(
-                address=str(ip_address(str(address))),
-                node=str(each.get("nodeName") or ""),
-                ready=ready,
-                serving=ready if serving is None else bool(serving),
-                terminating=bool(conditions.get("terminating")),
-                zones=tuple(str(zone["name"]) for zone in hints.get("forZones") or []),
-                nodes=tuple(str(node["name"]) for node in hints.get("forNodes") or []),
+                address_text(str(address)),
+                str(each.get("nodeName") or ""),
+                ready,
+                ready if serving is None else bool(serving),
+                bool(conditions.get("terminating")),
+                zones,
+                nodes,
             )
 
 

@@ -9,13 +9,13 @@ Source: Kubernetes API, Service v1; names of annotations as Cilium has them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Literal, NamedTuple
 
 from cirri.loadbalancer.config import Algorithm, LoadBalancerConfig
-from cirri.loadbalancer.endpoints import Backend, backends
+from cirri.loadbalancer.endpoints import Backend, address_text, backends, version_of
 from cirri.model import NodeStatus, Resource
 
 Kind = Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalIPs", "HostPort"]
@@ -54,8 +54,7 @@ class Frontend(NamedTuple):
     scope: Scope
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
+class Serving(NamedTuple):
     """How a frontend is served on this node."""
 
     kind: Kind
@@ -148,7 +147,9 @@ class _Expansion:
         self.spec: dict[str, Any] = service.manifest.get("spec") or {}
         self.status: dict[str, Any] = service.manifest.get("status") or {}
         self.notes: dict[str, str] = metadata.get("annotations") or {}
-        self.weights = weights(self.notes.get(WEIGHTS, ""))
+        self.weights = weights(self.notes[WEIGHTS]) if WEIGHTS in self.notes else {}
+        self._found: dict[tuple[Any, ...], tuple[Backend, ...]] = {}
+        """Backends by what decides about them: a node port has them at each address of each node."""
 
     def all(self) -> Iterator[tuple[Frontend, Serving]]:
         kinds = _kinds(self.notes.get(f"{ANNOTATIONS}type", ""))
@@ -178,52 +179,54 @@ class _Expansion:
         if (number := int(port.get("nodePort") or 0)) and "NodePort" in kinds:
             families = _families(self.spec)
             for address in self.here.addresses:
-                if ip_address(address).version in families:
+                if version_of(address) in families:
                     yield self._one("NodePort", address, number, port, Scope.EXTERNAL, local=local)
             for address in (*self.here.addresses, *self.here.others):
-                if ip_address(address).version in families:
+                if version_of(address) in families:
                     yield self._one("NodePort", address, number, port, Scope.INTERNAL, local=False)
 
     def _one(
         self, kind: Kind, address: str, number: int, port: Mapping[str, Any], scope: Scope, *, local: bool
     ) -> tuple[Frontend, Serving]:
         protocol = str(port.get("protocol") or "TCP")
-        version = ip_address(address).version
+        version = version_of(address)
         found = self._backends(port, protocol, version, local=local)
         serving = Serving(
-            kind=kind,
-            namespace=self.service.namespace,
-            name=self.service.name,
-            backends=found,
-            algorithm=_algorithm(self.notes, self.config),
-            dsr=scope is Scope.EXTERNAL and _dsr(self.notes, self.config, protocol),
-            affinity_s=_affinity(self.spec),
+            kind,
+            self.service.namespace,
+            self.service.name,
+            found,
+            _algorithm(self.notes, self.config),
+            scope is Scope.EXTERNAL and _dsr(self.notes, self.config, protocol),
+            _affinity(self.spec),
             elsewhere=local and not found and bool(self._backends(port, protocol, version, local=False)),
         )
         guarded = scope is Scope.EXTERNAL and (kind == "LoadBalancer" or self.config.ranges_of_all_types)
         if guarded and (ranges := self.spec.get("loadBalancerSourceRanges")):
             networks = (ip_network(text, strict=False) for text in ranges)
-            serving = replace(
-                serving,
+            serving = serving._replace(
                 ranges=tuple(one for one in networks if one.version == version),
                 ranges_deny=self.notes.get(f"{ANNOTATIONS}src-ranges-policy") == "deny",
                 guarded=True,
             )
-        return Frontend(str(ip_address(address)), number, protocol, scope), serving
+        return Frontend(address_text(address), number, protocol, scope), serving
 
     def _backends(
         self, port: Mapping[str, Any], protocol: str, version: int, *, local: bool
     ) -> tuple[Backend, ...]:
-        return backends(
-            self.slices,
-            str(port.get("name") or ""),
-            protocol,
-            version,
-            node=self.here.node,
-            zone=self.here.zone,
-            only_local=local,
-            weights=self.weights,
-        )
+        name = str(port.get("name") or "")
+        if (found := self._found.get(asked := (name, protocol, version, local))) is None:
+            found = self._found[asked] = backends(
+                self.slices,
+                name,
+                protocol,
+                version,
+                node=self.here.node,
+                zone=self.here.zone,
+                only_local=local,
+                weights=self.weights,
+            )
+        return found
 
 
 def host_ports(pods: Iterable[Resource], here: Here) -> dict[Frontend, Serving]:
@@ -271,8 +274,9 @@ def weights(text: str) -> dict[str, int]:
 
 
 def _kinds(annotation: str) -> frozenset[str]:
-    asked = frozenset(part.strip() for part in annotation.split(",") if part.strip())
-    return asked or EVERY_KIND
+    if not annotation:
+        return EVERY_KIND
+    return frozenset(part.strip() for part in annotation.split(",") if part.strip()) or EVERY_KIND
 
 
 def _answers(notes: Mapping[str, str], here: Here) -> bool:
@@ -292,7 +296,7 @@ def _cluster_ips(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _families(spec: Mapping[str, Any]) -> set[int]:
-    return {ip_address(ip).version for ip in _cluster_ips(spec)} or {4, 6}
+    return set(map(version_of, _cluster_ips(spec))) or {4, 6}
 
 
 def _ingress(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:

@@ -42,11 +42,11 @@ def health_check(
     service: Resource | None, slices: Sequence[Resource], here: Here, config: LoadBalancerConfig
 ) -> HealthCheck | None:
     """The check of *service*, if it has one: a node without local endpoints would answer nobody."""
-    if service is None or not config.health_check_node_ports or not is_served(service):
-        return None
-    spec: Mapping[str, Any] = service.manifest.get("spec") or {}
+    spec: Mapping[str, Any] = (service.manifest.get("spec") or {}) if service is not None else {}
     port = int(spec.get("healthCheckNodePort") or 0)
-    if not port or spec.get("type") != "LoadBalancer" or spec.get("externalTrafficPolicy") != "Local":
+    if service is None or not port or not config.health_check_node_ports or not is_served(service):
+        return None
+    if spec.get("type") != "LoadBalancer" or spec.get("externalTrafficPolicy") != "Local":
         return None
     local = local_endpoints(slices, here.node) if answers_outside(service, here) else 0
     return HealthCheck(port, service.namespace, service.name, local)

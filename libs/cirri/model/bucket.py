@@ -29,6 +29,8 @@ def text_of(part: str) -> str:
     """The text that :func:`token` encoded as *part*."""
     if part == "_":
         return ""
+    if "=" not in part:
+        return part
     raw = re.sub(rb"=([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), part.encode())
     return raw.decode()
 

@@ -1,5 +1,6 @@
 """Objects that users wrote: manifests, as the API (or ``cirri apply``) holds them."""
 
+import re
 from typing import Any
 
 from msgspec import Struct, field
@@ -11,6 +12,10 @@ AUDIT_MODE = "policy.cirri.io/audit-mode"
 CONFIRM_BY = "cirri.io/confirm-by"
 """Annotation of a policy object that is provisional: RFC 3339, UTC; the ``kubernetes`` service alone writes
 it, and undoes the object unless a person confirms it by then."""
+
+
+_PLAIN = re.compile(r"[-A-Za-z0-9]+\.[-A-Za-z0-9]*\.[-A-Za-z0-9]+\.[-A-Za-z0-9]*")
+"""Most keys: nothing of them has to be written otherwise."""
 
 
 class Resource(Struct, frozen=True, kw_only=True):
@@ -35,6 +40,8 @@ def resource_key(kind: str, namespace: str = "", name: str = "*", node: str = "*
 
     ``namespace=""`` means cluster-wide, ``"*"`` any.
     """
+    if _PLAIN.fullmatch(f"{kind}.{namespace}.{name}.{node}"):
+        return f"{kind}.{namespace or '_'}.{name}.{node or '_'}"
     return ".".join(part if part == "*" else token(part) for part in (kind, namespace, name, node))
 
 

@@ -27,6 +27,10 @@ Serve = Callable[[Runtime], Awaitable[None]]
 LEADER_TTL_S = 2.0
 """How long after the last sign of life of a leader another one takes over."""
 
+COLLECT = 2_000, 5, 100
+"""When the garbage collector looks (gc.set_threshold): often at what is new, and seldom at everything, since
+services hold much that lives long."""
+
 STOP_S = 1.2
 """How long ``serve`` may take to end after SIGTERM."""
 
@@ -99,6 +103,7 @@ class _Life:
             # What the start left behind is garbage or lives for ever; the collector need not look again.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*COLLECT)
             code = await self._until_stopped()
         finally:
             with suppress(OSError):

@@ -1,8 +1,10 @@
 """``cirri-datapath``: read this file to see what the service is made of."""
 
 import asyncio
+import sys
 import time
 from contextlib import suppress
+from importlib import import_module
 
 import msgspec
 
@@ -34,6 +36,9 @@ ROUTES_S = 30.0
 """How often routes are compared with the kernel's, which forgets them when a device goes down."""
 UNCERTAIN_S = 1.0
 """How often it is asked whether every node has said what it has; that alone is no news."""
+SWITCH_S = 0.0005
+"""How long news may wait for a thread that computes, such as one that sweeps a large map; Python would let
+it wait for ten times as long."""
 STATUS_S = 0.05
 """How long a change of the node's status may wait, so that a hundred pods do not make a hundred of them."""
 
@@ -132,6 +137,7 @@ async def serve(rt: Runtime) -> None:
 
     async def sweep_nat() -> None:
         await asyncio.sleep(SWEEP_S)
+        await asyncio.to_thread(import_module, "cirri.runtime.gauges")  # which takes a while
         count(rt, nat)
         while True:
             if await asyncio.to_thread(nat.sweep, time.monotonic_ns()):
@@ -220,6 +226,7 @@ def count(rt: Runtime, nat: NatTable) -> None:
 
 def main() -> None:
     """Be the service."""
+    sys.setswitchinterval(SWITCH_S)
     run(SERVICE, serve)
 
 

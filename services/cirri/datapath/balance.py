@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from cirri.datapath.frontends import PROTOCOLS, Frontends, Ways, for_inside, for_wire, keeping, refused
+from cirri.datapath.frontends import NONE, PROTOCOLS, Frontends, Ways, serve
 from cirri.datapath.services import Services, difference
 from cirri.datapath.views import Views
 from cirri.layout import LbBackend, LbScope, LbServiceKey, address16, address_of
@@ -44,6 +45,8 @@ class Name(NamedTuple):
         return f"{self.kind} {self.namespace}/{self.name}"
 
 
+MANY = 1000
+"""After so many more frontends the collector need not look at what there is any more."""
 CONFIGURATION = Name("", "cirri-config")
 
 
@@ -52,9 +55,11 @@ class Balancer:
 
     def __init__(self, node: str, views: Views, services: Services) -> None:
         self.node, self.views, self.services = node, views, services
-        self._dirty: set[Name] = set()
+        self._dirty: dict[Name, None] = {}
+        """In the order in which they came, which is that in which they lie in memory."""
         self._realized: dict[Name, Frontends] = {}
-        self._kept: dict[Name, dict[LbServiceKey, frozenset[LbBackend]]] = {}
+        self.kept: dict[LbServiceKey, frozenset[LbBackend]] = {}
+        """Of every frontend over UDP: the backends that may keep the sockets that are connected to them."""
         self._slices: dict[Name, set[str]] = {}
         """Keys of the slices of each Service."""
         self._owner: dict[str, Name] = {}
@@ -66,8 +71,9 @@ class Balancer:
         """Who has frontends that no socket program knows."""
         self._own_processes: set[Name] = set()
         """Whose frontends lead clients outside to processes of this node."""
-        self._swept = False
+        self._swept, self._frozen = False, 0
         self._here, self.config = Here(node), LoadBalancerConfig()
+        self._own_addresses: frozenset[bytes] = frozenset()
         self.acceleration: Acceleration | None = None
         """What is configured; None: not known yet."""
         self.left = asyncio.Event()
@@ -88,14 +94,14 @@ class Balancer:
 
     def note_services(self, keys: Iterable[str]) -> None:
         """Services changed, by key of bucket ``resources``."""
-        self._dirty.update(_name_in(key) for key in keys)
+        self._dirty.update(dict.fromkeys(map(_name_in, keys)))
 
     def note_pods(self, keys: Iterable[str]) -> None:
         """Pods of this node changed: only those with host ports matter."""
         for key in keys:
             name = _name_in(key)
             if name in self._realized or name in self.faults or _host_ports(self.views.pods.get(key)):
-                self._dirty.add(name)
+                self._dirty[name] = None
 
     def note_slices(self, keys: Iterable[str]) -> None:
         """EndpointSlices changed."""
@@ -103,11 +109,11 @@ class Balancer:
             before = self._owner.pop(key, None)
             if before is not None:
                 self._slices[before].discard(key)
-                self._dirty.add(before)
+                self._dirty[before] = None
             if (item := self.views.slices.get(key)) is not None:
                 owner = self._owner[key] = Name(*service_of(item))
                 self._slices.setdefault(owner, set()).add(key)
-                self._dirty.add(owner)
+                self._dirty[owner] = None
 
     def note_node(self) -> bool:
         """Nodes or the configuration changed; whether every Service may mean something else here."""
@@ -124,8 +130,9 @@ class Balancer:
         if (here, config) == (self._here, self.config):
             return False
         self._here, self.config = here, config
+        self._own_addresses = frozenset(map(address16, here.addresses))
         self.checked.set()
-        self._dirty.update(map(_name_in, self.views.services))
+        self.note_services(self.views.services)
         self.note_pods(self.views.pods)
         return True
 
@@ -159,9 +166,9 @@ class Balancer:
         changes: dict[LbServiceKey, Ways | None] = {}
         while self._dirty:
             # Not one by one: to pop from a set that once was large takes long.
-            dirty, self._dirty = self._dirty, set()
+            dirty, self._dirty = self._dirty, {}
             for name in dirty:
-                changes |= self._changes(name)
+                changes.update(self._changes(name))
         if not self._swept:
             self._swept = True
             self.left.set()  # some may have gone before this process was there
@@ -169,71 +176,63 @@ class Balancer:
             changes |= dict.fromkeys(self.services.copy.keys() - wanted_keys)
         if changes:
             self.services.apply(changes)
+        if len(self.services.copy) > self._frozen + MANY:
+            # All of it lives long: no change is to wait while the collector walks through it.
+            gc.freeze()
+            self._frozen = len(self.services.copy)
         self.updated = datetime.now(UTC)
 
     def _changes(self, name: Name) -> dict[LbServiceKey, Ways | None]:
         """What the news of *name* changes in the maps."""
         self.faults.pop(name, None)
         try:
-            found = self._found(name)
-            wanted = for_inside(found, self.config) | for_wire(found, self.config)
-            if sentences := refused(found):
-                self.faults[name] = f"{name} {sentences[0]}"
-            kept, check = keeping(found), self._check(name)
+            found, check = self._found(name)
+            wanted, kept, refused = serve(found, self.config)
+            if refused:
+                self.faults[name] = f"{name} {refused[0]}"
             if not (self.config.direct or self.config.fault) and any(s.dsr for s in found.values()):
                 self.faults[name] = f"{name}: service.cilium.io/forwarding-mode {NOT_DIRECT}"
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             self.faults[name] = f"{name} stays as it was: {error!r} in it or its slices"
             return {}
-        mine = self._own(name, wanted)
-        changes = difference(self._realized.pop(name, {}), mine)
+        mine, before = self._own(name, wanted), self._realized.pop(name, {})
+        changes = difference(before, mine)
         if mine:
             self._realized[name] = mine
-        self._keep(name, {key: backends for key, backends in kept.items() if key in mine})
+        if before or kept:
+            self._keep(before, {key: backends for key, backends in kept.items() if key in mine})
         if check != self.checks.pop(name, None):
             self.checked.set()
         if check is not None:
             self.checks[name] = check
         _mark(self._sctp, name, any(map(_is_sctp, mine)))
-        own = set(map(address16, self._here.addresses))
-        _mark(self._own_processes, name, any(_leads_to(own, *each) for each in mine.items()))
+        _mark(self._own_processes, name, any(self._leads_here(*each) for each in mine.items()))
         return changes
 
-    def kept(self) -> dict[LbServiceKey, frozenset[LbBackend]]:
-        """Of every frontend over UDP: the backends that may keep the sockets that are connected to them."""
-        return {key: backends for each in self._kept.values() for key, backends in each.items()}
-
-    def _found(self, name: Name) -> dict[Frontend, Serving]:
-        """What *name* wants to be served."""
+    def _found(self, name: Name) -> tuple[dict[Frontend, Serving], HealthCheck | None]:
+        """What *name* wants to be served, and what balancers outside ask of it."""
         if name.kind == "Pod":
             pod = self.views.pods.get(resource_key("Pod", name.namespace, name.name, self.node))
-            return host_ports([pod], self._here) if pod is not None else {}
-        service, slices = self._parts(name)
-        return frontends(service, slices, self._here, self.config) if service is not None else {}
-
-    def _check(self, name: Name) -> HealthCheck | None:
-        if name.kind == "Pod":
-            return None
-        return health_check(*self._parts(name), self._here, self.config)
-
-    def _parts(self, name: Name) -> tuple[Resource | None, list[Resource]]:
-        """The Service and its slices."""
+            return (host_ports([pod], self._here) if pod is not None else {}), None
         service = self.views.services.get(resource_key("Service", name.namespace, name.name, node=""))
+        if service is None:
+            return {}, None
         slices = [s for key in self._slices.get(name, ()) if (s := self.views.slices.get(key)) is not None]
-        return service, slices
+        found = frontends(service, slices, self._here, self.config)
+        return found, health_check(service, slices, self._here, self.config)
 
-    def _keep(self, name: Name, kept: dict[LbServiceKey, frozenset[LbBackend]]) -> None:
-        before = self._kept.pop(name, {})
-        if kept:
-            self._kept[name] = kept
-        if any(backends - kept.get(key, frozenset()) for key, backends in before.items()):
-            self.left.set()
+    def _keep(self, before: Iterable[LbServiceKey], kept: dict[LbServiceKey, frozenset[LbBackend]]) -> None:
+        """*kept* holds for the frontends that a Service has, where it had those of *before*."""
+        for key in (*before, *kept):
+            if self.kept.pop(key, NONE) - kept.get(key, NONE):
+                self.left.set()
+        self.kept.update(kept)
 
     def _own(self, name: Name, wanted: Frontends) -> dict[LbServiceKey, Ways]:
         """Those of *wanted* that nobody else has; whoever waits for what *name* gives up is next."""
-        for key in self._realized.get(name, {}).keys() - wanted.keys():
+        for key in [key for key in self._realized.get(name, ()) if key not in wanted]:
             del self._serves[key]
-            self._dirty |= self._waiting.pop(key, set())
+            self._dirty |= dict.fromkeys(self._waiting.pop(key, ()))
         found = {}
         for key, ways in wanted.items():
             owner = self._serves.setdefault(key, name)
@@ -242,8 +241,9 @@ class Balancer:
                 owner = name
             if owner == name:
                 found[key] = ways
-                # It may have been deleted and made again, younger than others.
-                self._dirty |= {w for w in self._waiting.get(key, ()) if self._rank(w) < self._rank(name)}
+                if waiting := self._waiting.get(key):
+                    # It may have been deleted and made again, younger than others.
+                    self._dirty |= dict.fromkeys(w for w in waiting if self._rank(w) < self._rank(name))
                 continue
             self._waiting.setdefault(key, set()).add(name)
             self.faults[name] = (
@@ -251,6 +251,12 @@ class Balancer:
                 f"{owner} has that address and port"
             )
         return found
+
+    def _leads_here(self, key: LbServiceKey, ways: Ways) -> bool:
+        """Whether clients outside come to processes of this node."""
+        return key.scope == LbScope.EXTERNAL and any(
+            each.address in self._own_addresses for each in (*ways.backends, *ways.leaving)
+        )
 
     def _rank(self, name: Name) -> tuple[bool, Seniority]:
         """Of several that ask for a frontend the least has it, on every node: Services before Pods, the
@@ -264,7 +270,7 @@ class Balancer:
         """Give *name* what another has; all others that want it are told who has it now."""
         owner, self._serves[key] = self._serves[key], name
         self._realized[owner] = {k: ways for k, ways in self._realized[owner].items() if k != key}
-        self._dirty |= {owner, *self._waiting.get(key, ())} - {name}
+        self._dirty |= dict.fromkeys({owner, *self._waiting.get(key, ())} - {name})
 
 
 def _here(node: str, views: Views) -> Here:
@@ -278,13 +284,6 @@ def _name_in(key: str) -> Name:
 
 def _mark(names: set[Name], name: Name, belongs: bool) -> None:
     (names.add if belongs else names.discard)(name)
-
-
-def _leads_to(addresses: set[bytes], key: LbServiceKey, ways: Ways) -> bool:
-    """Whether clients outside come to one of *addresses*."""
-    return key.scope == LbScope.EXTERNAL and any(
-        b.address in addresses for b in (*ways.backends, *ways.leaving)
-    )
 
 
 def _is_sctp(key: LbServiceKey) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
+from typing import NamedTuple, Self
 
 from cirri.datapath.tables import Table
 from cirri.layout import LbBackend, LbFlag, LbServiceKey, address16
@@ -14,8 +14,7 @@ Network = IPv4Network | IPv6Network
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 
 
-@dataclass(frozen=True, slots=True)
-class Ways:
+class Ways(NamedTuple):
     """Where a frontend's connections go."""
 
     backends: tuple[LbBackend, ...] = ()
@@ -33,87 +32,93 @@ class Ways:
 
 
 Frontends = Mapping[LbServiceKey, Ways]
+NONE: frozenset[LbBackend] = frozenset()
 
 
-def for_inside(found: Mapping[Frontend, Serving], config: LoadBalancerConfig) -> dict[LbServiceKey, Ways]:
-    """The frontends of *found* that sockets and packets of this node may name."""
-    served = {}
+class Served(NamedTuple):
+    """What a Service's frontends are on this node."""
+
+    ways: dict[LbServiceKey, Ways]
+    kept: dict[LbServiceKey, frozenset[LbBackend]]
+    """For each frontend over UDP that sockets may name: backends that may keep what they have."""
+    refused: list[str]
+    """Why others are not served, one sentence each."""
+
+
+class Choice(NamedTuple):
+    """Backends that frontends have in common, as maps hold them."""
+
+    taking: Sequence[Backend]
+    entries: tuple[LbBackend, ...]
+    """The same."""
+    leaving: frozenset[LbBackend]
+    table: Table | None
+    """In which each has its share; None if all shares are equal."""
+
+    @classmethod
+    def of(cls, backends: Sequence[Backend], config: LoadBalancerConfig) -> Self:
+        """Those that take new connections are in the order of their names, as a table's slots are."""
+        taking: Sequence[Backend] = choosable(backends)
+        if len(taking) > 1:
+            taking = sorted(taking, key=lambda each: each.name)
+        unequal = len(taking) > 1 and len({each.weight for each in taking}) > 1
+        others = set(backends) - set(taking) if len(taking) < len(backends) else ()
+        return cls(
+            taking,
+            tuple([_backend(each) for each in taking]),
+            frozenset(map(_backend, others)) if others else NONE,
+            Table.of(taking, config) if unequal else None,
+        )
+
+
+def serve(found: Mapping[Frontend, Serving], config: LoadBalancerConfig) -> Served:
+    """What programs must know of *found*, in one go: a Service may have thousands of node ports."""
+    served = Served({}, {}, [])
+    drop = int(LbFlag.DROP_EMPTY) if config.no_backend == "drop" else 0
+    known: dict[int, Choice] = {}
     for frontend, serving in found.items():
-        if frontend.scope is Scope.INTERNAL and not _changes_sctp(frontend, serving):
-            taking = _sorted(serving.backends)
-            served[_key(frontend)] = Ways(
-                tuple(map(_backend, taking)),
-                serving.affinity_s,
-                frozenset(map(_backend, set(serving.backends) - set(taking))),
-                flags=LbFlag.DROP_EMPTY if config.no_backend == "drop" else LbFlag(0),
-                table=_shares(taking, config),
-            )
+        inside = frontend.scope is Scope.INTERNAL
+        if frontend.protocol == "SCTP" and any(each.port != frontend.port for each in serving.backends):
+            if inside:
+                served.refused.append(
+                    f"is not served at {frontend.address} SCTP port {frontend.port}: its backends listen at "
+                    "another port, and SCTP's checksum, which covers ports, cannot be put right"
+                )
+            continue
+        if (choice := known.get(id(serving.backends))) is None:
+            choice = known[id(serving.backends)] = Choice.of(serving.backends, config)
+        key = _key(frontend)
+        if not inside:
+            served.ways[key] = _way_in(serving, choice, config)
+            continue
+        served.ways[key] = Ways(
+            choice.entries, serving.affinity_s, choice.leaving, flags=drop, table=choice.table
+        )
+        if frontend.protocol == "UDP":
+            served.kept[key] = choice.leaving.union(choice.entries)
+    served.refused.sort()
     return served
 
 
-def refused(found: Mapping[Frontend, Serving]) -> list[str]:
-    """Why frontends of *found* are not served, one sentence each."""
-    return sorted(
-        f"is not served at {frontend.address} SCTP port {frontend.port}: its backends listen at another "
-        "port, and SCTP's checksum, which covers ports, cannot be put right"
-        for frontend, serving in found.items()
-        if frontend.scope is Scope.INTERNAL and _changes_sctp(frontend, serving)
-    )
-
-
-def _changes_sctp(frontend: Frontend, serving: Serving) -> bool:
-    return frontend.protocol == "SCTP" and any(each.port != frontend.port for each in serving.backends)
-
-
-def for_wire(found: Mapping[Frontend, Serving], config: LoadBalancerConfig) -> dict[LbServiceKey, Ways]:
-    """The frontends of *found* that are served to clients outside."""
-    return {
-        _key(frontend): _way_in(serving, config)
-        for frontend, serving in found.items()
-        if frontend.scope is Scope.EXTERNAL and not _changes_sctp(frontend, serving)
-    }
-
-
-def _way_in(serving: Serving, config: LoadBalancerConfig) -> Ways:
-    taking = _sorted(serving.backends)
+def _way_in(serving: Serving, choice: Choice, config: LoadBalancerConfig) -> Ways:
     flags = LbFlag.DROP_EMPTY if config.no_backend == "drop" or serving.elsewhere else LbFlag(0)
     if serving.guarded:
         flags |= LbFlag.RANGES_DENY if serving.ranges_deny else LbFlag.RANGES_ALLOW
     if serving.dsr and config.direct:
         flags |= LbFlag.DSR
         flags |= LbFlag.DSR_IPIP if config.dispatch == "ipip" else LbFlag(0)
-    table = _shares(taking, config)
-    if serving.algorithm == "maglev" and taking:
+    table = choice.table
+    if serving.algorithm == "maglev" and choice.taking:
         flags |= LbFlag.MAGLEV
-        table = table or Table.of(taking, config)
+        table = table or Table.of(choice.taking, config)
     return Ways(
-        tuple(map(_backend, taking)),
+        choice.entries,
         serving.affinity_s,
-        frozenset(map(_backend, set(serving.backends) - set(taking))),
+        choice.leaving,
         frozenset(serving.ranges),
-        flags,
+        int(flags),
         table,
     )
-
-
-def _sorted(backends: Sequence[Backend]) -> list[Backend]:
-    """Those that take new connections, in the order of their names, which is that of a table's slots."""
-    return sorted(choosable(backends), key=lambda each: each.name)
-
-
-def _shares(taking: Sequence[Backend], config: LoadBalancerConfig) -> Table | None:
-    """The table in which each has its share; None if all shares are equal."""
-    unequal = len({each.weight for each in taking}) > 1
-    return Table.of(taking, config) if unequal else None
-
-
-def keeping(found: Mapping[Frontend, Serving]) -> dict[LbServiceKey, frozenset[LbBackend]]:
-    """For each frontend over UDP that sockets may name: backends that may keep what they have."""
-    return {
-        _key(frontend): frozenset(map(_backend, serving.backends))
-        for frontend, serving in found.items()
-        if frontend.scope is Scope.INTERNAL and frontend.protocol == "UDP"
-    }
 
 
 def _key(frontend: Frontend) -> LbServiceKey:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from ipaddress import ip_address
 
 from cirri.addresses import Masquerading
@@ -20,15 +19,18 @@ class Masquerade:
         self.switches, self._exempt, self._uplink = switches, exempt, uplink
         self._keys = set(exempt.to_dict())
         self._wanted = Masquerading(ipv4=False, ipv6=False)
+        self._own: tuple[str, ...] | None = None
         self.fault = ""
 
-    def step(self, wanted: Masquerading, own: Iterable[str]) -> None:
+    def step(self, wanted: Masquerading, own: tuple[str, ...]) -> None:
         """Put *wanted* in force on a node whose addresses are *own*: of each family the first is used."""
+        if (wanted, own) == (self._wanted, self._own) and not self.fault:
+            return
         first = dict.fromkeys((4, 6), NO_ADDRESS)
-        for address in reversed(list(own)):
+        for address in reversed(own):
             first[ip_address(address).version] = address16(address)
         keys = {IpcacheKey.of(network) for network in (*wanted.native, *wanted.exempt)}
-        self._wanted = wanted
+        self._wanted, self._own = wanted, own
         try:
             if came := keys - self._keys:
                 self._exempt.put_many((key, 1) for key in came)

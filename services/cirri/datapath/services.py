@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +28,8 @@ from cirri.layout import (
 )
 from cirri.maps import MapFull, open_pinned
 
-NUMBERS = FRONTEND_DSR - 1
-"""Frontends at once."""
+AT_ONCE = 4096
+"""Frontends that are written in one go; if not all fit, one by one."""
 
 
 class Parts(NamedTuple):
@@ -39,6 +38,25 @@ class Parts(NamedTuple):
     alive: dict[LbAliveKey, int]
     ranges: dict[LbRangeKey, int]
     frontends: dict[int, LbFrontend]
+
+
+NOTHING = Parts({}, {}, {})
+
+
+class Old(NamedTuple):
+    """A frontend as programs know it before a change."""
+
+    head: LbService
+    parts: Parts
+
+
+class Fresh(NamedTuple):
+    """A frontend that is about to be written."""
+
+    key: LbServiceKey
+    ways: Ways
+    head: LbService
+    parts: Parts
 
 
 class Services:
@@ -72,26 +90,26 @@ class Services:
     def apply(self, changes: Mapping[LbServiceKey, Ways | None]) -> None:
         """Set frontends, or (where the value is None) remove them."""
         drop = [key for key, value in changes.items() if value is None and key in self._heads]
-        put = {k: v for k, v in changes.items() if v is not None and self.copy.get(k) != v}
-        old = [
-            (head, self._parts(k, head, self.copy.get(k)))
-            for k in (*drop, *put)
-            if (head := self._heads.get(k))
-        ]
+        put = [(k, v) for k, v in changes.items() if v is not None and self.copy.get(k) != v]
+        old = {
+            key: Old(head, self._parts(key, head, self.copy.get(key)))
+            for key in (*drop, *(k for k, _ in put))
+            if (head := self._heads.get(key))
+        }
         self.services.delete_many(drop)
         for key in drop:
-            gone = self._heads.pop(key)
-            self._ids.discard(gone.id)
-            self._numbers.discard(gone.frontend)
-            self.tables.switch(gone, None)
+            self.tables.switch(self._heads.pop(key), None)
             self.copy.pop(key, None)
             self._without.pop(key, None)
+        now = dict.fromkeys(drop, NOTHING)
         try:
-            self._put_all(put)
+            for at in range(0, len(put), AT_ONCE):
+                self._put_all(self._fresh(put[at : at + AT_ONCE]), old, now)
             self.fault = next(iter(self._without.values()), "")
         except MapFull as error:
             self.fault = str(error)
-        self._clear_away(old, put)
+        self._clear_away([(each, now[key]) for key, each in old.items() if key in now])
+        self._numbers.difference_update(old[key].head.frontend for key in drop)
 
     def meet_pods_packets(self, on: bool) -> None:
         """Write what programs need of frontends of the inside, or take it away."""
@@ -118,35 +136,77 @@ class Services:
             found.frontends.update(parts.frontends)
         return found
 
-    def _put_all(self, put: Mapping[LbServiceKey, Ways]) -> None:
-        ids = _free(self._last_id, self._ids, 0xFFFF_FFFF)
-        numbers = _free(self._last_frontend, self._numbers, NUMBERS)
-        for key, ways in put.items():
-            self._last_id = next(ids)
-            if (old := self._heads.get(key)) is not None:
-                number = old.frontend
-            elif (number := next(numbers, 0)) == 0:
-                raise MapFull(LB_FRONTENDS.name, NUMBERS)
-            else:
-                self._last_frontend = number
-            self._put(key, ways, self._last_id, number)
+    def _put_all(
+        self, fresh: Sequence[Fresh], old: Mapping[LbServiceKey, Old], now: dict[LbServiceKey, Parts]
+    ) -> None:
+        """Write frontends, and note in *now* what belongs to them.
 
-    def _put(self, key: LbServiceKey, ways: Ways, id_: int, frontend: int) -> None:
-        ways = self._tabled(key, ways)
-        head = _head(ways, id_, frontend)
-        parts = self._parts(key, head, ways)
-        self.backends.put_many(zip(_slots(head), ways.backends, strict=True))
-        self.alive.put_many(parts.alive.items())
-        self.ranges.put_many(parts.ranges.items())
-        self.frontends.put_many(parts.frontends.items())
-        self.services.put(key, head)
-        before = self._heads.get(key)
-        self.tables.switch(before, head)
-        if before is not None:
-            self._ids.discard(before.id)
-        self._ids.add(id_)
-        self._numbers.add(frontend)
-        self._heads[key], self.copy[key] = head, ways
+        Raises:
+            MapFull: not all fit, and only those before the first that did not are there.
+        """
+        try:
+            self._write(fresh)
+        except MapFull:
+            self._undo(fresh, old)
+            if len(fresh) == 1:
+                raise
+            for each in fresh:
+                self._put_all([each], old, now)
+            return
+        try:
+            self.services.put_many((each.key, each.head) for each in fresh)
+        except MapFull as error:
+            self._switched(fresh[: error.stored], now)
+            self._undo(fresh[error.stored :], old)
+            raise
+        self._switched(fresh, now)
+
+    def _fresh(self, put: Sequence[tuple[LbServiceKey, Ways]]) -> list[Fresh]:
+        ids = _free(self._last_id, self._ids)
+        numbers = _free(self._last_frontend, self._numbers)
+        fresh = []
+        for key, wanted in put:
+            ways = self._tabled(key, wanted) if wanted.table is not None or self._without else wanted
+            self._last_id = next(ids)
+            if (before := self._heads.get(key)) is not None:
+                number = before.frontend
+            else:
+                number = self._last_frontend = next(numbers)
+            head = _head(ways, self._last_id, number)
+            fresh.append(Fresh(key, ways, head, self._parts(key, head, ways)))
+        return fresh
+
+    def _write(self, fresh: Sequence[Fresh]) -> None:
+        """All that frontends are about to lead to."""
+        self.backends.put_many(
+            (LbBackendKey(service=each.head.id, slot=slot), backend)
+            for each in fresh
+            for slot, backend in enumerate(each.ways.backends)
+        )
+        if parts := [each.parts for each in fresh if each.parts is not NOTHING]:
+            self.alive.put_many(item for one in parts for item in one.alive.items())
+            self.ranges.put_many(item for one in parts for item in one.ranges.items())
+            self.frontends.put_many(item for one in parts for item in one.frontends.items())
+
+    def _switched(self, fresh: Iterable[Fresh], now: dict[LbServiceKey, Parts]) -> None:
+        """Note that programs know these."""
+        for key, ways, head, parts in fresh:
+            now[key] = parts
+            before = self._heads.get(key)
+            if before is not None or head.table_size:
+                self.tables.switch(before, head)
+            self._ids.add(head.id)
+            self._numbers.add(head.frontend)
+            self._heads[key], self.copy[key] = head, ways
+
+    def _undo(self, fresh: Iterable[Fresh], old: Mapping[LbServiceKey, Old]) -> None:
+        """Take away what a write that did not fit has left."""
+        for each in fresh:
+            before = old[each.key].parts if each.key in old else NOTHING
+            self.backends.delete_many(_slots(each.head))
+            self.alive.delete_many(each.parts.alive.keys() - before.alive.keys())
+            self.ranges.delete_many(each.parts.ranges.keys() - before.ranges.keys())
+            self.frontends.delete_many(each.parts.frontends.keys() - before.frontends.keys())
 
     def _tabled(self, key: LbServiceKey, ways: Ways) -> Ways:
         """*ways* once their table is there; if there is no room for it they do without, which is no reason to
@@ -158,29 +218,27 @@ class Services:
             self.tables.ensure(ways.table)
         except MapFull as error:
             self._without[key] = str(error)
-            return replace(ways, table=None)
+            return ways._replace(table=None)
         return ways
 
-    def _clear_away(self, old: list[tuple[LbService, Parts]], put: Mapping[LbServiceKey, Ways]) -> None:
-        now = {h.frontend: self._parts(k, h, self.copy.get(k)) for k in put if (h := self._heads.get(k))}
-        nothing = Parts({}, {}, {})
-        left = False
-        for head, before in old:
-            after = now.get(head.frontend, nothing)
-            if head.id not in self._ids:
-                self.backends.delete_many(_slots(head))
-            self.alive.delete_many(before.alive.keys() - after.alive.keys())
-            self.ranges.delete_many(before.ranges.keys() - after.ranges.keys())
-            self.frontends.delete_many(before.frontends.keys() - after.frontends.keys())
-            left |= any(after.alive.get(one, 0) != state for one, state in before.alive.items())
+    def _clear_away(self, changed: Sequence[tuple[Old, Parts]]) -> None:
+        """Remove what frontends had and have no more."""
+        gone, parts = [old.head for old, _ in changed], [(old.parts, now) for old, now in changed]
+        self.backends.delete_many(slot for head in gone for slot in _slots(head))
+        self.alive.delete_many(k for old, now in parts for k in old.alive.keys() - now.alive.keys())
+        self.ranges.delete_many(k for old, now in parts for k in old.ranges.keys() - now.ranges.keys())
+        self.frontends.delete_many(
+            k for old, now in parts for k in old.frontends.keys() - now.frontends.keys()
+        )
+        self._ids.difference_update(head.id for head in gone)
         self.tables.clear_away()
-        if left:
+        if any(now.alive.get(k, 0) != state for old, now in parts for k, state in old.alive.items()):
             self.backends_left()
 
     def _parts(self, key: LbServiceKey, head: LbService, ways: Ways | None) -> Parts:
         met = self.pods_packets or key.scope == LbScope.EXTERNAL
         if ways is None or not (ways.affinity_s or met):
-            return Parts({}, {}, {})
+            return NOTHING
         states = dict.fromkeys(ways.leaving, int(LbState.KEEPING))
         states |= dict.fromkeys(ways.backends, int(LbState.TAKING))
         return Parts(
@@ -234,7 +292,7 @@ class Services:
 
 def difference(old: Frontends, new: Frontends) -> dict[LbServiceKey, Ways | None]:
     """What to give :meth:`Services.apply` when a Service's frontends change from *old* to *new*."""
-    return {**dict.fromkeys(old.keys() - new.keys()), **new}
+    return {**dict.fromkeys(old.keys() - new.keys()), **new} if old else dict(new)
 
 
 def _head(ways: Ways, id_: int, frontend: int) -> LbService:
@@ -254,9 +312,9 @@ def _slots(head: LbService) -> list[LbBackendKey]:
     return [LbBackendKey(service=head.id, slot=slot) for slot in range(head.count)]
 
 
-def _free(last: int, used: set[int], limit: int) -> Iterator[int]:
-    """Numbers up to *limit* that are not *used*, beginning after *last*; ends when there are none."""
-    for _ in range(limit):
-        last = last % limit + 1
+def _free(last: int, used: set[int]) -> Iterator[int]:
+    """Numbers that are not *used*, beginning after *last*; there are more of them than maps take."""
+    while True:
+        last = last % (FRONTEND_DSR - 1) + 1
         if last not in used:
             yield last

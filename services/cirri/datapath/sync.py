@@ -347,9 +347,7 @@ class Sync:
             self.balancer.left.clear()
             namespaces = [local.record.netns for local in self.regenerator.locals.values()]
             try:
-                count = await asyncio.to_thread(
-                    release, self.kernel.reverse, self.balancer.kept(), namespaces
-                )
+                count = await asyncio.to_thread(release, self.kernel.reverse, self.balancer.kept, namespaces)
             except NetlinkRefused as error:
                 self.log.warning("UDP sockets keep backends that are gone", error=str(error))
                 continue

@@ -55,6 +55,8 @@ class Tables:
         self._uses: Counter[int] = Counter()
         self._there: dict[int, int] = {}
         """Their sizes, by name."""
+        self._idle: set[int] = set()
+        """Those to which perhaps no entry leads."""
 
     def adopt(self, heads: Iterable[LbService]) -> None:
         """Take over what *heads* lead to and is whole; clear away the rest."""
@@ -84,6 +86,7 @@ class Tables:
             self.parts.delete_many(keys)
             raise
         self._there[wanted.name] = wanted.size
+        self._idle.add(wanted.name)
 
     def switch(self, before: LbService | None, after: LbService | None) -> None:
         """An entry leads elsewhere."""
@@ -91,8 +94,10 @@ class Tables:
             self._uses[after.table] += 1
         if before is not None and before.table_size:
             self._uses[before.table] -= 1
+            self._idle.add(before.table)
 
     def clear_away(self) -> None:
         """Remove the tables to which no entry leads."""
-        gone = [name for name in self._there if not self._uses[name]]
+        gone = [name for name in self._idle if name in self._there and not self._uses[name]]
+        self._idle.clear()
         self.parts.delete_many(key for name in gone for key in maglev_keys(name, self._there.pop(name)))
