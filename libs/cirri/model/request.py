@@ -67,3 +67,48 @@ class L7Rules(Struct, frozen=True, kw_only=True):
     """The answer to ``cirri.l7proxy.NODE.rules``."""
 
     rules: tuple[L7Rule, ...] = ()
+
+
+class LearntName(Struct, frozen=True, kw_only=True):
+    """A name that a pod of the node was told an address of."""
+
+    endpoint: int
+    pod: str
+    """``namespace/name``."""
+    name: str
+    addresses: tuple[tuple[str, int], ...]
+    """(address, unix time until which it holds, in seconds)."""
+
+
+class NameCacheRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``cirri.dnsproxy.NODE.cache``: the names that pods have learnt; with *clean* they are forgotten."""
+
+    clean: bool = False
+    endpoint: int | None = None
+    pattern: str = ""
+    """``matchPattern`` of names; empty: all."""
+
+
+class NameCacheReply(Struct, frozen=True, kw_only=True):
+    """The answer."""
+
+    names: tuple[LearntName, ...] = ()
+    """Those that are known, or were until now."""
+    error: str = ""
+
+
+class NameUse(Struct, frozen=True, kw_only=True):
+    """A name selector that policy of the node speaks of."""
+
+    entry: str
+    """Canonical JSON: ``{"matchName": ...}`` or ``{"matchPattern": ...}``."""
+    identities: tuple[int, ...]
+    """Whose policy it is."""
+    addresses: tuple[str, ...]
+    """That pods have learnt under names like it."""
+
+
+class NameUsesReply(Struct, frozen=True, kw_only=True):
+    """The answer to ``cirri.dnsproxy.NODE.names``."""
+
+    uses: tuple[NameUse, ...] = ()

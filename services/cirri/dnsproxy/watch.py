@@ -1,0 +1,108 @@
+"""Records of questions and answers; more of them than there is time for are counted instead."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from cirri.dnsproxy.message import Answer, text, type_name
+from cirri.dnsproxy.sockets import spelled
+from cirri.layout.address import address_of
+from cirri.model.records import DnsFacts, L7Record, RecordType, Verdict
+from cirri.runtime.records import RecordStream
+
+if TYPE_CHECKING:
+    from cirri.dnsproxy.desk import Asked
+
+PER_LOOK = 400
+"""Records that are made between two calls of :meth:`Watch.look`: five times a second."""
+
+
+class Watch:
+    """Makes the records of one instance."""
+
+    def __init__(self, stream: RecordStream, node: str) -> None:
+        self._stream, self._node = stream, node
+        self.room = PER_LOOK
+        self.missed = 0
+        """Records that were not made."""
+
+    def look(self) -> None:
+        """Now and then: there is time again."""
+        self.room = PER_LOOK
+        if self.missed:
+            self._stream.lose(self.missed)
+            self.missed = 0
+
+    def passed(self, asked: Asked) -> None:
+        """A question goes to its server."""
+        if self.room:
+            self._add(asked, "request", "forwarded", DnsFacts())
+        else:
+            self.missed += 1
+
+    def refused(self, asked: Asked, code: int) -> None:
+        """A question is refused with *code*."""
+        if self.room:
+            self._add(asked, "request", "dropped", DnsFacts(rcode=code))
+        else:
+            self.missed += 1
+
+    def answered(self, asked: Asked, message: bytes, answer: Answer, now: float) -> None:
+        """Its answer came."""
+        if not self.room:
+            self.missed += 1
+            return
+        facts = DnsFacts(
+            rcode=message[3] & 0x0F,
+            ips=tuple(str(address_of(address)) for address, _ in answer.addresses),
+            cnames=tuple(map(text, answer.aliases)),
+            ttl=min((ttl for _, ttl in answer.addresses), default=0),
+        )
+        self._add(asked, "response", "forwarded", facts, latency_ns=int((now - asked.began) * 1e9))
+
+    def failed(self, asked: Asked, why: str) -> None:
+        """No answer came."""
+        if self.room:
+            self._add(asked, "response", "error", DnsFacts(), message=why)
+
+    def _add(
+        self,
+        asked: Asked,
+        kind: RecordType,
+        verdict: Verdict,
+        facts: DnsFacts,
+        *,
+        latency_ns: int = 0,
+        message: str = "",
+    ) -> None:
+        self.room -= 1
+        question = asked.question
+        record = L7Record(
+            time=time.time_ns(),
+            node=self._node,
+            type=kind,
+            verdict=verdict,
+            direction="egress",
+            endpoint=asked.pod.id,
+            source=_end(asked.client),
+            destination=_end(asked.server),
+            source_identity=asked.pod.identity,
+            destination_identity=asked.identity,
+            latency_ns=latency_ns,
+            rule=max(asked.rule, 0),
+            message=message,
+            dns=replace(
+                facts,
+                query=text(question[:-4]),
+                qtypes=(type_name(int.from_bytes(question[-4:-2], "big")),),
+            ),
+        )
+        self._stream.add((record,))
+
+
+def _end(raw: bytes) -> str:
+    address, port = spelled(raw)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
