@@ -42,7 +42,6 @@ SERVICE = Service(
         "cirri_lb_services",
         "cirri_masquerade_not",
         "cirri_metrics",
-        "cirri_names",
         "cirri_nat",
         "cirri_nexthops",
         "cirri_policy",

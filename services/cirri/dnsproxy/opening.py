@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
+from typing import Any
 
 from cirri.dnsproxy.counts import Counts
 from cirri.dnsproxy.facts import UNKNOWN, Facts, Held, Learnt, Owner, Pairs, Pod, Record
@@ -50,7 +51,7 @@ class Openings:
         kernel: Kernel,
         ask: Callable[[Iterable[str]], Awaitable[int]],
         counts: Counts,
-        spawn: Callable[[Awaitable[None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.facts, self.journal, self.kernel, self.counts = facts, journal, kernel, counts
         self.delay_s = 0.1

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from cirri.dnsproxy.desk import Asked, Desk
 from cirri.dnsproxy.facts import Pod
@@ -74,8 +74,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Whose it is, and where it wanted to go."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._client = written(transport.get_extra_info("peername"))
         self._server = written(transport.get_extra_info("sockname"))
         self.pod = self.desk.pods.get(packed_address(self._client))
@@ -83,7 +82,7 @@ class Client(asyncio.Protocol):
         if self.pod is None or of_pod >= PER_POD or len(self._streams.clients) >= MOST:
             self.desk.counts.strangers += self.pod is None
             self.desk.counts.crowded += self.pod is not None
-            transport.abort()
+            self._transport.abort()
             return
         self._streams.clients.add(self)
 
