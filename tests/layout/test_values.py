@@ -23,6 +23,7 @@ from cirri.layout import (
     ReservedIdentity,
     address16,
     address_of,
+    address_text,
     drop_text,
     metrics_index,
     metrics_of,
@@ -86,9 +87,13 @@ def test_address16(given: Any, expected: str) -> None:
     assert address16(given).hex() == expected
 
 
-@pytest.mark.parametrize("text", ["10.52.0.1", "0.0.0.0", "255.255.255.255", "fd00::1", "::1", "::"])
+TEXTS = ["10.52.0.1", "0.0.0.0", "255.255.255.255", "fd00::1", "::1", "::", "::102:304", "1:0:2:0:0:3::"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
 def test_address_of_undoes_address16(text: str) -> None:
     assert address_of(address16(text)) == ip_address(text)
+    assert address_text(address16(text)) == str(ip_address(text))
 
 
 @pytest.mark.parametrize("wrong", ["10.52.0", "10.52.0.1/32", "", "fd00::g", b"", b"123", bytes(15)])

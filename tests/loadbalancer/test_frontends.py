@@ -1,10 +1,12 @@
 """What a Service means on a node: a table of Services, nodes and the frontends that follow."""
 
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from cirri.loadbalancer import Frontend, Here, LoadBalancerConfig, Scope, frontends, host_ports
+from cirri.loadbalancer.endpoints import plain_address
 from cirri.model import Resource
 
 IN, OUT = Scope.INTERNAL, Scope.EXTERNAL
@@ -215,3 +217,16 @@ def test_host_ports(port: dict[str, Any], expected: set[tuple[str, int]]) -> Non
         (backend,) = serving.backends
         assert (":" in frontend.address) == (":" in backend.address)
         assert backend.port == 8080
+
+
+@pytest.mark.parametrize(
+    "text", ["10.0.0.1", "FD00:0::1", "::ffff:10.0.0.1", "::1.2.3.4", "::", "1:0:2:0:0:3:0:0", "fe80::1%eth0"]
+)
+def test_addresses_read_as_everywhere_else(text: str) -> None:
+    assert plain_address(text) == str(ip_address(text))
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0", "010.0.0.1", "10.0.0.1/32", "fd00::g", "a"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="does not appear to be"):
+        plain_address(text)

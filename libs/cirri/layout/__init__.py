@@ -6,7 +6,7 @@ One module per header.  C is the contract: change the header, and the test names
 from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple
 
-from cirri.layout.address import address16, address_of, network_of, prefix16
+from cirri.layout.address import address16, address_of, address_text, network_of, prefix16
 from cirri.layout.conntrack import CT, CtFlag, CtKey, CtValue
 from cirri.layout.drop import DropReason, drop_text
 from cirri.layout.endpoint import (
@@ -291,6 +291,7 @@ __all__ = [
     "Way",
     "address16",
     "address_of",
+    "address_text",
     "drop_text",
     "maglev_keys",
     "maglev_parts",

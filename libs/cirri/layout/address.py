@@ -39,6 +39,14 @@ def address_of(raw: bytes) -> Address:
     return IPv6Address(raw)
 
 
+def address_text(raw: bytes) -> str:
+    """``str(address_of(raw))``, several times as fast."""
+    if raw.startswith(V4_MAPPED):
+        return socket.inet_ntop(socket.AF_INET, raw[12:])
+    text = socket.inet_ntop(socket.AF_INET6, raw)
+    return text if "." not in text else str(IPv6Address(raw))
+
+
 def prefix16(network: Network) -> tuple[int, bytes]:
     """(bits, address) of *network* in the 128-bit space."""
     bits = network.prefixlen + (V4_BITS if network.version == 4 else 0)

@@ -50,7 +50,7 @@ class Endpoint(NamedTuple):
     """Nodes that it is meant for; (): all."""
 
 
-def address_text(text: str) -> str:
+def plain_address(text: str) -> str:
     """*text* as :mod:`ipaddress` writes it, which takes ten times as long.
 
     Raises:
@@ -171,7 +171,7 @@ def _endpoints(part: Resource) -> Iterator[Endpoint]:
             nodes = tuple(str(node["name"]) for node in hints.get("forNodes") or [])
         for address in each.get("addresses") or []:
             yield Endpoint(
-                address_text(str(address)),
+                plain_address(str(address)),
                 str(each.get("nodeName") or ""),
                 ready,
                 ready if serving is None else bool(serving),

@@ -15,7 +15,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Literal, NamedTuple
 
 from cirri.loadbalancer.config import Algorithm, LoadBalancerConfig
-from cirri.loadbalancer.endpoints import Backend, address_text, backends, version_of
+from cirri.loadbalancer.endpoints import Backend, backends, plain_address, version_of
 from cirri.model import NodeStatus, Resource
 
 Kind = Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalIPs", "HostPort"]
@@ -209,7 +209,7 @@ class _Expansion:
                 ranges_deny=self.notes.get(f"{ANNOTATIONS}src-ranges-policy") == "deny",
                 guarded=True,
             )
-        return Frontend(address_text(address), number, protocol, scope), serving
+        return Frontend(plain_address(address), number, protocol, scope), serving
 
     def _backends(
         self, port: Mapping[str, Any], protocol: str, version: int, *, local: bool

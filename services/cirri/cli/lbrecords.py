@@ -28,7 +28,7 @@ from cirri.layout import (
     LbState,
     MaglevKey,
     MaglevPart,
-    address_of,
+    address_text,
     maglev_keys,
     network_of,
 )
@@ -45,6 +45,8 @@ REVNAT_HEADER = ("ID", "SERVICE ADDRESS")
 RANGE_HEADER = ("SOURCE RANGE", "ID", "SERVICE ADDRESS", "POLICY")
 AFFINITY_HEADER = ("CLIENT", "ID", "SERVICE ADDRESS", "BACKEND ADDRESS", "LAST USED")
 Entry = tuple[LbServiceKey, LbService]
+SCOPES = tuple(Scope)
+"""By number."""
 MISSING = "missing"
 """A slot that the frontend counts and that is not there: a fault."""
 
@@ -64,7 +66,7 @@ def service_records(maps: Maps, known: Known) -> list[Record]:
     leaving: dict[int, list[tuple[str, int]]] = {}
     for one, state in maps.alive.items():
         if state == LbState.KEEPING:
-            leaving.setdefault(one.frontend, []).append((str(address_of(one.address)), one.port))
+            leaving.setdefault(one.frontend, []).append((address_text(one.address), one.port))
     ranges: dict[int, list[str]] = {}
     for source in maps.ranges:
         network = network_of(source.prefix_len - 32, source.address)
@@ -79,8 +81,8 @@ def _service_record(
     maps: Maps, entry: Entry, known: Known, leaving: list[tuple[str, int]], ranges: list[str]
 ) -> Record:
     key, head = entry
-    address, protocol = str(address_of(key.address)), protocol_text(key.protocol)
-    serving = known.get(Frontend(address, key.port, protocol, Scope(key.scope)))
+    address, protocol = address_text(key.address), protocol_text(key.protocol)
+    serving = known.get(Frontend(address, key.port, protocol, SCOPES[key.scope]))
     says = {(each.address, each.port): each for each in serving.backends} if serving else {}
     if key.scope == LbScope.INTERNAL:  # sockets that are connected to these keep them; no map holds them
         leaving = leaving + [at for at, each in says.items() if each.state == "terminating"]
@@ -101,7 +103,7 @@ def _service_record(
         "id": head.frontend,
         "frontend": end_text(address, key.port),
         "protocol": protocol,
-        "scope": LbScope(key.scope).name.lower(),
+        "scope": SCOPES[key.scope].name.lower(),
         "twoScopes": LbServiceKey(
             address=key.address, port=key.port, protocol=key.protocol, scope=1 - key.scope
         )
@@ -120,7 +122,7 @@ def _slots(maps: Maps, head: LbService) -> Iterator[tuple[str, int] | None]:
     """Address and port in each slot; None: it is not there."""
     for slot in range(head.count):
         backend = maps.backends.get(LbBackendKey(service=head.id, slot=slot))
-        yield (str(address_of(backend.address)), backend.port) if backend else None
+        yield (address_text(backend.address), backend.port) if backend else None
 
 
 def frontend_text(record: Record) -> str:
@@ -256,7 +258,7 @@ def _backend_record(
         "frontendId": frontend,
         "id": slot.service if slot else None,
         "slot": slot.slot if slot else None,
-        "address": end_text(str(address_of(address)), port),
+        "address": end_text(address_text(address), port),
         "protocol": protocol_text(key.protocol) if key else None,
         "state": "active" if state == LbState.TAKING else "terminating",
     }
@@ -277,7 +279,7 @@ def backend_row(record: Record) -> list[Cell]:
 def revnat_records(frontends: Mapping[int, LbFrontend]) -> list[Record]:
     """Under which name answers of a frontend's connections leave."""
     return [
-        {"frontendId": number, "frontend": end_text(str(address_of(one.address)), one.port)}
+        {"frontendId": number, "frontend": end_text(address_text(one.address), one.port)}
         for number, one in sorted(frontends.items())
     ]
 
@@ -322,7 +324,7 @@ def affinity_records(
             "client": client_text(key.client),
             "frontendId": key.frontend,
             "frontend": names.get(key.frontend, ""),
-            "backend": end_text(str(address_of(value.address)), value.port),
+            "backend": end_text(address_text(value.address), value.port),
             "usedSecondsAgo": max(0, round((now_ns - value.used) / 1e9, 1)),
         }
         for key, value in entries
@@ -344,16 +346,16 @@ def affinity_row(record: Record) -> list[Cell]:
 def client_text(client: bytes) -> str:
     """An address, or the network namespace of sockets: those have no address when they choose."""
     if any(client[:8]) or client[8:12] == b"\0\0\xff\xff":
-        return str(address_of(client))
+        return address_text(client)
     return f"netns cookie {int.from_bytes(client[8:], 'little')}"
 
 
 def _head(key: LbServiceKey, head: LbService, services: Mapping[LbServiceKey, LbService]) -> Record:
     other = LbServiceKey(address=key.address, port=key.port, protocol=key.protocol, scope=1 - key.scope)
     return {
-        "frontend": end_text(str(address_of(key.address)), key.port),
+        "frontend": end_text(address_text(key.address), key.port),
         "protocol": protocol_text(key.protocol),
-        "scope": LbScope(key.scope).name.lower(),
+        "scope": SCOPES[key.scope].name.lower(),
         "twoScopes": other in services,
         "id": head.id,
         "frontendId": head.frontend,
@@ -361,7 +363,7 @@ def _head(key: LbServiceKey, head: LbService, services: Mapping[LbServiceKey, Lb
 
 
 def _name(key: LbServiceKey) -> str:
-    return f"{end_text(str(address_of(key.address)), key.port)}/{protocol_text(key.protocol)}"
+    return f"{end_text(address_text(key.address), key.port)}/{protocol_text(key.protocol)}"
 
 
 def _place(key: LbServiceKey) -> tuple[bytes, int, int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntFlag
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -185,6 +186,11 @@ def ct_line(record: Record) -> str:
 
 def flag_names(flags: int, kind: type[IntFlag]) -> list[str]:
     """``SEEN_REPLY`` becomes ``SeenReply``."""
+    return list(_flag_names(flags, kind))
+
+
+@cache
+def _flag_names(flags: int, kind: type[IntFlag]) -> list[str]:
     return [each.name.title().replace("_", "") for each in kind if flags & each and each.name]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -123,19 +124,19 @@ def _ask(target: Target, names: Sequence[str]) -> dict[str, dict[Frontend, Servi
     """What the bus says about the frontends of each node; nothing if it is away, which stderr is told."""
 
     async def read(bus: Bus) -> dict[str, dict[Frontend, Serving]]:
-        statuses = [entry.value for entry in await bus.entries(NODES)]
-        patterns = {
-            "services": resource_key("Service", "*"),
-            "slices": resource_key("EndpointSlice", "*"),
-            "nodes": resource_key("Node", "*"),
-            "pods": resource_key("Pod", "*"),
-            "config": CONFIG,
-        }
-        objects = {
-            name: [entry.value for entry in await bus.entries(RESOURCES, pattern)]
-            for name, pattern in patterns.items()
-        }
-        return {name: meant_for(name, objects, statuses) for name in names}
+        patterns = (
+            ("services", resource_key("Service", "*")),
+            ("slices", resource_key("EndpointSlice", "*")),
+            ("nodes", resource_key("Node", "*")),
+            *(("pods", resource_key("Pod", "*", "*", name)) for name in names),
+            ("config", CONFIG),
+        )
+        statuses = await bus.entries(NODES)
+        found = await asyncio.gather(*(bus.entries(RESOURCES, pattern) for _, pattern in patterns))
+        objects: dict[str, list[Resource]] = {}
+        for (kind, _), entries in zip(patterns, found, strict=True):
+            objects.setdefault(kind, []).extend(entry.value for entry in entries)
+        return {name: meant_for(name, objects, [each.value for each in statuses]) for name in names}
 
     try:
         return with_bus(target, read, within_s=BUS_S)
