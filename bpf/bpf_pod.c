@@ -133,6 +133,8 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 		/* The stack greets every new device with multicast: no news. */
 		return address_is_multicast(&packet->destination) ? TC_ACT_SHOT : DROP_UNROUTABLE;
 	}
+	if (proxy_asked_here(skb, passage))
+		return proxy_turn(skb, passage);
 	if (passage->host_firewall && !skb->ingress_ifindex && !passage->mark)
 		source = host_sender(packet, passage->epoch);
 	passage->verdict.endpoint = destination->id;

@@ -31,6 +31,17 @@ GLOBAL int proxy_deliver(struct __sk_buff *skb, const struct passage *passage)
 	return TC_ACT_OK;
 }
 
+/* Does a process of this node answer a proxy, which asked in the name of a pod?  That went by the loopback, where no
+ * program saw it.
+ */
+static __always_inline bool proxy_asked_here(struct __sk_buff *skb, const struct passage *passage)
+{
+	const struct packet *packet = &passage->packet;
+
+	return passage->switches & RUNTIME_PROXIES && !passage->mark && !skb->ingress_ifindex &&
+	       (packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP) && socket_asked(skb, packet);
+}
+
 /* The same of what leaves by a pod's device: it comes back in by it, where a socket can be given to it. */
 static __always_inline int proxy_turn(struct __sk_buff *skb, const struct passage *passage)
 {
@@ -66,6 +77,7 @@ GLOBAL int proxy_leaves(struct __sk_buff *skb, struct passage *passage)
 		error = service_answer(skb, passage);
 	if (error)
 		return error;
+	skb->mark = 0;	/* a tunnel's own packet would keep it */
 	metrics_count(0, POLICY_EGRESS, skb->len);
 	return TC_ACT_OK;
 }

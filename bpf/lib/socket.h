@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* sockets: those of proxies in the node's own network namespace, found for packets. */
 #pragma once
+#include "mark.h"
 #include "packet.h"
 
 static __always_inline bool packet_opens(const struct packet *packet)
@@ -61,6 +62,27 @@ GLOBAL int socket_has(struct __sk_buff *skb, const struct packet *packet)
 	state = socket->state;
 	bpf_sk_release(socket);
 	return state != BPF_TCP_LISTEN && !(state == BPF_TCP_TIME_WAIT && packet_opens(packet));
+}
+
+/* Does a proxy's socket that faces a server have *packet*'s destination? */
+GLOBAL int socket_asked(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct bpf_sock_tuple ends = {};
+	struct bpf_sock *socket;
+	__u32 size, mark;
+
+	if (!packet)
+		return 0;
+	size = socket_ends(&ends, packet);
+	if (packet->protocol == IPPROTO_TCP)
+		socket = bpf_sk_lookup_tcp(skb, &ends, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		socket = bpf_sk_lookup_udp(skb, &ends, size, BPF_F_CURRENT_NETNS, 0);
+	if (!socket)
+		return 0;
+	mark = socket->mark;
+	bpf_sk_release(socket);
+	return mark_is_server_side(mark_of_proxy(mark));
 }
 
 /* Gives the packet to the socket that listens at *port* of the node's loopback; 0, or a drop reason. */

@@ -37,11 +37,11 @@ def done():
 _PROXY = (
     _COMMON
     + """
-name, port, client_mark, server_mark = sys.argv[1].encode(), *(int(a, 0) for a in sys.argv[2:5])
+name, port, client_mark, server_mark, same = sys.argv[1].encode(), *(int(a, 0) for a in sys.argv[2:6])
 def upstream(family, kind, client, server):
     s = made(family, kind, server_mark)
     s.settimeout(5)
-    s.bind((client[0], 0))
+    s.bind((client[0], client[1] if same else 0))
     s.connect(server[:2])
     return s
 def stream(c):
@@ -60,10 +60,14 @@ def streams(l):
 def datagram(family, data, client, server):
     with upstream(family, socket.SOCK_DGRAM, client, server) as s:
         s.send(name + b"|" + data)
-        answer = s.recv(4096)
+        try:
+            answer = s.recv(4096)
+        except ConnectionRefusedError:
+            answer = b"refused"
     with made(family, socket.SOCK_DGRAM, client_mark) as s:
         s.bind(server)
-        s.sendto(answer, client)
+        s.connect(client)  # or it would take what is for the server itself, if that is of this node
+        s.send(answer)
 def datagrams(l):
     while True:
         data, extra, _, client = l.recvmsg(4096, 100)
@@ -143,9 +147,14 @@ def _running(namespace: str, script: str, *arguments: str) -> Iterator[subproces
 
 
 @contextmanager
-def proxy(namespace: str, name: str, port: int, client_mark: int, server_mark: int) -> Iterator[None]:
-    """A proxy for TCP and UDP at *port* of the loopback."""
-    arguments = (name, str(port), str(client_mark), str(server_mark))
+def proxy(
+    namespace: str, name: str, port: int, client_mark: int, server_mark: int, *, same_port: bool = False
+) -> Iterator[None]:
+    """A proxy for TCP and UDP at *port* of the loopback.
+
+    *same_port*: it asks servers from the very port of its client.
+    """
+    arguments = (name, str(port), str(client_mark), str(server_mark), str(int(same_port)))
     with _running(namespace, _PROXY, *arguments) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
