@@ -244,7 +244,7 @@ FAILURES = [
     (
         ("get", "foo"),
         2,
-        'unknown kind "foo"; known kinds: namespaces (ns), nodes (no), configmaps (cm), services (svc), '
+        'unknown kind "foo"; known kinds: namespaces (ns), nodes (no), configmaps (cm), secrets, services (svc), '
         "endpointslices (eps), deployments (deploy), events (ev), pods (po), networkpolicies (netpol), "
         "ciliumnetworkpolicies (cnp), ciliumclusterwidenetworkpolicies (ccnp), ciliumcidrgroups (ccg), "
         "ciliumendpoints (cep), ciliumidentities (ciliumid)",

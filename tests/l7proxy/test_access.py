@@ -82,7 +82,7 @@ def test_tls_connections() -> None:
         ("request", "forwarded", 9, TlsFacts(server_name="a.example")),
         ("response", "forwarded", 9, TlsFacts(server_name="a.example")),
     ]
-    refused = connection(access_log_type=3, connection_termination_details="filter_chain_not_found", **name)
+    refused = connection(access_log_type=3, response_flags={"no_route_found": True}, **name)
     (dropped,) = told("egress 10100 refused", refused, ended, kind="tcp_logs")
     assert (dropped.verdict, dropped.rule, dropped.tls) == ("dropped", 0, TlsFacts(server_name="a.example"))
 

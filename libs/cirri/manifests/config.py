@@ -23,7 +23,7 @@ from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
 from cirri.manifests.problems import Path, listed, suggestion
-from cirri.model import Resource, health
+from cirri.model import Resource, health, http
 
 CONFIG_NAMESPACE = "kube-system"
 CONFIG_NAME = "cirri-config"
@@ -93,6 +93,14 @@ def _label_filter(text: str) -> str:
         return f'"{error.prefix}" is not a prefix: {error.why}'
     return ""
 
+
+_HTTP_TIMES = (
+    "longest request through the proxy; 0: without end",
+    "longest pause between requests of a connection through the proxy; 0: without end",
+    "longest pause within a request through the proxy; 0: without end",
+    "longest grpc-timeout that a client may ask the proxy for; 0: as any request",
+    "how long the proxy waits for a server to accept",
+)
 
 KEYS: Mapping[str, Key] = {
     "labels": Key(
@@ -197,6 +205,15 @@ KEYS: Mapping[str, Key] = {
     "policy-audit-mode": Key("false", "whether what policies drop is let through and only reported", _SWITCH),
     "enable-icmp-rules": Key("true", "whether policies may name ICMP types", _SWITCH),
     "enable-l7-proxy": Key("true", "whether policies may have rules on requests", _SWITCH),
+    **{
+        key: Key(
+            str(getattr(http.HttpSettings(), field) // http.S), f"{what}, in seconds", http.complaint(key)
+        )
+        for (key, field), what in zip(http.SECONDS.items(), _HTTP_TIMES, strict=True)
+    },
+    http.NORMALIZE: Key(
+        "true", "whether rules on requests see paths in their shortest form", http.complaint(http.NORMALIZE)
+    ),
     "enable-non-default-deny-policies": Key("true", "whether enableDefaultDeny: false is heeded", _SWITCH),
 }
 """Every key that a service reads, as Cilium names it."""

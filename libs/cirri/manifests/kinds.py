@@ -11,6 +11,7 @@ from cirri.manifests.schemas.cilium import CILIUM_CLUSTERWIDE_NETWORK_POLICY, CI
 from cirri.manifests.schemas.events import EVENT
 from cirri.manifests.schemas.networkpolicy import NETWORK_POLICY
 from cirri.manifests.schemas.pods import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD
+from cirri.manifests.schemas.secrets import SECRET
 from cirri.manifests.schemas.services import ENDPOINT_SLICE, SERVICE
 
 
@@ -44,6 +45,7 @@ KINDS: dict[str, Kind] = {
         Kind("Namespace", "v1", "namespaces", NAMESPACE, namespaced=False, short=("ns",)),
         Kind("Node", "v1", "nodes", NODE, namespaced=False, short=("no",)),
         Kind("ConfigMap", "v1", "configmaps", CONFIG_MAP, short=("cm",)),
+        Kind("Secret", "v1", "secrets", SECRET),
         Kind("Service", "v1", "services", SERVICE, short=("svc",)),
         Kind("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", ENDPOINT_SLICE, short=("eps",)),
         Kind("Deployment", "apps/v1", "deployments", DEPLOYMENT, short=("deploy",)),

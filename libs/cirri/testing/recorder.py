@@ -50,6 +50,7 @@ class Recorder:
         self.names: list[str] = []
         """Server names that TLS clients asked for."""
         self._context = context
+        self._open: set[socket.socket] = set()
         if context is not None:
             context.sni_callback = lambda _, name, __: self.names.append(name or "")
         self._sockets = [_listen(netns, port, family) for family in (socket.AF_INET, socket.AF_INET6)]
@@ -62,6 +63,12 @@ class Recorder:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
+
+    def hang_up(self) -> None:
+        """End every connection."""
+        for one in list(self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Recorder:
         return self
@@ -80,6 +87,7 @@ class Recorder:
         with suppress(OSError, ValueError, EOFError), one:
             if self._context is not None:
                 one = self._context.wrap_socket(one, server_side=True)
+            self._open.add(one)
             with one, one.makefile("rb") as stream:
                 while (seen := _request(stream, peer)) is not None:
                     self.seen.append(seen)

@@ -112,6 +112,10 @@ def _node_addresses(node: Resource) -> str:
     return ",".join(a.get("address", "") for a in found) or "<none>"
 
 
+def _secret_keys(secret: Resource) -> str:
+    return str(len({**(secret.manifest.get("data") or {}), **(secret.manifest.get("stringData") or {})}))
+
+
 def _slice_endpoints(slice_: Resource) -> str:
     found = [a for e in slice_.manifest.get("endpoints") or [] for a in e.get("addresses") or []]
     shown = ",".join(found[:3]) or "<none>"
@@ -243,6 +247,12 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "CiliumNetworkPolicy": (NAME, *OF_POLICIES),
     "CiliumClusterwideNetworkPolicy": (NAME, *OF_POLICIES),
+    "Secret": (
+        NAME,
+        Column("TYPE", lambda r: str(r.manifest.get("type") or "Opaque")),
+        Column("DATA", _secret_keys),
+        AGE,
+    ),
     "CiliumCIDRGroup": (NAME, Column("CIDRS", lambda r: str(len(_spec(r).get("externalCIDRs") or []))), AGE),
 }
 

@@ -103,9 +103,9 @@ def _known(word: str) -> Kind | None:
         return None
     kind = kind_named(word)
     if kind is None:
-        shorts = {k.plural: k.short[0] for k in KINDS.values()}
+        shorts = {k.plural: next(iter(k.short), "") for k in KINDS.values()}
         shorts |= {"ciliumendpoints": "cep", "ciliumidentities": "ciliumid"}
-        names = [f"{plural} ({short})" for plural, short in shorts.items()]
+        names = [f"{plural} ({short})" if short else plural for plural, short in shorts.items()]
         raise click.UsageError(
             f'unknown kind "{word}"{suggestion(word, shorts)}; known kinds: {listed(names)}'
         )

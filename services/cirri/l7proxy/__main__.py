@@ -15,7 +15,7 @@ from cirri.l7proxy import LISTENERS, RULES, SERVICE, access, secrets, status
 from cirri.l7proxy.bootstrap import XDS_SOCKET
 from cirri.l7proxy.ipcache import Ipcache
 from cirri.l7proxy.listening import Report, report
-from cirri.l7proxy.messages import LISTENER_TYPE, ROUTE_TYPE
+from cirri.l7proxy.messages import LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 from cirri.l7proxy.resources import Wanted, named_secrets, wanted
 from cirri.l7proxy.server import XdsServer
 from cirri.l7proxy.session import Refusal
@@ -55,6 +55,7 @@ class L7Proxy:
         self._vault = Vault(settings.run_dir / VAULT)
         self._secrets = self._vault.read()
         self._rejected: dict[tuple[int, str], str] = {}
+        self._spoiled: set[str] = set()
         self._look = asyncio.Event()
         self._ipcache = Ipcache(settings.bpffs)
         self._facts = access.Facts(settings.node, {}, self._ipcache.identity)
@@ -88,7 +89,7 @@ class L7Proxy:
 
     async def _follow_secrets(self) -> None:
         """What Secrets hold, as soon as all are known: until then those that were kept count."""
-        table = self.rt.table(RESOURCES, resource_key("Secret"), needed=False)
+        table = self.rt.table(RESOURCES, resource_key("Secret", "*"), needed=False)
         news = News({"secrets": table})
         while True:
             await news.next()
@@ -98,7 +99,9 @@ class L7Proxy:
 
     def _tell(self) -> None:
         assert self.node is not None
-        self.wanted = wanted(self.node, self._secrets, ipv6=self._ipv6, rejected=self._rejected)
+        self.wanted = wanted(
+            self.node, self._secrets, ipv6=self._ipv6, rejected=self._rejected, spoiled=self._spoiled
+        )
         names = named_secrets(self.node)
         with suppress(OSError):
             self._vault.keep({name: held for name, held in self._secrets.items() if name in names})
@@ -114,11 +117,15 @@ class L7Proxy:
         if refusal is None:
             return
         self.rt.log.error("envoy rejects", type=refusal.type, name=refusal.name, why=refusal.why)
-        if refusal.type not in (LISTENER_TYPE, ROUTE_TYPE) or self.node is None:
+        if self.node is None:
             return
+        if refusal.type == SECRET_TYPE:
+            self._spoiled.add(refusal.version)
         for one in self.node.listeners:
             current = self.wanted.resources[refusal.type].get(refusal.name)
-            if str(one.port) == refusal.name and current and current.version == refusal.version:
+            if refusal.type not in (LISTENER_TYPE, ROUTE_TYPE) or str(one.port) != refusal.name:
+                continue
+            if current and current.version == refusal.version:
                 # What was in force before may allow what is no longer allowed.
                 self._rejected.setdefault((one.port, one.rules), refusal.why)
         self._tell()

@@ -22,8 +22,8 @@ BEGAN, ENDED = 1, 3
 """``AccessLogType`` of TCP connections: the server has been reached, the end."""
 METHOD = ":method"
 """The header that is logged because Envoy's list of methods is short."""
-REFUSED_ROUTE, REFUSED_CHAIN = "direct_response", "filter_chain_not_found"
-SERVER = "via_upstream"
+REFUSED, SERVER = "direct_response", "via_upstream"
+"""Where an answer came from: our last route, the server."""
 
 Direction = Literal["ingress", "egress"]
 
@@ -125,15 +125,15 @@ def _http(source: Source, entry: Mapping[str, Any], facts: Facts) -> Iterator[L7
 def _judged(taken: Taken | None, details: str, failure: str) -> tuple[Verdict, str]:
     """What became of a request, and what there is to say about it."""
     if taken is None:
-        return ("dropped", "") if details == REFUSED_ROUTE else ("error", details)
+        return ("dropped", "") if details == REFUSED else ("error", details)
     if details == SERVER:
         return "forwarded", taken.message
     return "error", "; ".join(filter(None, (taken.message, details, failure)))
 
 
 def _tls(source: Source, common: Mapping[str, Any], facts: Facts) -> Iterator[L7Record]:
-    kind, details = common.get("access_log_type", 0), common.get("connection_termination_details", "")
-    if source.what == "refused" and details != REFUSED_CHAIN:
+    kind, lost = common.get("access_log_type", 0), common.get("response_flags", {}).get("no_route_found")
+    if source.what == "refused" and not lost:
         return  # what did find its chain is told of there
     server_name = common.get("tls_properties", {}).get("tls_sni_hostname", "")
     taken = verdict_of(source.what.removeprefix("tls ")) if source.what != "refused" else None

@@ -9,8 +9,8 @@ from cirri.l7proxy.messages import CLUSTER, typed
 from cirri.l7proxy.routes import DIRECT
 from cirri.l7proxy.rules import Tls
 from cirri.l7proxy.secrets import authority_name, certificate_name
-from cirri.l7proxy.settings import HttpSettings, S
 from cirri.l7proxy.wire import Raw
+from cirri.model.http import HttpSettings, S
 
 ORIGINAL_DST, CLUSTER_PROVIDED = 4, 6
 NO_LIMIT = 0xFFFFFFFF

@@ -15,8 +15,8 @@ from cirri.l7proxy.messages import LISTENER, string_value, typed
 from cirri.l7proxy.routes import DIRECT, Verdict, cluster_name, route_name
 from cirri.l7proxy.rules import Allow, Rules, Tls
 from cirri.l7proxy.secrets import certificate_name
-from cirri.l7proxy.settings import HttpSettings, S
 from cirri.l7proxy.wire import Raw
+from cirri.model.http import HttpSettings, S
 from cirri.proxies import Listener
 
 CLIENT_MARK = {"ingress": 0x0A00, "egress": 0x0B00}
@@ -147,7 +147,6 @@ def _manager(given: Listener, settings: HttpSettings) -> dict[str, Any]:
             "accept_http_10": True,
             "default_host_for_http_10": "localhost",
             "enable_trailers": True,
-            "allow_custom_methods": True,
         },
         "http2_protocol_options": {"allow_connect": True},
         "server_header_transformation": "PASS_THROUGH",

@@ -289,7 +289,8 @@ COMMON_LOG = Message(
     tls_properties=one(4, Message("TLSProperties", tls_sni_hostname=one(3, STRING))),
     start_time=one(5, DURATION), upstream_transport_failure_reason=one(18, STRING),
     route_name=one(19, STRING), duration=one(23, DURATION),
-    access_log_type=one(33, NUMBER), connection_termination_details=one(25, STRING),
+    access_log_type=one(33, NUMBER),
+    response_flags=one(16, Message("envoy.data.accesslog.v3.ResponseFlags", no_route_found=one(9, BOOL))),
 )  # fmt: skip
 HTTP_LOG = Message(
     "envoy.data.accesslog.v3.HTTPAccessLogEntry",

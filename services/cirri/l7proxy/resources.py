@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from cirri.l7proxy import clusters, rules, secrets, settings
+from cirri.l7proxy import clusters, rules, secrets
 from cirri.l7proxy.listeners import listener
 from cirri.l7proxy.messages import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 from cirri.l7proxy.routes import DIRECT, cluster_name, route_table
 from cirri.l7proxy.rules import Allow
+from cirri.model.http import HttpSettings, http_settings
 from cirri.proxies import NodeProxies
 
 KINDS = ("http", "tls")
@@ -53,12 +54,14 @@ def wanted(
     *,
     ipv6: bool = True,
     rejected: Mapping[tuple[int, str], str] | None = None,
+    spoiled: Collection[str] = (),
 ) -> Wanted:
     """All of it.  What cannot be carried out allows less, never more.
 
-    *rejected*: (port, rules) that Envoy would not take, and why: nothing passes there.
+    *rejected*: (port, rules) that Envoy would not take, and why: nothing passes there.  *spoiled*: versions
+    of secrets that it would not take: they are as if they were not there.
     """
-    http, faults = settings.read(node.settings)
+    http, faults = http_settings(node.settings)
     found: dict[str, dict[str, Resource]] = {
         CLUSTER_TYPE: {}, SECRET_TYPE: {}, LISTENER_TYPE: {}, ROUTE_TYPE: {}
     }  # fmt: skip
@@ -79,7 +82,7 @@ def wanted(
             reading = rules.Reading(rules.Rules(), f"Envoy rejects its rules: {why}")
             refused[given.port] = reading.problem
         said = [reading.problem] if reading.problem else []
-        usable, missing = _with_secrets(reading.rules, stored)
+        usable, missing = _with_secrets(reading.rules, stored, spoiled)
         said += missing
         for allow in usable.allows:
             for kind, name, body in _tls_of(allow, stored, http):
@@ -94,18 +97,22 @@ def wanted(
         if said:
             problems[given.port] = "; ".join(dict.fromkeys(said))
     ports = frozenset(int(name) for name in found[LISTENER_TYPE])
-    return Wanted(found, ports, refused, problems, tuple(faults))
+    return Wanted(found, ports, refused, problems, tuple(map(str, faults)))
 
 
-def _with_secrets(given: rules.Rules, stored: secrets.Secrets) -> tuple[rules.Rules, list[str]]:
-    """*given* without the allows whose Secrets are not there, and why those are left out."""
+def _with_secrets(
+    given: rules.Rules, stored: secrets.Secrets, spoiled: Collection[str]
+) -> tuple[rules.Rules, list[str]]:
+    """*given* without the allows whose Secrets are not usable, and why those are left out."""
     kept, said = [], []
     for allow in given.allows:
         lacks = ""
-        if allow.terminating and secrets.certificate(allow.terminating, stored) is None:
-            lacks = f"Secret {allow.terminating.secret.key} has no certificate and key"
-        elif allow.originating and secrets.authority(allow.originating, stored) is None:
-            lacks = f"Secret {allow.originating.secret.key} names no authority to trust"
+        if (tls := allow.terminating) and not _usable(secrets.certificate(tls, stored), spoiled):
+            lacks = f"Secret {tls.secret.key} has no certificate and key"
+        elif (tls := allow.originating) and not _usable(secrets.authority(tls, stored), spoiled):
+            lacks = f"Secret {tls.secret.key} names no authority to trust"
+        elif tls and (own := secrets.certificate(tls, stored)) and not _usable(own, spoiled):
+            lacks = f"Secret {tls.secret.key} has a certificate or key that Envoy rejects"
         if lacks:
             said.append(lacks)
         else:
@@ -113,9 +120,11 @@ def _with_secrets(given: rules.Rules, stored: secrets.Secrets) -> tuple[rules.Ru
     return rules.Rules(any=given.any, allows=tuple(kept)), said
 
 
-def _tls_of(
-    allow: Allow, stored: secrets.Secrets, http: settings.HttpSettings
-) -> list[tuple[str, str, bytes]]:
+def _usable(body: bytes | None, spoiled: Collection[str]) -> bool:
+    return body is not None and Resource.of("", body).version not in spoiled
+
+
+def _tls_of(allow: Allow, stored: secrets.Secrets, http: HttpSettings) -> list[tuple[str, str, bytes]]:
     """The clusters and secrets that *allow* needs."""
     found: list[tuple[str, str, bytes]] = []
     if tls := allow.terminating:

@@ -19,8 +19,8 @@ from cirri.engine.regex import matches
 from cirri.l7proxy import match
 from cirri.l7proxy.messages import ROUTE, ROUTES
 from cirri.l7proxy.rules import Allow, Entry, Rules
-from cirri.l7proxy.settings import HttpSettings
 from cirri.l7proxy.wire import Raw
+from cirri.model.http import HttpSettings
 
 REFUSED = "Access denied"
 """Body of a 403."""
