@@ -4,6 +4,8 @@ import asyncio
 import time
 from typing import Any
 
+from cirri.layout import LB_SERVICES
+from cirri.maps import open_pinned
 from cirri.testing.meaning import meaning
 from cirri.testing.node import Node, answering, node
 from cirri.testing.objects import allow, service
@@ -121,5 +123,35 @@ def test_a_wiped_store_takes_nothing_away() -> None:
                     await asyncio.sleep(0.05)
             await eventually(lambda: len(here.endpoints) == 3 and here.ack.policy_revision > 0, within_s=10)
             assert meaning(here.bpffs) == before
+
+    asyncio.run(main())
+
+
+def test_maps_of_other_sizes_take_over_what_there_is() -> None:
+    """Larger ones and smaller ones, while a connection lives; sizes are in force at the next start."""
+    larger = {"bpf_lb_map_max": "524288", "bpf_ct_global_tcp_max": "131072", "bpf_nat_global_max": "2048"}
+
+    async def main() -> None:
+        async with node() as here:
+            await busy(here)
+            web, tie = here.pods["web"], here.pods["tie"]
+            before = meaning(here.bpffs)
+            with Echo(web.netns, 80):
+                stream = Stream(tie.netns, web.ipv4, 80)
+                try:
+                    for data, frontends in ((larger, 524288), ({"bpf_lb_map_max": "1024"}, 1024)):
+                        await here.cluster.configure(**data)
+                        await eventually(lambda: any("other sizes" in e for e in here.status.errors))
+                        here.kill()
+                        here.start()
+                        await answering(here)
+                        with open_pinned(here.bpffs, LB_SERVICES) as services:
+                            assert services.info.max_entries == frontends
+                        await eventually(lambda: not any("other sizes" in e for e in here.status.errors))
+                        assert meaning(here.bpffs) == before
+                        assert connects(tie.netns, web.ipv4, 80)
+                finally:
+                    stream.close()
+            assert (stream.sent - stream.received, stream.broken) == (0, ""), f"of {stream.sent}"
 
     asyncio.run(main())

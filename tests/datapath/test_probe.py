@@ -85,7 +85,7 @@ def test_the_service_does_not_start_on_such_a_kernel(tmp_path: Path) -> None:
     """Before it touches anything: no programs, no pins, no devices."""
     settings = Settings.read({"CIRRI_NODE": "node1", "CIRRI_BPFFS": str(tmp_path / "bpffs")}, "datapath")
     with pytest.raises(KernelLacks, match="lacks what the programs need: redirect_peer"):
-        attach.prepare(settings, lambda: without("6.1.0", "redirect_peer"))
+        attach.prepare(settings, {}, lambda: without("6.1.0", "redirect_peer"))
 
     assert not list(tmp_path.iterdir())
 

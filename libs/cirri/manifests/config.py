@@ -19,6 +19,7 @@ from cirri.addresses.config import (
     service_networks,
 )
 from cirri.labels import InvalidLabelFilter, LabelFilter, parse_prefix
+from cirri.layout import limits
 from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
@@ -140,6 +141,16 @@ KEYS: Mapping[str, Key] = {
         "whether drivers send packets on that are for other nodes' backends",
         complaint("bpf-lb-acceleration"),
     ),
+    **{
+        key: Key(limits.DEFAULTS[key], says, limits.complaint(key))
+        for key, says in {
+            limits.LB_MAX: "frontends of Services that a node has room for, and four times as many backends",
+            limits.CT_TCP_MAX: "TCP connections that a node has room for",
+            limits.CT_ANY_MAX: "other connections that a node has room for beside them, in the same map",
+            limits.NAT_MAX: "translations that a node has room for",
+            limits.SWEEP: "how often what is over is removed from them; 0s: 30 s",
+        }.items()
+    },
     "service-no-backend-response": Key(
         "reject",
         "whether clients of a Service that nobody serves are refused, or hear nothing (drop)",

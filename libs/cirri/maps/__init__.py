@@ -33,6 +33,7 @@ from cirri.maps.info import MapInfo, ProgramInfo, map_info, program_info, run_st
 from cirri.maps.libbpf import ensure_bpffs
 from cirri.maps.load import OBJECTS, Objects, Program, Programs, pin_program
 from cirri.maps.map import BpfMap, open_per_cpu, open_pinned
+from cirri.maps.resize import resized
 from cirri.maps.ring import RingBuffer
 from cirri.maps.run import Run, SkBuff, XdpBuff, test_run
 
@@ -76,6 +77,7 @@ __all__ = [
     "pin_program",
     "possible_cpus",
     "program_info",
+    "resized",
     "run_statistics",
     "test_run",
     "xdp_program",

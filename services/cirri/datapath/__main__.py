@@ -11,6 +11,7 @@ import msgspec
 from cirri.datapath import SERVICE, accelerate, attach, routes
 from cirri.datapath.bus import bus_place
 from cirri.datapath.cni import CniServer
+from cirri.datapath.configured import Configured
 from cirri.datapath.established import remember
 from cirri.datapath.features import features
 from cirri.datapath.host import Firewall, Uplink
@@ -26,12 +27,11 @@ from cirri.datapath.views import Views
 from cirri.layout import CT
 from cirri.maps import open_pinned
 from cirri.model import ACKS, ENDPOINTS, NODES, NodeStatus
+from cirri.model.config import config_data
 from cirri.model.request import EndpointConfigReply, EndpointConfigRequest
 from cirri.proxies import SOCKET, ProxiesServer, Serving
 from cirri.runtime import Runtime, run
 
-SWEEP_S = 30.0
-"""How often expired connections are removed."""
 ROUTES_S = 30.0
 """How often routes are compared with the kernel's, which forgets them when a device goes down."""
 UNCERTAIN_S = 1.0
@@ -58,7 +58,8 @@ async def serve(rt: Runtime) -> None:
         store=store,
         log=log,
     )
-    node = await asyncio.to_thread(attach.prepare, settings)
+    configured = Configured(settings.state_dir / "limits.json")
+    node = await asyncio.to_thread(attach.prepare, settings, await configured.begin(views.config))
     for fault in node.faults:
         log.warning("node", fault=fault)
     kernel = Kernel(settings.bpffs)
@@ -80,6 +81,7 @@ async def serve(rt: Runtime) -> None:
                 *route_faults,
                 *sync.faults(),
                 *nat.pressure.faults(),
+                *filter(None, (configured.fault,)),
             ),
             features=node.features
             | features(sync.balancer.config, node.features, node.addresses)
@@ -114,6 +116,11 @@ async def serve(rt: Runtime) -> None:
             sync.routes_moved.set()
             look()
 
+    async def follow_limits() -> None:
+        async for _ in views.config.changes():
+            if configured.note(config_data(views.config)):
+                look()
+
     async def follow_routes() -> None:
         before, looked = routes.Wanted(), 0.0
         sync.routes_moved.set()
@@ -136,13 +143,13 @@ async def serve(rt: Runtime) -> None:
             await endpoints.resize()
 
     async def sweep_nat() -> None:
-        await asyncio.sleep(SWEEP_S)
+        await asyncio.sleep(configured.now.sweep_s)
         await asyncio.to_thread(import_module, "cirri.runtime.gauges")  # which takes a while
         count(rt, nat)
         while True:
             if await asyncio.to_thread(nat.sweep, time.monotonic_ns()):
                 look()
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(configured.now.sweep_s)
 
     async def configure(payload: bytes) -> bytes:
         request = msgspec.msgpack.decode(payload, type=EndpointConfigRequest)
@@ -203,10 +210,11 @@ async def serve(rt: Runtime) -> None:
         await reporter.run(tasks, local_endpoints, settings.run_dir)
         tasks.create_task(follow_ranges())
         tasks.create_task(follow_status())
+        tasks.create_task(follow_limits())
         tasks.create_task(follow_routes())
         tasks.create_task(endpoints.bury())
         tasks.create_task(endpoints.quicken())
-        tasks.create_task(endpoints.sweep_connections(SWEEP_S))
+        tasks.create_task(endpoints.sweep_connections(lambda: configured.now.sweep_s))
         tasks.create_task(sweep_nat())
         tasks.create_task(server.drain_queue())
 

@@ -16,7 +16,7 @@ from cirri.datapath.hooks import Hooks
 from cirri.datapath.owners import hops_of
 from cirri.datapath.store import Record
 from cirri.layout import NAT_PORT_FIRST, address_of
-from cirri.maps import BpfError, Objects, Programs, attach_cgroup
+from cirri.maps import BpfError, Objects, Programs, attach_cgroup, resized
 from cirri.model import NodeStatus
 from cirri.netlink import (
     Channel,
@@ -70,8 +70,12 @@ class Node:
         return self.tunnel_mtu if self.tunnel else self.mtu
 
 
-def prepare(settings: Settings, look: Callable[[], probe.Kernel] = probe.look) -> Node:
+def prepare(
+    settings: Settings, sizes: Mapping[str, int], look: Callable[[], probe.Kernel] = probe.look
+) -> Node:
     """Load the programs and attach them to the uplink and to sockets, in place of older ones.
+
+    *sizes*: of maps, by name; what maps of other sizes hold moves into new ones.
 
     Raises:
         KernelLacks: by what *look* finds, the programs cannot run here.
@@ -84,12 +88,14 @@ def prepare(settings: Settings, look: Callable[[], probe.Kernel] = probe.look) -
     probe.require(kernel)
     sysctl.ensure(sysctl.FORWARDING)
     sysctl.reserve_ports(range(NAT_PORT_FIRST, 65536))
-    programs = Objects.load(
-        settings.bpf_objects,
-        settings.bpffs,
-        rodata={"node_netns": namespace_cookie()},
-        log_directory=settings.run_dir,
-    )
+    with resized(settings.bpffs, sizes):
+        programs = Objects.load(
+            settings.bpf_objects,
+            settings.bpffs,
+            rodata={"node_netns": namespace_cookie()},
+            max_entries=sizes,
+            log_directory=settings.run_dir,
+        )
     hooks = Hooks(settings.bpffs, tcx=kernel.has("tcx"))
     chosen = {"attach": hooks.kind, "pod device": "veth"}
     node = Node(programs, hooks, features=chosen | probe.summary(kernel))

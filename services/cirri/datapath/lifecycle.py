@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -351,10 +351,10 @@ class Endpoints:
                 local.record = replace(local.record, mtu=mtu)
                 self.sync.changed(local)
 
-    async def sweep_connections(self, period_s: float) -> None:
+    async def sweep_connections(self, period_s: Callable[[], float]) -> None:
         """Remove expired connections every *period_s* seconds."""
         while True:
-            await asyncio.sleep(period_s)
+            await asyncio.sleep(period_s())
             await asyncio.to_thread(collect, self._connections, time.monotonic_ns())
 
     async def _gone(self, about: Attachment) -> None:

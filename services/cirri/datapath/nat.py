@@ -39,7 +39,7 @@ def stale(
     """Keys of entries that expired before *now_ns* (CLOCK_MONOTONIC), that were for an address in *gone*, or
     that name a port which another connection has; *find* looks a key up.
 
-    Works on raw bytes: the map holds up to 131,072 entries, and this runs beside everything else.
+    Works on raw bytes: the map holds a hundred thousand entries and more, and this runs beside everything else.
     """
     out = []
     for key, value in entries:
@@ -110,7 +110,7 @@ class NatTable:
 
     def __init__(self, bpffs: Path) -> None:
         self._entries, self._metrics = open_pinned(bpffs, NAT), open_per_cpu(bpffs, METRICS)
-        self.pressure = Pressure()
+        self.pressure = Pressure(limit=self._entries.info.max_entries)
 
     def sweep(self, now_ns: int) -> bool:
         """Remove what is over and look at the limits; True if that is another thing to complain of.
