@@ -18,7 +18,7 @@ def stale(
 ) -> Iterator[bytes]:
     """Keys of connections that expired before *now_ns* (CLOCK_MONOTONIC) or have an end in *gone*.
 
-    Works on raw bytes: the map holds a hundred thousand entries and more, and this runs beside everything else.
+    Works on raw bytes: the map may hold a million entries, and this runs beside everything else.
     """
     expires = _EXPIRES.unpack_from
     for key, value in entries:

@@ -39,7 +39,7 @@ def stale(
     """Keys of entries that expired before *now_ns* (CLOCK_MONOTONIC), that were for an address in *gone*, or
     that name a port which another connection has; *find* looks a key up.
 
-    Works on raw bytes: the map holds a hundred thousand entries and more, and this runs beside everything else.
+    Works on raw bytes: the map may hold a million entries, and this runs beside everything else.
     """
     out = []
     for key, value in entries:
