@@ -28,6 +28,9 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+from msgspec.structs import replace
+
+from cirri.labels import NAMES_SPACE
 from cirri.layout import CT, IPCACHE, NAMES, IpcacheKey, IpcacheValue, MapSpec
 from cirri.layout.address import address16, network_of
 from cirri.maps import BpfMap, ensure_bpffs, open_pinned
@@ -65,12 +68,17 @@ server:
   use-syslog: no
   pidfile: "{folder}/unbound.pid"
   so-reuseport: yes
+  so-rcvbuf: 4m
   outgoing-range: 64
   module-config: "iterator"
   num-threads: {threads}
   tcp-idle-timeout: 10000
   incoming-num-tcp: 200
-  include: "{folder}/names.conf"
+auth-zone:
+  name: "."
+  zonefile: "{folder}/zone"
+  for-downstream: yes
+  for-upstream: no
 remote-control:
   control-enable: no
 """
@@ -80,7 +88,7 @@ class World:
     """See the picture."""
 
     def __init__(self, records: Iterable[str], *, threads: int = 1) -> None:
-        """*records*: lines of ``local-data`` that the resolver knows."""
+        """*records*: lines of the one zone that there is."""
         self.slug = f"cirri-test-n{uuid4().hex[:6]}"
         self.pod, self.node, self.server = (f"{self.slug}-{part}" for part in ("p", "n", "s"))
         self.folder = Path("/tmp") / self.slug
@@ -90,6 +98,7 @@ class World:
         self.instances: dict[str, subprocess.Popen[bytes]] = {}
         self._records, self._threads = list(records), threads
         self._shared: list[socket.socket] = []
+        self._listening: asyncio.Server | None = None
         self._unbound: subprocess.Popen[bytes] | None = None
         self.proxies = ProxiesServer(self.run / SOCKET, number=self._number, serving=self._serving)
         self.answers = asyncio.Event()
@@ -104,8 +113,15 @@ class World:
 
     # the datapath service ---------------------------------------------------------------------------
 
-    def tell(self, dns: Iterable[DnsRule], names: Iterable[str] = (), **settings: str) -> None:
-        """The pod may ask as *dns* says, and *names* (entries) are its selectors, each its own key."""
+    def tell(
+        self, dns: Iterable[DnsRule], names: Iterable[str] = (), *, numbered: bool = False, **settings: str
+    ) -> None:
+        """The pod may ask as *dns* says, and *names* (entries) are its selectors, each its own key.
+
+        *numbered*: the sets of one have their numbers.  *settings*: with underscores for dashes.
+        """
+        names = list(names)
+        sets = dict(enumerate(((name,) for name in names), NAMES_SPACE.start)) if numbered else {}
         self.told = NodeProxies(
             revision=self.told.revision + 1,
             node="n",
@@ -114,15 +130,21 @@ class World:
             ),
             dns=tuple(dns),
             names={SUBJECT: tuple(NameSelector(key=entry, entry=entry) for entry in names)},
-            sets=self.told.sets,
-            settings=settings,
+            sets=self.told.sets | sets,
+            settings={key.replace("_", "-"): value for key, value in settings.items()},
         )
         self.proxies.publish(self.told)
 
     async def _number(self, keys: tuple[str, ...]) -> int:
-        await self.answers.wait()
         self.asked.append(keys)
-        return 0x03000000 + len(self.asked)
+        await self.answers.wait()
+        known = {one: number for number, one in self.told.sets.items()}
+        if keys not in known:
+            number = known[keys] = NAMES_SPACE.start + len(known)
+            sets = self.told.sets | {number: keys}
+            self.told = replace(self.told, revision=self.told.revision + 1, sets=sets)
+            self.proxies.publish(self.told)
+        return known[keys]
 
     def _serving(self, _: Serving) -> None:
         raise AssertionError("the DNS proxy has no listeners to report")
@@ -177,6 +199,12 @@ class World:
         (self.folder / f"{name}.log").rename(self.folder / f"{name}-{time.monotonic_ns()}.log")
         return code
 
+    def unplug(self) -> None:
+        """The datapath service is away."""
+        if self._listening is not None:
+            self._listening.close()
+        self.proxies.close()
+
     def pause_server(self, how: signal.Signals) -> None:
         """SIGSTOP or SIGCONT for the resolver."""
         assert self._unbound is not None
@@ -206,7 +234,7 @@ class World:
         with namespace(f"/run/netns/{self.node}") as fd:
             self._shared = inside(fd, _shared_sockets)
         self._start_unbound()
-        await self.proxies.start()
+        self._listening = await self.proxies.start()
 
     def _wire(self, one: str, device: str, own: tuple[str, str], gateway: tuple[str, str]) -> None:
         _run(f"ip link add eth0 netns {one} type veth peer name {device} netns {self.node}")
@@ -232,8 +260,8 @@ class World:
 
     def _start_unbound(self) -> None:
         (self.folder / "unbound.conf").write_text(_UNBOUND.format(folder=self.folder, threads=self._threads))
-        lines = "\n".join(f"local-data: '{record}'" for record in self._records)
-        (self.folder / "names.conf").write_text(f'local-zone: "." static\n{lines}\n')
+        start = (". 60 IN SOA ns. root. 1 60 60 60 1", ". 60 IN NS ns.", f"ns. 60 IN A {SERVER}")
+        (self.folder / "zone").write_text("\n".join((*start, *self._records, "")))
         with (self.folder / "unbound.log").open("ab") as log:
             self._unbound = subprocess.Popen(
                 ["ip", "netns", "exec", self.server, "unbound", "-c", self.folder / "unbound.conf"],
@@ -243,7 +271,7 @@ class World:
 
     def remove(self) -> None:
         """All of it."""
-        self.proxies.close()
+        self.unplug()
         for process in (*self.instances.values(), *([self._unbound] if self._unbound else [])):
             process.kill()
             process.wait()

@@ -28,7 +28,7 @@ from cirri.dnsproxy.rules import Names, Rules
 from cirri.dnsproxy.sockets import packed_address
 from cirri.dnsproxy.watch import Watch
 from cirri.layout.address import address16
-from cirri.proxies import NodeProxies
+from cirri.proxies import DnsRule, NodeProxies
 
 FORGET_S = 1.0
 """How long the identity of a server is remembered: policy may give it another one."""
@@ -67,12 +67,14 @@ class Desk:
         """Numbers by address of 16 bytes."""
         self._kernel, self._warn = kernel, warn
         self._rules, self._refusal = Rules(), REFUSED
+        self._dns: tuple[DnsRule, ...] = ()
         self._names: dict[tuple[int, int, bytes], tuple[Names, int]] = {}
         self._forget_at = 0.0
 
     def adopt(self, told: NodeProxies) -> None:
         """Follow what the datapath service says."""
-        self._rules = Rules(told.dns)
+        if told.dns != self._dns:
+            self._rules, self._dns = Rules(told.dns), told.dns
         self._names.clear()
         settings = told.settings
         self.openings.facts.limits = _limits(settings)

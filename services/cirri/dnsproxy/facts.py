@@ -92,7 +92,7 @@ class Pod:
 
     def knows(self, name: bytes, addresses: Pairs, now: float) -> bool:
         """Whether these (address, seconds) are facts for as long, and in the kernel."""
-        if self.unsettled:
+        if self.unsettled and not self.unsettled.isdisjoint(address for address, _ in addresses):
             return False
         known = self.names.get(name)
         if known is None:
@@ -119,7 +119,11 @@ class Facts:
 
     def adopt(self, told: NodeProxies) -> list[Record]:
         """Take over pods, selectors and numbers; returns what has to be noted about pods that changed."""
-        self._sets = {frozenset(keys): number for number, keys in told.sets.items()}
+        before, self._sets = self._sets, {frozenset(keys): number for number, keys in told.sets.items()}
+        if any(self._sets.get(keys) != number for keys, number in before.items()):
+            for pod in self.pods.values():
+                for address, held in pod.held.items():
+                    self._compare(pod, address, held)
         changed = {
             subject
             for subject in told.names.keys() | self._written.keys()

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
 
 from cirri.dnsproxy.counts import Counts
-from cirri.dnsproxy.facts import UNKNOWN, Facts, Held, Learnt, Owner, Pairs, Pod, Record
+from cirri.dnsproxy.facts import UNKNOWN, Facts, Learnt, Owner, Pairs, Pod, Record
 from cirri.dnsproxy.journal import Journal
 from cirri.dnsproxy.kernel import Entry, Kernel
 from cirri.proxies import AskRefused, NodeProxies
 
 Release = Callable[[], None]
+Place = tuple[int, bytes]
+"""(pod, address)."""
 
 
 class _Waiting:
     """An answer that is not given yet."""
 
-    __slots__ = ("addresses", "pod", "record", "release")
+    __slots__ = ("missing", "pod", "record", "release")
 
-    def __init__(self, pod: Pod, addresses: set[bytes], record: Learnt | None, release: Release) -> None:
-        self.pod, self.addresses, self.record = pod, addresses, record
+    def __init__(self, pod: Pod, missing: set[bytes], record: Learnt | None, release: Release) -> None:
+        self.pod, self.record = pod, record
+        self.missing = missing
+        """Addresses that the kernel does not know yet."""
         self.release: Release | None = release
 
     def go(self) -> bool:
@@ -57,8 +62,11 @@ class Openings:
         self.delay_s = 0.1
         self._ask, self._spawn = ask, spawn
         self._wanted: list[tuple[Pod, bytes, Pairs, Release]] = []
-        self._waiting: list[_Waiting] = []
-        self._asked: set[frozenset[str]] = set()
+        self._waiting: defaultdict[Place, list[_Waiting]] = defaultdict(list)
+        self._blocked: defaultdict[frozenset[str], set[Place]] = defaultdict(set)
+        """What waits for the number of a set."""
+        self._known: list[Record] = []
+        """Facts that are in the kernel and not yet in the journal."""
 
     # answers ----------------------------------------------------------------------------------------
 
@@ -72,6 +80,7 @@ class Openings:
             return
         wanted, self._wanted = self._wanted, []
         now, facts = time.time(), self.facts
+        late: list[_Waiting] = []
         with self.journal.locked() as news:
             self._take(news)
             fresh: list[_Waiting] = []
@@ -79,10 +88,21 @@ class Openings:
                 record = facts.learn(pod, name, addresses, now)
                 if record is not None:
                     facts.apply(record)
-                fresh.append(_Waiting(pod, {address for address, _ in addresses}, record, release))
-            self._settle((each.pod, address) for each in fresh for address in each.addresses)
-            self._finish(fresh)
-        if self._waiting and (late := [each for each in fresh if each.release is not None]):
+                missing = pod.unsettled.intersection(address for address, _ in addresses)
+                fresh.append(_Waiting(pod, missing, record, release))
+            self._settle({(each.pod.id, address) for each in fresh for address in each.missing})
+            ready = self.kernel.ready
+            for each in fresh:
+                each.missing &= each.pod.unsettled
+                if each.missing and ready:
+                    late.append(each)
+                    for address in each.missing:
+                        self._waiting[each.pod.id, address].append(each)
+                else:
+                    self.counts.unopened += not ready
+                    self._gone(each)
+            self._write_down()
+        if late:
             asyncio.get_running_loop().call_later(self.delay_s, self._overdue, late)
 
     def refresh(self) -> None:
@@ -93,11 +113,14 @@ class Openings:
     # the datapath service and time ------------------------------------------------------------------
 
     def adopt(self, told: NodeProxies) -> None:
-        """Take over pods and selectors, and have the kernel follow."""
+        """Take over pods, selectors and numbers, and have the kernel follow."""
         with self.journal.locked() as news:
             self._take(news)
             self._note(self.facts.adopt(told))
-            self._settle_all()
+            numbered = [keys for keys in self._blocked if self.facts.number(keys) is not None]
+            self._settle({place for keys in numbered for place in self._blocked.pop(keys)})
+            self._settle(self._unsettled())
+            self._write_down()
 
     def note(self, make: Callable[[], Iterable[Record]]) -> int:
         """Make *make*'s records facts, in the kernel and the journal; how many."""
@@ -105,7 +128,8 @@ class Openings:
             self._take(news)
             records = list(make())
             self._note(records)
-            self._settle_all()
+            self._settle(self._unsettled())
+            self._write_down()
         return len(records)
 
     async def reconcile(self) -> int:
@@ -132,7 +156,8 @@ class Openings:
                         self.facts.settled(pod, address, self.kernel.get(pod.id, address))
                         wrong += address in pod.unsettled
             self.kernel.write(stale)
-            self._settle_all()
+            self._settle(self._unsettled())
+            self._write_down()
         return wrong + len(stale)
 
     def compact(self) -> None:
@@ -165,44 +190,49 @@ class Openings:
             self.facts.apply(record)
         self.journal.append(records)
 
-    def _settle_all(self) -> None:
-        pods = self.facts.pods.values()
-        self._settle((pod, address) for pod in pods for address in list(pod.unsettled))
-        self._finish(())
+    def _unsettled(self) -> set[Place]:
+        """Of all pods, what does not wait for a number."""
+        blocked = set().union(*self._blocked.values())
+        places = ((pod.id, address) for pod in self.facts.pods.values() for address in pod.unsettled)
+        return {place for place in places if place not in blocked}
 
-    def _settle(self, places: Iterable[tuple[Pod, bytes]]) -> None:
-        """Write those of *places* to the kernel of which it may know something else."""
+    def _settle(self, places: Iterable[Place]) -> None:
+        """Write those of *places* to the kernel of which it may know something else, or ask for numbers."""
         facts = self.facts
-        todo: dict[tuple[int, bytes], tuple[Pod, Held, int]] = {}
-        for pod, address in places:
-            held = pod.held.get(address)
+        todo: dict[Place, int] = {}
+        for place in places:
+            pod = facts.pods[place[0]]
+            held = pod.held.get(place[1])
             # Of a pod that the datapath service has not told us about yet the other instance knows more.
-            if held is None or address not in pod.unsettled or (pod.who and not pod.present):
+            if held is None or place[1] not in pod.unsettled or (pod.who and not pod.present):
                 continue
             number = facts.number(held.keys)
             if number is not None:
-                todo[pod.id, address] = pod, held, number
-            elif held.keys not in self._asked:
-                self._asked.add(held.keys)
-                self._spawn(self._number(held.keys))
-        if todo and self.kernel.write((pod, address, todo[pod, address][2]) for pod, address in todo):
-            for (_, address), (pod, _, number) in todo.items():
-                facts.settled(pod, address, number)
-
-    def _finish(self, fresh: Iterable[_Waiting]) -> None:
-        """Let go what the kernel knows, and note it."""
-        records: list[Record] = []
-        still: list[_Waiting] = []
-        ready = self.kernel.ready
-        for each in (*self._waiting, *fresh):
-            if ready and not each.pod.unsettled.isdisjoint(each.addresses):
-                still.append(each)
+                todo[place] = number
                 continue
-            if each.record is not None:
-                records.append(each.record)
-            if each.go():
-                self.counts.unopened += not ready
-        self._waiting = still
+            if held.keys not in self._blocked:
+                self._spawn(self._number(held.keys))
+            self._blocked[held.keys].add(place)
+        if not todo or not self.kernel.write((*place, number) for place, number in todo.items()):
+            return
+        for place, number in todo.items():
+            pod = facts.pods[place[0]]
+            facts.settled(pod, place[1], number)
+            if place[1] not in pod.unsettled:
+                for each in self._waiting.pop(place, ()):
+                    each.missing.discard(place[1])
+                    if not each.missing:
+                        self._gone(each)
+
+    def _gone(self, each: _Waiting) -> None:
+        """The kernel knows all of it."""
+        each.go()
+        if each.record is not None:
+            self._known.append(each.record)
+
+    def _write_down(self) -> None:
+        """What is in the kernel goes to the journal; the lock is held."""
+        records, self._known = self._known, []
         self.journal.append(records)
 
     def _overdue(self, late: list[_Waiting]) -> None:
@@ -214,8 +244,10 @@ class Openings:
         try:
             with suppress(AskRefused):
                 self.facts.numbered(keys, await self._ask(keys))
-                with self.journal.locked() as news:
-                    self._take(news)
-                    self._settle_all()
         finally:
-            self._asked.discard(keys)
+            places = self._blocked.pop(keys, set())
+        if self.facts.number(keys) is not None:
+            with self.journal.locked() as news:
+                self._take(news)
+                self._settle(places)
+                self._write_down()
