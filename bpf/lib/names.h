@@ -17,7 +17,7 @@ struct name_key {
 MAP_FLAGS(cirri_names, HASH, struct name_key, __u32, 262144, BPF_F_NO_PREALLOC);
 
 /* The number under which *endpoint* knows *address*; 0: under no name that matters. */
-GLOBAL __u32 names_lookup(__u32 endpoint, const union address *address)
+GLOBAL int names_lookup(__u32 endpoint, const union address *address)
 {
 	struct name_key key;
 	const __u32 *number;

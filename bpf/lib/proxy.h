@@ -4,9 +4,7 @@
  */
 #pragma once
 #include <linux/if_packet.h>
-#include "deliver.h"
 #include "mark.h"
-#include "masquerade.h"
 #include "service.h"
 #include "socket.h"
 #include "verdict.h"

@@ -338,8 +338,8 @@ GLOBAL int verdict_redirect(struct __sk_buff *skb, struct passage *passage, cons
 	packet = &passage->packet;
 	passage->to_proxy = 1;
 	if (packet->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT)) {
-		/* The stack puts them together, and then knows of no other socket than the connection's. */
-		return packet->protocol == IPPROTO_TCP ? 0 : DROP_PROXY_UNKNOWN_PROTO;
+		/* The stack puts them together, and then no socket is theirs but one that has the connection. */
+		return packet->protocol == IPPROTO_TCP && !packet_opens(packet) ? 0 : DROP_PROXY_UNKNOWN_PROTO;
 	}
 	if (packet->protocol == IPPROTO_TCP && socket_has(skb, packet))
 		return 0;

@@ -11,6 +11,7 @@ Every server listens at port 80.  What it answers names its client and the proxi
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import product
 from typing import NamedTuple
 
 import pytest
@@ -273,13 +274,42 @@ def test_by_a_frontend(
             each.clear()
 
 
+def test_the_nodes_own_policy(proxies: TwoNodes, world: World) -> None:
+    """It is asked about what a pod sends to its node, and not about what proxies send in pods' names."""
+    before = world.runtime[0]
+    pods = [
+        Way("", "A", R4, (("A", OUT),), f"{A.address4} E|"),
+        Way("", "R", B.address4, (("B", IN),), f"{R4} I|"),
+    ]
+    own = Way("", "A", HOST4, (("A", OUT),), f"{A.address4} E|")
+    closed = {"H": EndpointFlag.ENFORCE_INGRESS | EndpointFlag.ENFORCE_EGRESS}
+    found = []
+    try:
+        for entries, way in product(((), (Entry("H", IN, A.identity),)), (*pods, own)):
+            enforce(world, redirect(*way.subjects[0], "tcp"))
+            world.enforce(closed, entries)
+            flags = before.flags | RuntimeFlag.HOST_FIREWALL
+            world.runtime.put(0, replace(before, flags=flags, epoch=world.runtime[0].epoch + 1))
+            with client(proxies.ns(way.where), "tcp", way.to, PORT, wait=0.5) as connection:
+                found.append(connection.ask("one"))
+    finally:
+        world.runtime.put(0, replace(before, epoch=world.runtime[0].epoch + 1))
+        for address in (HOST4, HOST6, "::"):
+            world.endpoints.delete(address16(address))
+    passed = [f"{way.answer}one" for way in pods]
+    assert found == [*passed, "silence", *passed, f"{own.answer}one"]
+
+
 def test_by_a_tunnel(proxies: TwoNodes) -> None:
-    """The last one: there is no way back."""
+    """The last one: there is no way back.  Programs make and open its packets, then the device does."""
     proxies.tunnel()
     wrong = {}
-    for protocol in PROTOCOLS:
-        for way in WAYS:
-            found = answers(proxies, way, protocol)
-            if found != [f"{way.answer}{text}" for text in ("one", "two")]:
-                wrong[way.id, protocol] = found
+    for by in ("programs", "device"):
+        for world in proxies.worlds if by == "device" else ():
+            world.runtime.put(0, replace(world.runtime[0], tunnel_port=0))
+        for way in WAYS if by == "programs" else (WAYS[0], WAYS[1], WAYS[4], WAYS[5]):
+            for protocol in PROTOCOLS:
+                found = answers(proxies, way, protocol)
+                if found != [f"{way.answer}{text}" for text in ("one", "two")]:
+                    wrong[way.id, protocol, by] = found
     assert wrong == {}, proxies.worlds[0].events()

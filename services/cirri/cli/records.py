@@ -159,6 +159,7 @@ def ct_records(
                 "replyPackets": value.reply_packets,
                 "replyBytes": value.reply_bytes,
                 "flags": flag_names(value.flags, CtFlag),
+                "leg": key.leg,
                 "sourceIdentity": value.source_identity,
                 "destinationIdentity": value.destination_identity,
                 "frontendId": value.frontend,
@@ -171,7 +172,7 @@ def ct_records(
 
 
 def ct_line(record: Record) -> str:
-    """One connection, as ``cilium-dbg bpf ct list`` writes it."""
+    """One connection, as ``cilium-dbg bpf ct list`` writes it; a proxy's to its server says so."""
     source = end_text(record["source"], record["sourcePort"])
     destination = end_text(record["destination"], record["destinationPort"])
     return (
@@ -180,7 +181,7 @@ def ct_line(record: Record) -> str:
         f"ReplyPackets={record['replyPackets']} ReplyBytes={record['replyBytes']} "
         f"Flags=[ {' '.join(record['flags'])} ] RevNAT={record['frontendId']} "
         f"SourceSecurityID={record['sourceIdentity']} DestinationSecurityID={record['destinationIdentity']} "
-        f"Epoch={record['epoch']}"
+        f"Epoch={record['epoch']}" + (" Upstream" if record["leg"] else "")
     )
 
 

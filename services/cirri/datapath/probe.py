@@ -70,6 +70,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("check_mtu", "5.12", _helper(163), "packets that do not fit", needed=True),
     Feature("ktime_get_coarse_ns", "5.11", _helper(160), "ages of connections", needed=True),
     Feature("get_netns_cookie", "5.7", _helper(122, SOCK_ADDR, _CONNECT), "session affinity", needed=True),
+    Feature("sk_assign", "5.7", _helper(124), "proxies' sockets", needed=True),
     Feature("set_retval", "5.18", _helper(187, SOCK_ADDR, _CONNECT), "refusing at the socket", needed=True),
     Feature("XDP", "4.8", partial(probe.has_program_type, XDP), "bpf-lb-acceleration", needed=True),
     Feature("xdp_get_buff_len", "5.18", _helper(188, XDP), "bpf-lb-acceleration", needed=True),
