@@ -9,7 +9,8 @@ from ipaddress import ip_address, ip_network
 from msgspec.structs import replace
 from pyroaring import BitMap
 
-from cirri.engine import EGRESS, INGRESS, Compiler, EngineConfig, Entries, Verdict, entries, verdict
+from cirri.engine import EGRESS, INGRESS, Compiler, EngineConfig, Entries, Verdict, verdict
+from cirri.engine.redirects import expand
 from cirri.labels import (
     LabelFilter,
     Reserved,
@@ -146,8 +147,8 @@ class Engine:
         return self.compiler.policies.get(number) or SubjectPolicy(identity=number)
 
     def entries(self, policy: SubjectPolicy) -> Entries:
-        """Entries of *policy* in this node's kernel."""
-        return entries(policy, self.sets)
+        """Entries of *policy* in this node's kernel, while no proxy listens."""
+        return expand(policy, self.sets).entries
 
     def verdict(
         self, subject: str, direction: str, peer: str, protocol: int, port: int, *, audit: bool, proxies: bool

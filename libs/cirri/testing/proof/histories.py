@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from pyroaring import BitMap
 
-from cirri.engine import Compiler, EngineConfig, Entries, InvalidPolicy, entries
+from cirri.engine import Compiler, EngineConfig, Entries, InvalidPolicy
+from cirri.engine.redirects import expand
 from cirri.labels import Reserved
 from cirri.model import Resource, SelectorSet, SubjectPolicy, resource_key
 from cirri.testing.oracle import World
@@ -136,7 +137,7 @@ class Published:
         return Maps(
             {key: (one.text, one.prefixes, members[key]) for key, one in self.sets.items()},
             dict(self.policies),
-            {identity: entries(policy, members) for identity, policy in self.policies.items()},
+            {identity: expand(policy, members).entries for identity, policy in self.policies.items()},
         )
 
 
