@@ -158,3 +158,86 @@ def test_what_the_cluster_has_not_done_yet_is_told_and_audit_mode_counts(served:
         "Warning: default/xwing still has identity 300, whose labels are others",
         "Warning: n1, where default/xwing is, has policies up to 7 of 9 in force",
     ]
+
+
+REQUESTS = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: api, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: api}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: web}}]
+    toPorts:
+    - ports: [{port: "80", protocol: TCP}]
+      rules: {http: [{method: GET, path: "/v1/.*", headers: ["X-Team: a"]}]}
+  egress:
+  - toFQDNs: [{matchPattern: "*.github.com"}]
+    toPorts: [{ports: [{port: "443", protocol: TCP}], serverNames: [api.github.com]}]
+  - toEntities: [cluster]
+    toPorts: [{ports: [{port: "53", protocol: ANY}], rules: {dns: [{matchPattern: "*.github.com"}]}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {containers: [{name: c, image: i}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: api, namespace: shop, labels: {app: api}}
+spec: {containers: [{name: c, image: i}]}
+"""
+TO_API = ("--from", "shop/web", "--to", "shop/api", "--port", "80", "--header", "x-team: a")
+NAMED = ("--from", "shop/api", "--port", "443", "--name")
+ASKED: list[tuple[str, tuple[str, ...], str, str]] = [
+    ("listed", (*TO_API, "--path", "/v1/x?a=b"), "ALLOWED", "Request passes: http proxy: listed by "),
+    ("another method", (*TO_API, "--method", "POST", "--path", "/v1/x"), "DENIED", "Request does not pass"),
+    ("no path", TO_API, "DENIED", "Request does not pass: http proxy: refused"),
+    ("a name", (*NAMED, "api.github.com", "--sni", "api.github.com"), "ALLOWED", "tls proxy: "),
+    (
+        "wrong server name",
+        (*NAMED, "api.github.com", "--sni", "x.github.com"),
+        "DENIED",
+        "tls proxy: refused",
+    ),
+    ("another name", (*NAMED, "github.com"), "DENIED", "label fqdn:*.github.com: the peer is"),
+    (
+        "a question to DNS",
+        ("--from", "shop/api", "--to", "shop/web", "--port", "53/UDP", "--dns", "a.gitlab.com"),
+        "DENIED",
+        "Request does not pass: dns proxy: refused",
+    ),
+    (
+        "nobody reads it",
+        ("--from", "shop/web", "--to", "203.0.113.9", "--port", "80", "--method", "GET"),
+        "ALLOWED",
+        "no proxy reads the request",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "verdict", "says"), [a[1:] for a in ASKED], ids=[a[0] for a in ASKED])
+def test_requests_and_names(arguments: tuple[str, ...], verdict: str, says: str) -> None:
+    result = CliRunner().invoke(cli, ["policy", "explain", "-f", "-", *arguments], input=REQUESTS)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].endswith(f": {verdict}")
+    assert says in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--from", "a", "--port", "80"), "give one of --to and --name"),
+        (("--from", "a", "--to", "b", "--name", "c", "--port", "80"), "give one of --to and --name"),
+        (
+            ("--from", "a", "--to", "b", "--port", "80", "--dns", "c", "--path", "/"),
+            "--dns is another question",
+        ),
+        (("--from", "a", "--to", "b", "--port", "80", "--header", "c"), "'c' is not NAME: VALUE"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
+)
+def test_requests_that_cannot_be_asked(arguments: tuple[str, ...], says: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from cirri.engine import EGRESS, INGRESS
 from cirri.engine.explain import Check, Connection, Judgement, unselected
+from cirri.engine.l7 import Request
 from cirri.labels import CIDR, NAMESPACE_KEY, prefix_labels
 from cirri.model import Origin, Resource
-from cirri.whatif.ask import DIRECTIONS, Side, object_text, origin_text, reason, side
+from cirri.whatif.ask import DIRECTIONS, Side, object_text, origin_text, proxy_reason, reason, side
 from cirri.whatif.change import changes
 from cirri.whatif.edits import Change, object_name
 from cirri.whatif.party import Party
@@ -62,7 +63,8 @@ class SideReport(Struct, frozen=True, kw_only=True):
     peer: str
     verdict: Literal["allow", "deny"]
     cause: str
-    """``allow-rule``, ``deny-rule``, ``default-deny``, ``not-enforced``, ``auth-required``."""
+    """``allow-rule``, ``deny-rule``, ``default-deny``, ``not-enforced``, ``auth-required``; ``refused``,
+    ``other-protocol``: the connection may begin, but the request may not pass."""
     says: str
     """The verdict in a sentence, with the rule that decided."""
     rule: str
@@ -81,6 +83,8 @@ class SideReport(Struct, frozen=True, kw_only=True):
     """Those conditions."""
     changes: tuple[Change, ...] = ()
     """What would let the connection through here, the smallest first."""
+    request: str = ""
+    """What the proxy says about the request, in a sentence; empty: none is asked."""
 
 
 class Destination(Struct, frozen=True, kw_only=True, rename={"target": "to"}):
@@ -92,7 +96,7 @@ class Destination(Struct, frozen=True, kw_only=True, rename={"target": "to"}):
     port: str
     verdict: Literal["allow", "deny"]
     unasked: tuple[str, ...] = ()
-    """Why an end is not asked."""
+    """Why an end is not asked, or nobody reads the request."""
     sides: tuple[SideReport, ...]
 
 
@@ -109,9 +113,17 @@ class Report(Struct, frozen=True, kw_only=True, rename={"source": "from", "targe
 
 
 def explain(
-    world: World, speaker: Speaker, source: str, target: str, port: Port, *, audited: Container[str] = ()
+    world: World,
+    speaker: Speaker,
+    source: str,
+    target: str,
+    port: Port,
+    *,
+    request: Request | None = None,
+    audited: Container[str] = (),
 ) -> Report:
-    """What becomes of a connection from *source* to *port* of *target*, words that *speaker* understands.
+    """What becomes of a connection from *source* to *port* of *target*, words that *speaker* understands,
+    and of *request* over it.
 
     *audited*: names of parties that are in audit mode themselves.  Raises Unknown, NoBackend.
     """
@@ -123,7 +135,9 @@ def explain(
     found = []
     for (_, _, number), parties in alike.items():
         also = tuple(dict.fromkeys(each.name for each in parties[1:]))
-        one = destination(world, speaker.resources, first, parties[0], number, audited=audited)
+        one = destination(
+            world, speaker.resources, first, parties[0], number, request=request, audited=audited
+        )
         found.append(replace(one, also=also))
     verdicts = {one.verdict for one in found}
     return Report(
@@ -143,6 +157,7 @@ def destination(
     target: Party,
     port: Port,
     *,
+    request: Request | None = None,
     audited: Container[str] = (),
 ) -> Destination:
     """What becomes of a connection from *source* to *port* of *target*, and why."""
@@ -164,10 +179,13 @@ def destination(
             asked = side(world, subject, direction, peer, port)
             if subject.name in audited:
                 asked = asked._replace(audit=True)
-            found.append(_side(world, resources, situation, asked))
+            one = _side(world, resources, situation, asked)
+            found.append(one if request is None else _answered(world, one, asked, port, request))
         else:
             unasked.append(_unasked(world, subject))
     verdict: Literal["allow", "deny"] = "allow" if all(each.verdict == "allow" for each in found) else "deny"
+    if verdict == "allow" and request is not None and not any(each.request for each in found):
+        unasked.append("no proxy reads the request")
     return Destination(
         target=target.name, port=str(port), verdict=verdict, unasked=tuple(unasked), sides=tuple(found)
     )
@@ -214,6 +232,17 @@ def _side(world: World, resources: Sequence[Resource], situation: Situation, ask
         missing=sentences(near.failed, end, connection) if near else (),
         changes=tuple(changes(situation, direction, address=end.address, pod=pod)) if mend else (),
     )
+
+
+def _answered(world: World, one: SideReport, asked: Side, port: Port, request: Request) -> SideReport:
+    """*one* with what the proxy says about *request*, if there is one."""
+    if not (asked.verdict.allowed and asked.verdict.redirect):
+        return one
+    answer = world.answer(asked.subject, asked.direction, asked.peer, port, request)
+    says = proxy_reason(world, asked, answer).partition(": ")[2]
+    if answer.allowed:
+        return replace(one, request=says)
+    return replace(one, request=says, verdict="deny", cause=answer.cause)
 
 
 def _rule(check: Check, end: End, connection: Connection, cluster: str) -> RuleReport:

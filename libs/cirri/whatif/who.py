@@ -21,6 +21,7 @@ from cirri.whatif.ask import some
 from cirri.whatif.change import Labelled
 from cirri.whatif.edits import object_name
 from cirri.whatif.endpoints import K8S, UNNAMED, party
+from cirri.whatif.learnt import labels
 from cirri.whatif.party import Party, Setting
 from cirri.whatif.port import Port
 from cirri.whatif.services import addresses, backends
@@ -30,7 +31,8 @@ from cirri.whatif.world import World
 HEADLESS = "None"
 _IDENTITY = re.compile(r"identity:(\d+)")
 _LABELS = re.compile(r".*=.*|[a-z0-9-]+:.*")
-_KINDS = {"pod": "pod", "po": "pod", "service": "service", "svc": "service", "node": "node", "no": "node"}
+_KINDS = {"pod": "pod", "po": "pod", "service": "service", "svc": "service", "node": "node", "no": "node",
+          "name": "name"}  # fmt: skip
 
 
 class Unknown(CirriError):
@@ -133,11 +135,13 @@ class Speaker:
             if int(number[1]) not in self.identities:
                 raise Unknown(word, "no such identity", "`cirri identity list` shows all")
             return {"labels": list(self.identities[int(number[1])])}
+        if (name := _split(word))[0] == "name":
+            return {"labels": labels(self.resources, name[1])}
         if word.startswith("node:") or not _LABELS.fullmatch(word):
             return None
         faults: Faults = []
-        labels = [str(Label.parse(text.strip(), default=K8S)) for text in word.split(",")]
-        entry = UNNAMED.read({"labels": labels}, (), faults)
+        given = [str(Label.parse(text.strip(), default=K8S)) for text in word.split(",")]
+        entry = UNNAMED.read({"labels": given}, (), faults)
         if faults:
             raise Unknown(word, "; ".join(f"{path_text(path)}: {says}" for path, says in faults))
         return dict(entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -14,6 +14,7 @@ from cirri.cli.context import Target
 from cirri.cli.output import emit, output
 
 if TYPE_CHECKING:
+    from cirri.engine.l7 import Request
     from cirri.kv import Bus
     from cirri.model import Ack, Endpoint, Resource
     from cirri.whatif.edits import Change, Edit
@@ -39,7 +40,8 @@ def _port(_: click.Context, __: click.Parameter, text: str) -> Port:
 
 @click.command()
 @click.option("--from", "source", required=True, metavar="WHO", help="Who opens the connection; see above.")
-@click.option("--to", "target", required=True, metavar="WHO", help="Whom it is for: also a Service.")
+@click.option("--to", "target", metavar="WHO", help="Whom it is for: also a Service.")
+@click.option("--name", metavar="NAME", help="Instead of --to: an address that DNS gives for this name.")
 @click.option(
     "--port",
     required=True,
@@ -47,6 +49,12 @@ def _port(_: click.Context, __: click.Parameter, text: str) -> Port:
     callback=_port,
     help="80/TCP, 53/UDP, 9/SCTP; an ICMP type: 8/ICMP, 128/ICMPv6.",
 )
+@click.option("--method", metavar="METHOD", help="Also ask about an HTTP request; GET if only others say.")
+@click.option("--path", metavar="PATH", help="Of the HTTP request, with its query; / if not given.")
+@click.option("--host", metavar="HOST", help="Of the HTTP request.")
+@click.option("--header", "headers", multiple=True, metavar="NAME: VALUE", help="Of it; repeatable.")
+@click.option("--dns", metavar="NAME", help="Also ask about a DNS question for this name.")
+@click.option("--sni", metavar="NAME", help="Also ask about TLS that is wanted with this name.")
 @click.option(
     "-f",
     "--filename",
@@ -61,14 +69,17 @@ def _port(_: click.Context, __: click.Parameter, text: str) -> Port:
 @click.pass_obj
 def explain(
     cluster: Target,
+    /,
     *,
     source: str,
-    target: str,
+    target: str | None,
+    name: str | None,
     port: Port,
     files: Sequence[str],
     namespace: str,
     verbose: bool,
     form: str | None,
+    **asked: Any,
 ) -> None:
     """Explain rule by rule why a connection may begin, or may not, and what would change that.
 
@@ -83,9 +94,14 @@ def explain(
       10.0.0.1, 2001:db8::1       an address: of a pod, a node or a Service, or outside the cluster
       identity:12345              whoever has this identity
       app=web,tier=front          whoever has these labels; also reserved:world, reserved:host, ...
+      name/api.example.com        an address outside that DNS gives for the name
     """
     from cirri.whatif.explain import explain as explained
 
+    if (target is None) == (name is None):
+        raise click.UsageError("give one of --to and --name")
+    target = target if target is not None else f"name/{name}"
+    request = _request(**asked)
     state = State() if files else with_bus(cluster, _state)
     words = source, target
     world, speaker, warnings = (
@@ -96,13 +112,41 @@ def explain(
         for each in state.endpoints
         if each.audit
     }
-    report = explained(world, speaker, source, target, port, audited=audited)
+    report = explained(world, speaker, source, target, port, request=request, audited=audited)
     for warning in (*warnings, *(() if files else behind_notes(report, world, state))):
         click.echo(f"Warning: {warning}", err=True)
     if form:
         emit(report, form)
     else:
         click.echo(text(report, verbose=verbose))
+
+
+def _request(
+    *,
+    method: str | None,
+    path: str | None,
+    host: str | None,
+    headers: Sequence[str],
+    dns: str | None,
+    sni: str | None,
+) -> Request | None:
+    """What is asked over the connection; with *sni* an HTTP request is one inside TLS."""
+    from cirri.engine.l7 import DnsQuery, HttpRequest, TlsHello
+
+    http = bool(method or path or host or headers)
+    if dns is not None and (http or sni is not None):
+        raise click.UsageError("--dns is another question than the one about HTTP or TLS")
+    if dns is not None:
+        return DnsQuery(dns)
+    if not http:
+        return None if sni is None else TlsHello(sni)
+    pairs = []
+    for text in headers:
+        key, colon, value = text.partition(":")
+        if not colon:
+            raise click.BadParameter(f"{text!r} is not NAME: VALUE", param_hint="--header")
+        pairs.append((key.strip(), value.strip()))
+    return HttpRequest(method or "GET", path or "/", host or "", tuple(pairs), sni or "")
 
 
 class Asked(NamedTuple):
@@ -206,6 +250,8 @@ def _side(side: SideReport, *, verbose: bool) -> Iterator[str]:
     yield f"{side.direction.capitalize()} of {side.subject}: {word}"
     if side.rule or side.audited:
         yield f"  {side.says.partition(': ')[2]}"
+    if side.request:
+        yield f"  Request {'passes' if side.verdict == 'allow' else 'does not pass'}: {side.request}"
     yield f"  {_enforcement(side)}"
     rules = side.rules if verbose else _telling(side.rules)
     for rule in rules:
