@@ -9,34 +9,8 @@ import pytest
 from cirri.layout import DropReason, EndpointFlag, EndpointValue, address16
 from cirri.testing.datapath import HOST4, HOST6, NEXT_HOP4, R4, R6, A, B
 from cirri.testing.packets import V4, frame
+from cirri.testing.transparent import DIGEST_CLIENT, DIGEST_SERVER
 from cirri.testing.two_nodes import TwoNodes
-
-SERVER = """
-import hashlib, socket
-s = socket.create_server(("::", 7000), family=socket.AF_INET6, dualstack_ipv6=True)
-print("ready", flush=True)
-while True:
-    c, _ = s.accept()
-    h, n = hashlib.sha256(), 0
-    while n < 2_000_000:
-        d = c.recv(65536)
-        if not d: break
-        h.update(d); n += len(d)
-    c.sendall(h.hexdigest().encode()); c.close()
-"""
-CLIENT = """
-import hashlib, os, socket, sys
-data = os.urandom(2_000_000)
-with socket.create_connection((sys.argv[1], 7000), 5) as s:
-    s.sendall(data)
-    got = b""
-    while len(got) < 64:
-        piece = s.recv(64)
-        if not piece: break
-        got += piece
-sys.exit(got.decode() != hashlib.sha256(data).hexdigest())
-"""
-
 
 TO = {
     "the other pod, v4": ("A", B.address4),
@@ -71,12 +45,12 @@ def test_stream(nodes: TwoNodes, to: str) -> None:
     """2 MB of TCP in large segments arrive as they were sent."""
     where, address = TO[to]
     pod = "B" if address in (B.address4, B.address6) else "R"
-    enter = ["nsenter", f"--net=/run/netns/{nodes.ns(pod)}", sys.executable, "-S", "-u", "-c", SERVER]
+    enter = ["nsenter", f"--net=/run/netns/{nodes.ns(pod)}", sys.executable, "-S", "-u", "-c", DIGEST_SERVER]
     with subprocess.Popen(enter, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout
             assert server.stdout.readline() == "ready\n"
-            nodes.run(where, sys.executable, "-S", "-c", CLIENT, address)
+            nodes.run(where, sys.executable, "-S", "-c", DIGEST_CLIENT, address)
         finally:
             server.kill()
 

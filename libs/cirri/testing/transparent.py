@@ -1,6 +1,7 @@
 """A transparent proxy, an echo server and a client for a node's network namespace, each a process of its own.
 
-The proxy puts its name before what it passes on; the server puts before it as whom it sees its client::
+The proxy puts its name before every line that it passes on; the server puts before it as whom it sees its
+client::
 
     client ── "hi" ──> proxy E ── "E|hi" ──> server ── "10.52.0.2 E|hi" ──> back the same way
 
@@ -44,16 +45,23 @@ def upstream(family, kind, client, server):
     s.bind((client[0], client[1] if same else 0))
     s.connect(server[:2])
     return s
+def relay(source, target, before):
+    try:
+        while data := source.recv(65536):
+            target.sendall(before + data if len(data) < 100 else data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        print(name, error, file=sys.stderr)
+        source.close()
+        target.close()
 def stream(c):
-    with c:
-        c.settimeout(60)
-        try:
-            with upstream(c.family, socket.SOCK_STREAM, c.getpeername(), c.getsockname()) as s:
-                while data := c.recv(4096):
-                    s.sendall(name + b"|" + data)
-                    c.sendall(s.recv(4096))
-        except OSError as error:
-            print(name, error, file=sys.stderr)
+    try:
+        with c, upstream(c.family, socket.SOCK_STREAM, c.getpeername(), c.getsockname()) as s:
+            c.settimeout(60)
+            thread(relay, c, s, name + b"|")
+            relay(s, c, b"")
+    except OSError as error:
+        print(name, error, file=sys.stderr)
 def streams(l):
     while True:
         thread(stream, l.accept()[0])
@@ -132,6 +140,34 @@ except OSError as error:
 """
 """Sends each line of its standard input, and says what is answered."""
 
+DIGEST_SERVER = """
+import hashlib, socket
+s = socket.create_server(("::", 7000), family=socket.AF_INET6, dualstack_ipv6=True)
+print("ready", flush=True)
+while True:
+    c, _ = s.accept()
+    h, n = hashlib.sha256(), 0
+    while n < 2_000_000:
+        d = c.recv(65536)
+        if not d: break
+        h.update(d); n += len(d)
+    c.sendall(h.hexdigest().encode()); c.close()
+"""
+"""Says the digest of 2 MB that it is sent, at port 7000."""
+DIGEST_CLIENT = """
+import hashlib, os, socket, sys
+data = os.urandom(2_000_000)
+with socket.create_connection((sys.argv[1], 7000), 5) as s:
+    s.sendall(data)
+    got = b""
+    while len(got) < 64:
+        piece = s.recv(64)
+        if not piece: break
+        got += piece
+sys.exit(got.decode() != hashlib.sha256(data).hexdigest())
+"""
+"""Ends with 0 if 2 MB arrived there as they were sent."""
+
 
 @contextmanager
 def _running(namespace: str, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -163,10 +199,11 @@ def proxy(
 
 @contextmanager
 def server(namespace: str, port: int) -> Iterator[None]:
-    """An echo server for TCP and UDP at *port* of every address."""
-    with _running(namespace, _SERVER, str(port)) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
+    """An echo server for TCP and UDP at *port* of every address, and one that tells digests at 7000."""
+    with _running(namespace, _SERVER, str(port)) as process, _running(namespace, DIGEST_SERVER) as digests:
+        for each in (process, digests):
+            assert each.stdout
+            assert each.stdout.readline() == "ready\n"
         yield
 
 
