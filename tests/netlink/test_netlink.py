@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from socket import AF_INET, AF_INET6
 
 import pytest
@@ -220,3 +221,15 @@ def test_sysctls_are_written_only_where_they_differ() -> None:
     name = "ipv4/conf/lo/rp_filter"
     before = (sysctl.ROOT / name).read_text().strip()
     assert sysctl.ensure({name: before, "ipv4/no_such_switch": "1"}) == ()
+
+
+@pytest.mark.parametrize(("before", "after"), [("0", "0"), ("1", "2"), ("2", "2")])
+def test_the_uplink_is_not_strict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str
+) -> None:
+    switch = tmp_path / "ipv4/conf/eth0/rp_filter"
+    switch.parent.mkdir(parents=True)
+    switch.write_text(f"{before}\n")
+    monkeypatch.setattr(sysctl, "ROOT", tmp_path)
+    sysctl.ensure(sysctl.uplink("eth0"))
+    assert switch.read_text().strip() == after

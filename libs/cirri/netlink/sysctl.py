@@ -59,6 +59,15 @@ def device(name: str) -> dict[str, str]:
     return {f"ipv4/conf/{name}/rp_filter": "0"}
 
 
+def uplink(name: str) -> dict[str, str]:
+    """What the device to other nodes needs: out of tunnels programs hand proxies what came by no
+    route of this device.  A check that is off stays off, a strict one becomes a loose one.
+    """
+    key = f"ipv4/conf/{name}/rp_filter"
+    strict = (ROOT / key).exists() and (ROOT / key).read_text().strip() == "1"
+    return {key: "2"} if strict else {}
+
+
 def pod_device(name: str) -> dict[str, str]:
     """What a pod's device on the node's side needs: what the node itself sends to the pod comes back by it
     if it is for a proxy.  (Programs see to it that pods have sources of their own.)

@@ -113,6 +113,7 @@ def prepare(
             uplink = links[index]
             node.uplink, node.mtu, node.mac = index, uplink.mtu, uplink.mac
             node.features["uplink"] = uplink.name
+            sysctl.ensure(sysctl.uplink(uplink.name))
             node.features["xdp device"] = probe.xdp(index, uplink.name)
             name, into, out = uplink.name, programs[FROM_NETWORK].fd, programs[TO_NETWORK].fd
             channel.apply(
