@@ -9,7 +9,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ from cirri.testing.sockets import socket_in
 from cirri.testing.wait import eventually
 
 COM, ORG = '{"matchPattern":"*.example.com"}', '{"matchName":"example.org"}'
+SLOW = {"tofqdns-proxy-response-max-delay": "300ms"}
 RECORDS = [
     "www.example.com. 1 IN A 192.0.2.1",
     "www.example.com. 1 IN AAAA 2001:db8::1",
@@ -59,9 +60,11 @@ def rules(*entries: str, every: bool = False) -> list[DnsRule]:
 
 
 @asynccontextmanager
-async def proxied(*instances: str, names: tuple[str, ...] = (COM,), **settings: str) -> AsyncIterator[World]:
+async def proxied(
+    *instances: str, names: tuple[str, ...] = (COM,), settings: Mapping[str, str] = {}
+) -> AsyncIterator[World]:
     async with world(RECORDS, *instances) as found:
-        found.tell(rules(COM, ORG), names, **settings)
+        found.tell(rules(COM, ORG), names, settings=settings)
         await found.ready(*instances)
         yield found
 
@@ -114,7 +117,7 @@ async def test_names_are_asked_for_refused_and_opened() -> None:
         assert len(addresses(await ask(here, "big.example.com", tcp=True))) == 1000
         assert len(here.opened()) == 1003
 
-        here.tell(rules(ORG), [ORG], tofqdns_dns_reject_response_code="nameError")
+        here.tell(rules(ORG), [ORG], settings={"tofqdns-dns-reject-response-code": "nameError"})
         await eventually(
             lambda: set(here.opened()) == {"192.0.2.3"}, what="old names go, known ones are found"
         )
@@ -149,7 +152,7 @@ async def test_pipelined_over_tcp() -> None:
 
 @runs
 async def test_an_answer_waits_for_the_kernel_but_not_for_ever() -> None:
-    async with proxied("a", tofqdns_proxy_response_max_delay="300ms") as here:
+    async with proxied("a", settings=SLOW) as here:
         await ask(here, "example.org")
         here.answers.clear()
         waiting = asyncio.ensure_future(ask(here, "www.example.com"))
@@ -159,7 +162,7 @@ async def test_an_answer_waits_for_the_kernel_but_not_for_ever() -> None:
         assert addresses(await waiting) == {"192.0.2.1"}
         assert set(here.opened()) == {"192.0.2.1"}
         here.answers.clear()
-        here.tell(rules(COM, ORG), [COM, ORG], tofqdns_proxy_response_max_delay="300ms")
+        here.tell(rules(COM, ORG), [COM, ORG], settings=SLOW)
         await eventually(lambda: (ORG,) in here.asked, what="a name that is known is like a new selector")
         began = time.monotonic()
         assert addresses(await ask(here, "example.org")) == {"192.0.2.3"}

@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -114,11 +114,16 @@ class World:
     # the datapath service ---------------------------------------------------------------------------
 
     def tell(
-        self, dns: Iterable[DnsRule], names: Iterable[str] = (), *, numbered: bool = False, **settings: str
+        self,
+        dns: Iterable[DnsRule],
+        names: Iterable[str] = (),
+        *,
+        numbered: bool = False,
+        settings: Mapping[str, str] = {},
     ) -> None:
         """The pod may ask as *dns* says, and *names* (entries) are its selectors, each its own key.
 
-        *numbered*: the sets of one have their numbers.  *settings*: with underscores for dashes.
+        *numbered*: the sets of one have their numbers.
         """
         names = list(names)
         sets = dict(enumerate(((name,) for name in names), NAMES_SPACE.start)) if numbered else {}
@@ -131,7 +136,7 @@ class World:
             dns=tuple(dns),
             names={SUBJECT: tuple(NameSelector(key=entry, entry=entry) for entry in names)},
             sets=self.told.sets | sets,
-            settings={key.replace("_", "-"): value for key, value in settings.items()},
+            settings=dict(settings),
         )
         self.proxies.publish(self.told)
 

@@ -37,11 +37,14 @@ class Journal:
         """Times that the file's end had to be cut off."""
         self._fd, self._at = -1, 0
         self._patient_from = 0.0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._guard = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._open()
 
     def close(self) -> None:
         """Give the file back."""
         os.close(self._fd)
+        os.close(self._guard)
 
     @property
     def size(self) -> int:
@@ -92,16 +95,8 @@ class Journal:
         self._at = os.fstat(self._fd).st_size
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._at = 0
-
-    @property
-    def _guard(self) -> int:
-        """The lock is on a file that is never exchanged."""
-        if not hasattr(self, "_guard_file"):
-            self._guard_file = open(self.path.with_suffix(".lock"), "w")  # noqa: SIM115 - lives as long as we do
-        return self._guard_file.fileno()
 
     def _lock(self) -> bool:
         patient = time.monotonic() >= self._patient_from
