@@ -98,15 +98,15 @@ def components(
             for i in mine
             if i.metadata.get("ready", "yes") != "yes" and not _stands_by(i)
         ]
-        wanted = 1
+        running, wanted = len(mine), 1
         if service.scope == "node":
-            wanted = len(nodes)
             there = {i.metadata.get("node") for i in mine}
+            running, wanted = len(there), len(nodes)  # of some a node has two
             problems += [f"not running on {node}" for node in nodes if node not in there]
         elif not mine:
             problems.append("not running")
         found.append(
-            Component(name=service.name, running=len(mine), wanted=wanted, problems=tuple(sorted(problems)))
+            Component(name=service.name, running=running, wanted=wanted, problems=tuple(sorted(problems)))
         )
     return tuple(found)
 

@@ -133,10 +133,10 @@ async def examine(bus: Bus) -> Report:
 
 def _contracts() -> list[Service]:
     """Contracts of every service that is installed (the scripts ``cirri-NAME``)."""
-    scripts = [e.name for e in distribution("cirri").entry_points if e.group == "console_scripts"]
+    scripts = {e.name: e.value for e in distribution("cirri").entry_points if e.group == "console_scripts"}
     names = sorted(name.removeprefix("cirri-") for name in scripts if name.startswith("cirri-"))
-    packages = [import_module(f"cirri.{name}") for name in names if name != "cni"]
-    return [package.SERVICE for package in packages]
+    services = [name for name in names if scripts[f"cirri-{name}"] == f"cirri.{name}.__main__:main"]
+    return [import_module(f"cirri.{name}").SERVICE for name in services]
 
 
 async def _entries(bus: Bus, bucket: Bucket[T], pattern: str = ">") -> list[Entry[T]]:
