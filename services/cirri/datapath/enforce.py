@@ -223,7 +223,7 @@ class Enforcer:
     def install(self, identity: int, policy: SubjectPolicy) -> bool:
         """Put *policy*, of which nothing is missing, in force under *identity*; True if that changed
         anything."""
-        for key in selectors_of(policy):
+        for key in sorted(selectors_of(policy)):
             if key not in self.sets:
                 found = self.views.selectors.get(key)
                 told = (found.prefixes, found.name) if found is not None else ((), "")
