@@ -244,8 +244,9 @@ FAILURES = [
     (
         ("get", "foo"),
         2,
-        'unknown kind "foo"; known kinds: namespaces (ns), nodes (no), configmaps (cm), secrets, services (svc), '
-        "endpointslices (eps), deployments (deploy), events (ev), pods (po), networkpolicies (netpol), "
+        'unknown kind "foo"; known kinds: namespaces (ns), nodes (no), configmaps (cm), secrets, '
+        "services (svc), endpointslices (eps), deployments (deploy), events (ev), pods (po), "
+        "networkpolicies (netpol), "
         "ciliumnetworkpolicies (cnp), ciliumclusterwidenetworkpolicies (ccnp), ciliumcidrgroups (ccg), "
         "ciliumendpoints (cep), ciliumidentities (ciliumid)",
     ),

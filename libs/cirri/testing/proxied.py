@@ -207,6 +207,16 @@ class Proxied:
 
         threading.Thread(target=watch, daemon=True).start()
 
+    def stop_managing(self, name: str) -> None:
+        """Kill *name*, and leave it so."""
+        self._managed.discard(name)
+        self.end(name, signal.SIGKILL)
+
+    def pid(self, name: str) -> int:
+        """Of the process *name*; 0: it does not run."""
+        process = self._processes.get(name)
+        return process.pid if process is not None and process.poll() is None else 0
+
     def end(self, name: str, number: int = signal.SIGTERM) -> int:
         """End process *name*; its exit code."""
         process = self._processes.pop(name)
@@ -269,6 +279,7 @@ class Proxied:
             for family, address in (("ip", "127.0.0.1"), ("ip6", "[::1]")):
                 given = f"tproxy {family} to {address}:{to} meta mark set 0x200 accept"
                 lines.append(f'iifname "c0" tcp dport {port} {given}')
+            lines.append(f'iifname "c0" tcp dport {port} drop')  # nobody listens
         text = (
             "add table inet cirri_test\ndelete table inet cirri_test\n" + "\n".join([*lines, "}", "}"]) + "\n"
         )

@@ -1,6 +1,7 @@
 """``python -m cirri.l7proxy.envoy``: what the node's service manager starts to have Envoy.
 
-It starts Envoy and ends when Envoy does.  SIGHUP: a new Envoy takes over from the old one, which
+It starts Envoy, again whenever it dies; if it keeps dying at its start, this process ends and leaves the
+pause to the service manager.  SIGHUP: a new Envoy takes over from the old one, which
 ends when its connections have (a hot restart: after an upgrade).  SIGTERM: both end.  When it is killed
 itself, Envoy goes on; started again, it finds that Envoy and watches it.
 """
@@ -11,14 +12,14 @@ import json
 import os
 import select
 import signal
-import subprocess
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cirri.errors import CirriError
-from cirri.l7proxy.bootstrap import bootstrap
+from cirri.l7proxy.bootstrap import ADMIN_SOCKET, bootstrap
 from cirri.runtime.settings import Settings
 
 BOOTSTRAP, STATE, BASE_ID, LOG = "envoy.json", "envoy.state", "envoy.base-id", "envoy.log"
@@ -26,6 +27,10 @@ BOOTSTRAP, STATE, BASE_ID, LOG = "envoy.json", "envoy.state", "envoy.base-id", "
 DRAIN_S, PARENT_S = 600, 900
 """How long an Envoy that was taken over from asks its clients to leave, and how long it lives at most."""
 STOP_S = 2.0
+ANSWER_S = 0.5
+"""Within which an Envoy that serves answers its keeper."""
+EARLY_S = 1.0
+"""An Envoy that lives shorter than this died of its start."""
 
 
 class Running(NamedTuple):
@@ -86,6 +91,42 @@ def began(pid: int) -> int:
     return 0 if fields[0] == "Z" else int(fields[19])
 
 
+def lives(run_dir: Path) -> bool:
+    """Whether the newest Envoy has begun to serve."""
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.settimeout(ANSWER_S)
+        try:
+            admin.connect(str(run_dir / ADMIN_SOCKET))
+            admin.sendall(b"GET /ready HTTP/1.1\r\nHost: envoy\r\n\r\n")
+            return admin.recv(64).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
+
+
+def spawn(argv: list[str]) -> int:
+    """Run *argv* as nobody's child; its pid.
+
+    Envoy asks the kernel to be ended with its parent, so it gets one that stays: init, or the service
+    manager if that adopts orphans.
+    """
+    reads, writes = os.pipe()
+    between = os.fork()
+    if between == 0:
+        os.setsid()
+        if pid := os.fork():
+            os.write(writes, pid.to_bytes(4, "little"))
+            os._exit(0)
+        while os.getppid() == os.getsid(0):
+            time.sleep(0.001)  # until the process between has ended
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.execv(argv[0], argv)  # noqa: S606 - no shell is meant
+    os.close(writes)
+    with os.fdopen(reads, "rb") as pipe:
+        pid = int.from_bytes(pipe.read(4), "little")
+    os.waitpid(between, 0)
+    return pid
+
+
 class Keeper:
     """Envoys of this node: the one that serves, and those that it took over from."""
 
@@ -93,6 +134,7 @@ class Keeper:
         self._run_dir = settings.run_dir
         self._workers = max(1, min(8, len(os.sched_getaffinity(0))))
         self._node = settings.node
+        self._started, self._killed = 0.0, False
         self._running: list[Running] = self._recall()
         self._descriptors = {os.pidfd_open(one.pid): one for one in self._running}
 
@@ -104,24 +146,24 @@ class Keeper:
             return []
         return [one for one in found if one.began and began(one.pid) == one.began]
 
-    def start(self) -> None:
-        """Have an Envoy; a further one takes over from the last."""
+    def start(self, *, afresh: bool = False) -> None:
+        """Have an Envoy; a further one takes over from the last, unless it begins *afresh*."""
         self._run_dir.mkdir(parents=True, exist_ok=True)
         config = self._run_dir / BOOTSTRAP
         config.write_text(json.dumps(bootstrap(self._node, self._run_dir), indent=1))
-        last = self._running[-1] if self._running else None
+        last = self._running[-1] if self._running and not afresh else None
         base_id = (self._run_dir / BASE_ID).read_text().strip() if last else ""
         epoch = last.epoch + 1 if last else 0
         argv = command(binary(), self._run_dir, epoch, base_id, self._workers)
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
-        one = Running(child.pid, began(child.pid), epoch)
-        child.returncode = 0  # it may outlive this process, and is waited for by its descriptor
+        pid = spawn(argv)
+        one = Running(pid, began(pid), epoch)
+        self._started, self._killed = time.monotonic(), False
         self._running.append(one)
         self._descriptors[os.pidfd_open(one.pid)] = one
         self._remember()
 
     def run(self) -> int:
-        """Until the Envoy that serves has ended; the exit code."""
+        """Until told to stop, or Envoy does not start; the exit code."""
         wake, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakes)
         wanted: set[int] = set()
@@ -136,28 +178,39 @@ class Keeper:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if wake in ready:
                 os.read(wake, 512)
-            serving = self._running[-1]
+            serving, before = self._running[-1], len(self._running)
             self._reap(ready)
             if wanted & {signal.SIGTERM, signal.SIGINT}:
                 self._stop()
                 return 0
+            if serving in self._running and len(self._running) < before and not lives(self._run_dir):
+                # It waits for an answer of the one that it was to take over from, which has died.
+                self._kill(serving)
+                continue
             if serving not in self._running:
-                # An older one may still be there to end its connections; new ones it does not take.
-                self._stop()
-                return 1
+                if self._age() < EARLY_S and not self._killed:
+                    self._stop()
+                    return 1
+                # An older one may still be there for its connections; new ones it does not take.
+                self.start(afresh=True)
             if signal.SIGHUP in wanted:
                 wanted.clear()
                 self.start()
+
+    def _age(self) -> float:
+        return time.monotonic() - self._started
+
+    def _kill(self, one: Running) -> None:
+        self._killed = True
+        for descriptor, each in self._descriptors.items():
+            if each == one:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
     def _reap(self, ready: set[int]) -> None:
         for descriptor in ready & self._descriptors.keys():
             one = self._descriptors.pop(descriptor)
             os.close(descriptor)
             self._running.remove(one)
-            try:
-                os.waitpid(one.pid, os.WNOHANG)
-            except ChildProcessError:
-                continue  # it was the child of a keeper that was killed
         self._remember()
 
     def _stop(self) -> None:
