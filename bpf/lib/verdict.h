@@ -28,7 +28,7 @@ struct passage {
 	__u32 switches;		/* struct runtime.flags */
 	__u16 mark;		/* enum mark, of the side of a proxy that sent it; 0: none did */
 	__u8  to_proxy;		/* it is the node's stack's, for a proxy */
-	__u8  pad;
+	__u8  ended;		/* an entry under key is of a connection before */
 	__u32 proxy_port;	/* at which that proxy listens; 0: a socket has the connection */
 };
 
@@ -184,8 +184,8 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 {
 	const struct packet *packet;
 	struct verdict *verdict;
+	struct ct_value *value, *over = NULL;
 	struct ct_entry *entry;
-	struct ct_value *value;
 	struct ct_key *key;
 	__u32 zero = 0;
 	int error;
@@ -195,12 +195,19 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 		return DROP_INVALID;
 	packet = &passage->packet;
 	verdict = &passage->verdict;
-	value = &entry->value;
 	error = judge(skb, packet, source, destination, verdict);
 	if (error)
 		return error;
 	if (!ct_wanted(packet))
 		return 0;
+	key = &entry->key;
+	*key = passage->key;	/* an argument is no key, see bpf/README.md */
+	/* Ports are used again: to write where the connection before stands costs a tenth of a new place. */
+	if (passage->ended)
+		over = bpf_map_lookup_elem(&cirri_ct, key);
+	if (over && over->expires >= passage->now && !CT_CLOSED(over->flags))
+		over = NULL;
+	value = over ? over : &entry->value;
 	value->expires = passage->now + ct_lifetime_ns(packet->protocol, 0);
 	value->forward_packets = 1;
 	value->forward_bytes = skb->len;
@@ -216,9 +223,7 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 		      (packet->flags & PACKET_UPSTREAM ? CT_UPSTREAM : 0) | (verdict->proxy_port ? CT_REDIRECTED : 0);
 	value->frontend = passage->frontend;
 	value->pad = 0;
-	key = &entry->key;
-	*key = passage->key;	/* an argument is no key, see bpf/README.md */
-	if (bpf_map_update_elem(&cirri_ct, key, value, BPF_ANY))
+	if (!over && bpf_map_update_elem(&cirri_ct, key, value, BPF_ANY))
 		return DROP_CT_CREATE_FAILED;
 	if (!(packet->flags & (PACKET_MASQUERADED | PACKET_OF_PROXY)))
 		report(skb, packet, verdict, EVENT_CONNECTION_NEW, 0);
@@ -267,8 +272,10 @@ static __always_inline struct ct_value *verdict_lookup(struct passage *passage)
 	if (!value)
 		return NULL;
 	reply = passage->high != !!(value->flags & CT_FROM_HIGH);
-	if (!ct_continues(value, &passage->packet, reply, passage->now))
+	if (!ct_continues(value, &passage->packet, reply, passage->now)) {
+		passage->ended = 1;
 		return NULL;
+	}
 	passage->reply = reply;
 	return value;
 }
@@ -308,6 +315,7 @@ static __always_inline struct ct_value *verdict_known(struct passage *passage)
 
 	passage->high = ct_key_set(&passage->key, &passage->packet);
 	passage->reply = 0;
+	passage->ended = 0;
 	value = verdict_lookup(passage);
 	if (!(passage->switches & RUNTIME_PROXIES))
 		return value;

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from msgspec.structs import replace
 
 from cirri.layout import CtFlag, CtKey, DropReason, EndpointFlag, PolicyDirection
 from cirri.testing.datapath import EPOCH, R_IDENTITY, A, B, Entry, World
@@ -19,6 +20,7 @@ from cirri.testing.packets import (
     Send,
     change,
     connections,
+    expect,
     only,
     play,
 )
@@ -275,3 +277,29 @@ CASES = [case for f in FAMILIES for case in rows(f)]
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_conntrack(shared_world: World, case: Case) -> None:
     play(shared_world, case)
+
+
+@pytest.mark.parametrize("f", FAMILIES, ids=lambda f: f.name)
+@pytest.mark.parametrize("over", ["closed", "expired"])
+@pytest.mark.parametrize("opener", "AB")
+def test_nothing_of_the_connection_before_stays(
+    shared_world: World, opener: str, over: str, f: Family
+) -> None:
+    """The new one is written over it."""
+    ways = {
+        "A": Send("A", f.tcp(f.a, f.b, "S"), "B", ("new",)),
+        "B": Send("B", f.tcp(f.b, f.a, "S", 80, 40000), "A", ("new",)),
+    }
+    ends = Send("A", f.tcp(f.a, f.b, "R"), "B", ("closed packets=4",)) if over == "closed" else EXPIRE
+    talk = (
+        Send("A", f.tcp(f.a, f.b, "S"), "B", ("egress allow match=2 rule=10", "new")),
+        Send("B", f.tcp(f.b, f.a, "SA", 80, 40000), "A"),
+        Send("A", f.tcp(f.a, f.b, "A"), "B"),
+    )
+    rule = (Entry("A", OUT, B.identity, 6, 80, 16, rule=10),)
+    play(shared_world, Case("", (*talk, ends, change({}), ways[opener]), {}, rule))
+    key, value = only(shared_world)
+    shared_world.ct.clear()
+    expect(shared_world, ways[opener])
+    fresh, first = only(shared_world)
+    assert (key, replace(value, expires=0)) == (fresh, replace(first, expires=0))
