@@ -17,10 +17,11 @@ from pathlib import Path as FilePath
 from integration.bench.machine import PREFIX, build_bpf, forwarding, namespaces
 from integration.bench.paths import NODE_ADDRESSES, Path, wire
 
+from cirri.datapath.attach import UPLINK, UPLINK_OUT
 from cirri.datapath.hooks import Hooks
 from cirri.layout import address16
 from cirri.layout.scalar import ADDRESS, Raw
-from cirri.maps import BpfMap, Objects, ensure_bpffs, has_tcx
+from cirri.maps import AttachType, BpfMap, Objects, ensure_bpffs, has_tcx
 from cirri.netlink import channel_in, inside, messages, namespace, pod
 
 BPFFS = FilePath("/sys/fs/bpf")
@@ -94,10 +95,12 @@ def attach_uplink(
                 messages.program(index, hook=messages.INGRESS, fd=program, label="from_network", name=device),
             ]
         )
+        hooks = Hooks(links, tcx=has_tcx())
+        inside(outer, lambda: hooks.quicken(UPLINK, index, program))
         if leaving is not None:
             hook = messages.EGRESS
             channel.apply([messages.program(index, hook=hook, fd=leaving, label="to_network", name=device)])
-        inside(outer, lambda: Hooks(links, tcx=has_tcx()).quicken("uplink", index, program))
+            inside(outer, lambda: hooks.quicken(UPLINK_OUT, index, leaving, AttachType.TCX_EGRESS))
     return index
 
 

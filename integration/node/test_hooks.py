@@ -26,8 +26,8 @@ def links(here: Node, prefix: str = PREFIX) -> dict[str, tuple[int, int]]:
 
 
 async def quick(here: Node, pods: int) -> dict[str, tuple[int, int]]:
-    """The links once *pods* pods and the uplink have one."""
-    await eventually(lambda: len(links(here)) == pods + 1, within_s=10, what=str(links(here)))
+    """The links once *pods* pods have one, and the uplink its two."""
+    await eventually(lambda: len(links(here)) == pods + 2, within_s=10, what=str(links(here)))
     return links(here)
 
 

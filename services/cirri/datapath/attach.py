@@ -16,7 +16,7 @@ from cirri.datapath.hooks import Hooks
 from cirri.datapath.owners import hops_of
 from cirri.datapath.store import Record
 from cirri.layout import NAT_PORT_FIRST, address_of
-from cirri.maps import BpfError, Objects, Programs, attach_cgroup, resized
+from cirri.maps import AttachType, BpfError, Objects, Programs, attach_cgroup, resized
 from cirri.model import NodeStatus
 from cirri.netlink import (
     Channel,
@@ -38,8 +38,8 @@ CARRIER_S = 2.0
 """How long the kernel may take to note that a pod's device has a carrier; it does so within a second."""
 TUNNEL_BYTES = 50
 """What a tunnel adds to each packet: Ethernet 14, IPv4 20, UDP 8, VXLAN 8."""
-UPLINK = "uplink"
-"""Of :class:`Hooks`: the device may have another name after a restart."""
+UPLINK, UPLINK_OUT = "uplink", "uplink_out"
+"""Of :class:`Hooks`, for what arrives and what leaves: the device may have another name after a restart."""
 
 
 @dataclass(slots=True)
@@ -124,6 +124,7 @@ def prepare(
                 ]
             )
             hooks.quicken(UPLINK, index, programs[FROM_NETWORK])
+            hooks.quicken(UPLINK_OUT, index, programs[TO_NETWORK], AttachType.TCX_EGRESS)
         else:
             node.faults.append("no device leads to the other nodes; set CIRRI_UPLINK to its name")
     _attach_sockets(settings, node)
@@ -201,7 +202,7 @@ def unlock(record: Record, index: int, addresses: Iterable[str]) -> None:
 
 def renew(records: Iterable[Record], node: Node) -> dict[int, int]:
     """Put the newest programs on the devices of *records*: {endpoint number: index} of those that exist."""
-    found, names = {}, [UPLINK]
+    found, names = {}, [UPLINK, UPLINK_OUT]
     with Channel() as channel:
         for record in records:
             if index := channel.index(record.interface):

@@ -5,7 +5,8 @@ Every device has its programs at clsact from the first moment on.  tcx runs them
 configuration locked: so it comes later, when nobody waits, and lies over clsact.  A packet that
 met a program at tcx does not come to clsact; without the link, for whatever reason, it does.
 
-Links are pinned as ``tcx_DEVICE`` and go on without this process.
+Links are pinned as ``tcx_DEVICE`` (``tcx_uplink_out``: for what leaves by the uplink) and go on without this
+process.
 """
 
 from __future__ import annotations
@@ -27,15 +28,18 @@ class Hooks:
         self._bpffs = bpffs
         self.kind: Literal["tcx", "clsact"] = "tcx" if tcx else "clsact"
         self.names = {path.name.removeprefix(PREFIX) for path in bpffs.glob(PREFIX + "*")}
-        """Devices with a link."""
+        """Of links: their devices', mostly."""
 
-    def quicken(self, name: str, index: int, program: Program | int) -> bool:
-        """Have *program* run for what arrives at the device, by tcx; False if it stays with clsact."""
+    def quicken(
+        self, name: str, index: int, program: Program | int, hook: AttachType = AttachType.TCX_INGRESS
+    ) -> bool:
+        """Have *program* run for what arrives at the device (or leaves by it), by tcx; False if it stays with
+        clsact."""
         if self.kind == "clsact":
             self.drop([name])
             return False
         try:
-            attach_tcx(program, index, AttachType.TCX_INGRESS, self._bpffs / (PREFIX + name))
+            attach_tcx(program, index, hook, self._bpffs / (PREFIX + name))
         except KernelRefused:  # the device is gone, or others filled the hook
             self.drop([name])
             return False
