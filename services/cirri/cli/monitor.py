@@ -158,7 +158,8 @@ def describe(record: EventRecord, names: Names, offset_ns: int) -> dict[str, Any
         "rule": names.rule(record.rule),
     }
     if record.type == EventType.POLICY_VERDICT:
-        event["verdict"] = "audit" if record.audited else "deny" if record.reason else "allow"
+        event["verdict"] = _verdict(record)
+        event["proxyPort"] = record.proxy_port
         event["match"] = _match(record.match)
     if record.reason:
         event["reason"], event["reasonText"] = record.reason, drop_text(record.reason)
@@ -211,6 +212,12 @@ def _flow(event: dict[str, Any]) -> str:
 
 def _direction(direction: int) -> str:
     return PolicyDirection(direction).name.lower() if direction in (1, 2) else ""
+
+
+def _verdict(record: EventRecord) -> str:
+    if record.reason:
+        return "audit" if record.audited else "deny"
+    return "redirect" if record.proxy_port else "allow"
 
 
 def _match(number: int) -> str:
