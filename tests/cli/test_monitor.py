@@ -68,8 +68,8 @@ CASES = [
             match=PolicyMatch.PORT,
             proxy_port=10100,
         ),
-        "Policy verdict log: local EP ID 77, remote ID 301, proto TCP, egress, action redirect, match L4-Only, "
-        "10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN",
+        "Policy verdict log: local EP ID 77, remote ID 301, proto TCP, egress, action redirect, "
+        "match L4-Only, 10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN",
     ),
     Case(
         "denied out",
