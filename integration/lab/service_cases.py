@@ -171,6 +171,7 @@ def _endpoints() -> Iterator[Case]:
             ("both", "one", "two"),
         ):
             yield from _each(client, door, service, *answers)
+    yield from _each("near", "Name", "headless", "two")
 
 
 def _limits() -> Iterator[Case]:

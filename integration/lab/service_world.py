@@ -45,6 +45,8 @@ READY = {"ready": True, "serving": True, "terminating": False}
 LEAVING = {"ready": False, "serving": True, "terminating": True}
 ZONE = "topology.kubernetes.io/zone"
 
+HEADLESS = "headless"
+"""Only its name leads to its pods."""
 SPECS: dict[str, dict[str, Any]] = {
     "one": {"selector": {"app": "one"}},
     "two": {"selector": {"app": "two"}},
@@ -73,6 +75,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "six": {"selector": {"app": "one"}, "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"]},
     "even": {"selector": BOTH},
     "sticky": {"selector": BOTH, "sessionAffinity": "ClientIP"},
+    HEADLESS: {"selector": {"app": "two"}, "type": "ClusterIP", "clusterIP": "None", "externalIPs": []},
 }
 NUMBERS = {name: number for number, name in enumerate(SPECS, 1)}
 ANNOTATIONS = {
@@ -100,18 +103,19 @@ def service(name: str) -> dict[str, Any]:
             "protocol": protocol,
             "port": port_of(name),
             "targetPort": protocol.lower() if name == "named" else TARGET,
-            "nodePort": 30000 + number,
+            **({"nodePort": 30000 + number} if name != HEADLESS else {}),
         }
         for protocol in PROTOCOLS
     ]
     ips = {kind: [form.format(number) for form in forms.values()] for kind, forms in VIRTUAL.items()}
     usual = {"type": "LoadBalancer", "ipFamilyPolicy": "RequireDualStack", "externalIPs": ips["ExternalIPs"]}
+    balancer = [{"ip": ip} for ip in ips["LoadBalancer"]] if name != HEADLESS else []
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "annotations": ANNOTATIONS.get(name, {}), "labels": LABELS.get(name, {})},
         "spec": {**usual, "ports": ports, **SPECS[name]},
-        "status": {"loadBalancer": {"ingress": [{"ip": ip} for ip in ips["LoadBalancer"]]}},
+        "status": {"loadBalancer": {"ingress": balancer}},
     }
 
 
@@ -233,6 +237,7 @@ class World:
         self._own = [run(lab, place, "serve", name, str(TARGET)) for name, place in places.items()]
         self.drivers = {place: Driver(lab, place) for place in ("near", "one", "node1", "outside")}
         serving(lab, self.drivers["near"], {name: self.addresses[name][4] for name in SERVERS})
+        lab.wait(self._resolve, what=f"the name of {HEADLESS}")
 
     def close(self) -> None:
         """End the clients."""
@@ -270,6 +275,8 @@ class World:
         node = "node2" if door.endswith("node2") else "node1"
         if door == "Directly":
             return self.addresses[service][family], TARGET
+        if door == "Name":
+            return self.named[family], TARGET
         if door == "ClusterIP":
             return self.cluster_ips[service][(4, 6).index(family)], port_of(service)
         if door.startswith("NodePort"):
@@ -302,6 +309,14 @@ class World:
             found = {6 if ":" in address else 4: address for address in entry["addresses"]}
             self.addresses[name.removeprefix("default/")] = found
         return all(len(self.addresses.get(name, ())) == 2 for name in NODE_OF)
+
+    def _resolve(self) -> bool:
+        """What a pod gets for the name of the Service that has no address."""
+        self.named = {
+            family: self.lab.exec("near", "getent", f"ahostsv{family}", HEADLESS).stdout.partition(" ")[0]
+            for family in (4, 6)
+        }
+        return all(self.named.values())
 
     def _slices(self) -> list[dict[str, Any]]:
         made = []
