@@ -83,6 +83,29 @@ def test_changes_are_conflated_for_a_slow_reader(nats: NatsServer) -> None:
     with_two(nats, test)
 
 
+def test_a_table_of_few_keys_among_many_has_caught_up_when_it_has_all_of_them(nats: NatsServer) -> None:
+    """The store is asked only about what came since it was asked last."""
+
+    async def test(writer: Bus, reader: Bus) -> None:
+        publisher = writer.publisher(IDENTITIES)
+        await publisher.replace([identity(number) for number in range(50)])
+        async with reader.table(IDENTITIES, "7") as table:
+            await ready(table)
+            for number in range(100):
+                if number % 10 == 0:
+                    await publisher.put(identity(7, f"n={number}"))
+                await publisher.put(identity(8, f"n={number}"))
+                await table.caught_up()
+                assert table["7"] == identity(7, f"n={number - number % 10}")
+                end = (await stream.info(reader.link, IDENTITIES.name)).state.last_seq
+                assert table._certain == end
+            await publisher.delete("7")
+            await table.caught_up()
+            assert not table
+
+    with_two(nats, test)
+
+
 def test_put_wakes_a_reader_within_two_milliseconds(nats: NatsServer) -> None:
     async def test(writer: Bus, reader: Bus) -> None:
         publisher = writer.publisher(IDENTITIES)

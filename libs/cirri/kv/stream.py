@@ -180,19 +180,33 @@ async def last(link: Link, bucket: str, pattern: str) -> Raw | None:
 
     Raises: BucketMissing, BusError.
     """
+    stored = await _stored(link, bucket, {"last_by_subj": subject_of(bucket, pattern)})
+    if stored is None:
+        return None
+    deleted = any(f"{OPERATION}: {word}".encode() in stored.hdrs for word in DELETED)
+    return Raw(stored.subject[len(subject_of(bucket, "")) :], None if deleted else stored.data, stored.seq)
+
+
+async def following(link: Link, bucket: str, pattern: str, start: int) -> int:
+    """Sequence of the first message from *start* on whose key matches *pattern*; 0 if there is none.
+
+    From near the end that is no work for the store, unlike :func:`last`, where thousands of keys match, or
+    one of thousands.  Raises: BucketMissing, BusError.
+    """
+    stored = await _stored(link, bucket, {"seq": start, "next_by_subj": subject_of(bucket, pattern)})
+    return stored.seq if stored is not None else 0
+
+
+async def _stored(link: Link, bucket: str, request: dict[str, Any]) -> _Stored | None:
     await _whole(link, bucket)
-    body = msgspec.json.encode({"last_by_subj": subject_of(bucket, pattern)})
+    body = msgspec.json.encode(request)
     try:
         reply = await _call(link, f"STREAM.MSG.GET.{stream_name(bucket)}", body, _MessageReply, bucket)
     except BusRefused as error:
         if error.code == MESSAGE_MISSING:
             return None
         raise
-    stored = reply.message
-    if stored is None:
-        return None
-    deleted = any(f"{OPERATION}: {word}".encode() in stored.hdrs for word in DELETED)
-    return Raw(stored.subject[len(subject_of(bucket, "")) :], None if deleted else stored.data, stored.seq)
+    return reply.message
 
 
 async def consume(link: Link, bucket: str, name: str, config: dict[str, Any]) -> ConsumerInfo:

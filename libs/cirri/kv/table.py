@@ -79,6 +79,8 @@ class Table(Mapping[str, T], Generic[T]):
         self._readers: set[_Changes] = set()
         self._feed: Feed | None = None
         self._generation = 0
+        self._certain = 0
+        """Up to here the store holds nothing that this feed has not delivered."""
         self._folded = asyncio.Event()
         self._again = asyncio.Event()
         self._nudge = asyncio.Event()
@@ -155,15 +157,29 @@ class Table(Mapping[str, T], Generic[T]):
                 while True:
                     await self._link.connected.wait()
                     generation = self._link.generation
-                    newest = await stream.last(self._link, self.bucket.name, self._subscribed)
-                    target = newest.revision if newest else 0
+                    end = (await stream.info(self._link, self.bucket.name)).state.last_seq
+                    target = await self._ahead(end)
                     while self._link.generation == generation:
                         if self._current(generation) and self._fold.revision >= target:
-                            return
+                            if not target:
+                                return
+                            target = await self._ahead(end)
+                            continue
                         self._folded.clear()
                         await self._folded.wait()
         except TimeoutError:
             raise BusTimeout(f"table {self.bucket.name}/{self.pattern} to catch up", deadline_s) from None
+
+    async def _ahead(self, end: int) -> int:
+        """Revision of the first message up to *end* that is not folded in yet; 0 if there is none."""
+        start, life = max(self._fold.revision, self._certain) + 1, self._feed
+        if start <= end:
+            found = await stream.following(self._link, self.bucket.name, self._subscribed, start)
+            if 0 < found <= end:
+                return found
+        if self._feed is life:
+            self._certain = max(self._certain, end)
+        return 0
 
     def _current(self, generation: int) -> bool:
         feed = self._feed
@@ -223,6 +239,7 @@ class Table(Mapping[str, T], Generic[T]):
         generation = self._link.generation
         name = self.bucket.name
         self._again.clear()
+        self._certain = 0
         about = await stream.info(self._link, name)
         markers: dict[str, Marker] = {}
         if not self._covers_marker and self._shards:
@@ -260,13 +277,13 @@ class Table(Mapping[str, T], Generic[T]):
         if self._fold.open and not self._covers_marker and self._shards:
             stored = await stream.last(self._link, name, marker_key(self._shards[0]))
             return stored is not None and decode_marker(stored.data).complete
-        newest = await stream.last(self._link, name, self._subscribed)
-        if newest is None or newest.revision <= self._fold.revision:
+        end = (await stream.info(self._link, name)).state.last_seq
+        if not (first := await self._ahead(end)):
             return False
         await asyncio.sleep(GRACE_S)  # it may be on its way
-        if newest.revision <= self._fold.revision:
+        if first <= self._fold.revision:
             return False
-        self._say("table missed a message", revision=newest.revision, has=self._fold.revision)
+        self._say("table missed a message", revision=first, has=self._fold.revision)
         return True
 
     def _marker_seen(self, message: Message) -> None:
