@@ -16,7 +16,7 @@ from http.client import HTTPException
 
 import pytest
 
-from cirri.l7proxy.envoy import EARLY_S
+from cirri.l7proxy.envoy import EARLY_S, binary
 from cirri.testing.proxied import Proxied, http, until
 from cirri.testing.recorder import Recorder, ask, request
 
@@ -188,6 +188,13 @@ def test_killing_the_keeper_leaves_envoy_alone(world: Proxied) -> None:
     assert status(world, "/ok") == 200
 
 
+def yardstick_s() -> float:
+    """How long Envoy takes to print its version: 50 ms, more on a machine that does much else."""
+    began = time.monotonic()
+    subprocess.run([binary(), "--version"], stdout=subprocess.DEVNULL, check=True)
+    return time.monotonic() - began
+
+
 def test_without_envoy_nothing_passes_and_it_is_back_soon(world: Proxied) -> None:
     took = []
     with world.connect(PLAIN) as plain:
@@ -205,7 +212,7 @@ def test_without_envoy_nothing_passes_and_it_is_back_soon(world: Proxied) -> Non
             assert envoy(world) != running
             assert ask(plain, request("/ok")).status == 200
             time.sleep(max(0.0, began + 2 * EARLY_S - time.monotonic()))  # who dies early is not put up with
-    assert min(took) < BACK_S, took
+    assert min(took) < max(BACK_S, 10 * yardstick_s()), took
 
 
 def test_an_envoy_that_starts_alone_lets_nothing_pass(world: Proxied) -> None:

@@ -58,11 +58,12 @@ class Recorder:
             threading.Thread(target=self._accept, args=(one,), daemon=True).start()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and end every connection: a proxy keeps them for the next request."""
         for one in self._sockets:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
+        self.hang_up()
 
     def hang_up(self) -> None:
         """End every connection."""
