@@ -20,6 +20,7 @@ from cirri.runtime import Service
 
 CLUSTER = Service(name="policy", summary="", scope="cluster")
 NODE = Service(name="datapath", summary="", scope="node")
+TWICE = Service(name="dnsproxy", summary="", scope="node", replicas=2)
 
 
 def instance(name: str, **metadata: str) -> Instance:
@@ -35,6 +36,8 @@ def instance(name: str, **metadata: str) -> Instance:
         (CLUSTER, [instance("policy", leader="no", ready="no"), instance("policy", leader="yes")], ()),
         (NODE, [instance("datapath", node="a"), instance("datapath", node="b")], ()),
         (NODE, [instance("datapath", node="b")], ("not running on a",)),
+        (TWICE, [instance("dnsproxy", node=node) for node in "aabb"], ()),
+        (TWICE, [instance("dnsproxy", node=node) for node in "abb"], ("1 of 2 running on a",)),
         (
             NODE,
             [instance("datapath", node="a", ready="no", why="w"), instance("datapath", node="b")],

@@ -4,9 +4,11 @@ import subprocess
 from pathlib import Path
 from random import Random
 
+import dns.message
 import dns.rdataclass
 import dns.zone
 import pytest
+from dns.message import Message
 from dns.update import UpdateMessage
 
 from cirri.lab import internet
@@ -50,19 +52,20 @@ def test_names_of_the_demo_have_addresses_of_both_families() -> None:
 
 
 def test_names_of_the_cdn_get_other_addresses() -> None:
-    updates = [rotation.update(Random(seed)) for seed in (1, 2)]
+    updates = [dns.message.from_wire(rotation.update(Random(seed))) for seed in (1, 2)]
 
+    assert all(isinstance(update, UpdateMessage) for update in updates)
     first, second = (given(update) for update in updates)
-    assert {name for name, _ in first} == set(internet.CDN_NAMES)
+    assert {name for name, _ in first} == {f"{name}.{CDN}." for name in internet.CDN_NAMES}
     assert all(len(addresses) == rotation.ADDRESSES for addresses in first.values())
     assert all(first[key] != second[key] for key in first)
-    assert str(updates[0].zone[0].name) == f"{CDN}."
+    assert str(updates[0].sections[0][0].name) == f"{CDN}."
 
 
-def given(update: UpdateMessage) -> dict[tuple[str, int], set[str]]:
+def given(update: Message) -> dict[tuple[str, int], set[str]]:
     """(name, type) -> addresses that *update* adds."""
     found: dict[tuple[str, int], set[str]] = {}
-    for rrset in update.update:
+    for rrset in update.sections[2]:
         if rrset.rdclass == dns.rdataclass.IN:
             found.setdefault((str(rrset.name), rrset.rdtype), set()).update(map(str, rrset))
     return found

@@ -3,14 +3,20 @@
 import pytest
 
 from cirri.lab.script import (
+    DEATHSTAR,
+    DENIED,
+    EXPLODED,
+    FOUND,
     HANGS,
     LANDED,
+    OK,
     Ran,
     acts,
     see_actions,
+    see_answer,
     see_denials,
     see_enforcement,
-    see_landing,
+    see_head,
     see_pods,
     see_rule,
     see_up,
@@ -27,11 +33,18 @@ ENDPOINT   POLICY (ingress)   POLICY (egress)   IDENTITY   LABELS               
 """
 
 CASES = [
-    (see_landing, Ran(0, "Ship landed\n"), LANDED),
-    (see_landing, Ran(28, ""), HANGS),
-    (see_landing, Ran(28, "Ship landed\n"), "Ship landed, exit code 28"),
-    (see_landing, Ran(7, ""), "no answer, exit code 7"),
-    (see_landing, Ran(0, ""), "no answer, exit code 0"),
+    (see_answer, Ran(0, "Ship landed\n"), LANDED),
+    (see_answer, Ran(28, ""), HANGS),
+    (see_answer, Ran(28, "Ship landed\n"), "Ship landed, exit code 28"),
+    (see_answer, Ran(7, ""), "no answer, exit code 7"),
+    (see_answer, Ran(0, ""), "no answer, exit code 0"),
+    (see_answer, Ran(0, "Access denied\r\n"), DENIED),
+    (see_answer, Ran(0, "Panic: deathstar exploded\n\ngoroutine 1 [running]:\n"), EXPLODED),
+    (see_head, Ran(0, "HTTP/2 200 \r\nserver: nginx\r\n"), OK),
+    (see_head, Ran(0, "HTTP/2 403 \r\n"), "HTTP/2 403"),
+    (see_head, Ran(28, ""), HANGS),
+    (see_head, Ran(6, ""), "no answer, exit code 6"),
+    (see_head, Ran(0, ""), "no answer, exit code 0"),
     (see_up, Ran(0, "lab demo is ready after 1.8 s; take it down"), "the lab is ready"),
     (see_up, Ran(1, "x\nError: no\n"), "exit code 1: Error: no"),
     (see_actions, Ran(0, "service/a created\npod/b created\npod/c unchanged\n"), "2 created, 1 unchanged"),
@@ -68,13 +81,38 @@ def test_see(see, ran, seen) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_the_acts_show_before_during_and_after() -> None:
-    steps = [step for act in acts(2) for step in act.steps]
-    ships = [(step.command.split()[3], step.expected) for step in steps if " exec " in step.command]
+    steps = [step for act in acts(2) for step in act.steps if " exec " in step.command]
+    pods = [(words[3], words[-1], step.expected) for step in steps if (words := step.command.split())]
+    landing, exhaust = (f"{DEATHSTAR}/v1/{path}" for path in ("request-landing", "exhaust-port"))
+    api, support, github = (f"https://{name}github.com" for name in ("api.", "support.", ""))
 
-    assert ships == [
-        ("xwing", LANDED),
-        ("tiefighter", LANDED),
-        ("tiefighter", LANDED),
-        ("xwing", HANGS),
-        ("xwing", LANDED),
+    assert pods == [
+        ("xwing", landing, LANDED),
+        ("tiefighter", landing, LANDED),
+        ("tiefighter", landing, LANDED),  # by labels
+        ("xwing", landing, HANGS),
+        ("xwing", landing, LANDED),
+        ("tiefighter", landing, LANDED),  # by Service
+        ("xwing", landing, HANGS),
+        ("tiefighter", exhaust, EXPLODED),
+        ("tiefighter", landing, LANDED),  # by request
+        ("tiefighter", exhaust, DENIED),
+        ("xwing", landing, HANGS),
+        ("mediabot", support, FOUND),
+        ("mediabot", api, OK),  # by name
+        ("mediabot", support, HANGS),
+        ("mediabot", api, OK),  # by pattern
+        ("mediabot", support, FOUND),
+        ("mediabot", github, HANGS),
+        ("mediabot", api, OK),  # by name and port
+        ("mediabot", support, FOUND),
+        ("mediabot", github, OK),
+        ("mediabot", "http://support.github.com", HANGS),
     ]
+
+
+@pytest.mark.parametrize("family", ["4", "6"])
+def test_all_pods_ask_over_the_family_that_was_chosen(family: str) -> None:
+    commands = [step.command for act in acts(2, None, family) for step in act.steps]
+
+    assert all(f" -{family} " in command for command in commands if " exec " in command)

@@ -11,21 +11,57 @@ WHERE = paths("x", Path("/cgroup"))
 ACCOUNTS = [user(s, host) for s, host in accounts(LAB, contracts())]
 PASSWORDS = {name: f"secret-{name}" for name in (*ACCOUNTS, CLI_USER)}
 PROCESSES = {p.name: p for p in processes(LAB, WHERE, contracts(), PASSWORDS)}
+ENVIRONMENTS = [p.env for p in PROCESSES.values() if "CIRRI_NATS_USER" in p.env]
 
 
 def test_one_process_for_each_service_and_node() -> None:
     assert list(PROCESSES) == [
         "nats-server",
         *("kubernetes", "identity", "ipam", "policy", "lab-fabric"),
-        *("datapath-node1", "health-node1", "datapath-node2", "health-node2"),
+        *(
+            "datapath-node1",
+            "dnsproxy-a-node1",
+            "dnsproxy-b-node1",
+            "l7proxy-node1",
+            "envoy-node1",
+            "health-node1",
+        ),
+        *(
+            "datapath-node2",
+            "dnsproxy-a-node2",
+            "dnsproxy-b-node2",
+            "l7proxy-node2",
+            "envoy-node2",
+            "health-node2",
+        ),
         *("internet-names", "internet-resolver", "internet-web", "internet-cdn"),
     ]
 
 
 def test_each_speaks_as_itself() -> None:
-    for name in ACCOUNTS:
-        env = PROCESSES[name].env
-        assert (env["CIRRI_NATS_USER"], env["CIRRI_NATS_PASSWORD"]) == (name, f"secret-{name}")
+    said = [(env["CIRRI_NATS_USER"], env["CIRRI_NATS_PASSWORD"]) for env in ENVIRONMENTS]
+
+    assert set(said) == {(name, f"secret-{name}") for name in ACCOUNTS}
+    assert len(said) == len(ACCOUNTS) + len(LAB.node_names)  # of two DNS proxies on each
+
+
+def test_replicas_of_a_node_share_their_sockets() -> None:
+    first, second = (PROCESSES[f"dnsproxy-{replica}-node2"] for replica in ("a", "b"))
+
+    assert first.sockets == second.sockets
+    assert [(s.name, s.address, s.port, s.mark, s.netns) for s in first.sockets] == [
+        (name, address, 10053, 0x0B00, "cirri-x-node2")
+        for name, address in (("udp4", "127.0.0.1"), ("tcp4", "127.0.0.1"), ("udp6", "::1"), ("tcp6", "::1"))
+    ]
+    assert [p.env["CIRRI_REPLICA"] for p in (first, second)] == ["a", "b"]
+    assert [p.env["CIRRI_INSTANCE"] for p in (first, second)] == ["dnsproxy-a-node2@x", "dnsproxy-b-node2@x"]
+
+
+def test_envoy_has_no_password() -> None:
+    envoy, service = PROCESSES["envoy-node1"], PROCESSES["l7proxy-node1"]
+
+    assert not any("NATS" in name for name in envoy.env)
+    assert (envoy.netns, envoy.cgroup) == (service.netns, service.cgroup)
 
 
 def test_no_password_is_on_a_command_line() -> None:

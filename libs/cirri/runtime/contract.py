@@ -19,6 +19,8 @@ class Service:
     """One sentence: what holds while it runs."""
     scope: Literal["cluster", "node"]
     """How many run: one per cluster (others stand by), or one per node."""
+    replicas: int = 1
+    """Processes of it on each node, where scope is node: either is enough while the other is replaced."""
     reads: tuple[Bucket[Any], ...] = ()
     writes: tuple[Bucket[Any], ...] = ()
     maps: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
@@ -100,9 +101,14 @@ def components(
         ]
         running, wanted = len(mine), 1
         if service.scope == "node":
-            there = {i.metadata.get("node") for i in mine}
-            running, wanted = len(there), len(nodes)  # of some a node has two
-            problems += [f"not running on {node}" for node in nodes if node not in there]
+            wanted = len(nodes) * service.replicas
+            there = Counter(i.metadata.get("node") for i in mine)
+            problems += [f"not running on {node}" for node in nodes if not there[node]]
+            problems += [
+                f"{there[node]} of {service.replicas} running on {node}"
+                for node in nodes
+                if 0 < there[node] < service.replicas
+            ]
         elif not mine:
             problems.append("not running")
         found.append(

@@ -16,6 +16,7 @@ SERVICE = Service(
     "dnsproxy",
     summary="Pods resolve the names that policy allows, and reach what these lead to.",
     scope="node",
+    replicas=2,
     maps=("cirri_names",),
     serves=("cache", "names"),
     tells=(L7_RECORDS,),

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 DEATHSTAR = "deathstar.default.svc.cluster.local"
-HANG_S = 5
-APP = "deploy/examples/http-sw-app.yaml"
-POLICY = "deploy/examples/sw_l3_l4_policy.yaml"
+HANG_S = 3
+EXAMPLES = "deploy/examples"
+APP = f"{EXAMPLES}/http-sw-app.yaml"
+POLICY = f"{EXAMPLES}/sw_l3_l4_policy.yaml"
 LANDED = "Ship landed, exit code 0"
 HANGS = f"no answer for {HANG_S} s, exit code 28"
 """28 is curl's code for an operation that timed out."""
+EXPLODED = "Panic: deathstar exploded, exit code 0"
+DENIED = "Access denied, exit code 0"
+OK, FOUND = "HTTP/2 200", "HTTP/2 302"
 
 
 class Ran(NamedTuple):
@@ -54,11 +58,20 @@ def see_actions(ran: Ran) -> str:
     return ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(words))
 
 
-def see_landing(ran: Ran) -> str:
-    """Whether a ship landed."""
+def see_answer(ran: Ran) -> str:
+    """The first line of what a ship was answered."""
     if ran.code == 28 and not ran.output.strip():
         return HANGS
-    return f"{ran.output.strip() or 'no answer'}, exit code {ran.code}"
+    return f"{_first_line(ran) or 'no answer'}, exit code {ran.code}"
+
+
+def see_head(ran: Ran) -> str:
+    """Protocol and status of what a web site answered."""
+    return _first_line(ran) if ran.code == 0 and ran.output.strip() else see_answer(ran)
+
+
+def _first_line(ran: Ran) -> str:
+    return ran.output.strip().partition("\n")[0].strip()
 
 
 def see_pods(ran: Ran) -> str:
@@ -113,15 +126,45 @@ def _failed(ran: Ran) -> str:
     return f"exit code {ran.code}" + (f": {lines[-1]}" if lines else "")
 
 
+class Asks(NamedTuple):
+    """How pods ask: the options that are the same for all of them."""
+
+    options: str
+
+    def ship(self, name: str, what: str, expected: str) -> Step:
+        """A ship asks the Death Star: *what* is method and path."""
+        method, path = what.split()
+        curl = f"curl -s{self._options(expected)} -X{method} {DEATHSTAR}{path}"
+        return Step(f"cirri lab exec {name} -- {curl}", expected, see_answer)
+
+    def landing(self, name: str, expected: str) -> Step:
+        """A ship asks whether it may land."""
+        return self.ship(name, "POST /v1/request-landing", expected)
+
+    def mediabot(self, url: str, expected: str) -> Step:
+        """mediabot asks a site of the internet."""
+        curl = f"curl -I -s{self._options(expected)} {url}"
+        return Step(f"cirri lab exec mediabot -- {curl}", expected, see_head)
+
+    def _options(self, expected: str) -> str:
+        return self.options + (f" --max-time {HANG_S}" if expected == HANGS else "")
+
+
 def acts(nodes: int, routing: str | None = None, family: str | None = None) -> tuple[Act, ...]:
-    """The demo, in order.  *family*: "4" or "6", over which ships ask; None: as their program likes."""
+    """The demo, in order.  *family*: "4" or "6", over which pods ask; None: as their program likes."""
+    asks = Asks(f" -{family}" if family else "")
+    return (*_by_labels(nodes, routing, asks), *_by_service(asks), *_by_request(asks), *_by_name(asks))
 
-    def landing(ship: str, expected: str) -> Step:
-        options = f" -{family}" if family else ""
-        options += f" --max-time {HANG_S}" if expected == HANGS else ""
-        curl = f"curl -s{options} -XPOST {DEATHSTAR}/v1/request-landing"
-        return Step(f"cirri lab exec {ship} -- {curl}", expected, see_landing)
 
+def _apply(file: str, expected: str = "1 created") -> Step:
+    return Step(f"cirri apply -f {file} --wait", expected, see_actions)
+
+
+def _delete(*names: str) -> Step:
+    return Step(f"cirri delete cnp {' '.join(names)} --wait", f"{len(names)} deleted", see_actions)
+
+
+def _by_labels(nodes: int, routing: str | None, asks: Asks) -> tuple[Act, ...]:
     up = f"cirri lab up --nodes {nodes}" + (f" --routing {routing}" if routing else "")
     open_, closed = (
         f"deathstar {state}, others Disabled/Disabled; 5 of 5 endpoints ready"
@@ -135,18 +178,21 @@ def acts(nodes: int, routing: str | None = None, family: str | None = None) -> t
         Act(
             "The Death Star (two replicas behind a Service) and two ships",
             (
-                Step(f"cirri apply -f {APP} --wait", "4 created", see_actions),
+                _apply(APP, "4 created"),
                 Step("cirri get pods", "4 of 4 pods running", see_pods),
                 Step("cirri endpoint list", open_, see_enforcement),
             ),
         ),
-        Act("Without a policy, both ships land", (landing("xwing", LANDED), landing("tiefighter", LANDED))),
+        Act(
+            "Without a policy, both ships land",
+            (asks.landing("xwing", LANDED), asks.landing("tiefighter", LANDED)),
+        ),
         Act(
             "A policy on labels: only ships of the empire, only 80/TCP",
             (
-                Step(f"cirri apply -f {POLICY} --wait", "1 created", see_actions),
-                landing("tiefighter", LANDED),
-                landing("xwing", HANGS),
+                _apply(POLICY),
+                asks.landing("tiefighter", LANDED),
+                asks.landing("xwing", HANGS),
                 Step("cirri endpoint list", closed, see_enforcement, quiet=True),
             ),
         ),
@@ -160,9 +206,79 @@ def acts(nodes: int, routing: str | None = None, family: str | None = None) -> t
         Act(
             "The policy is deleted, and the xwing lands again",
             (
-                Step("cirri delete cnp rule1 --wait", "1 deleted", see_actions),
-                landing("xwing", LANDED),
+                _delete("rule1"),
+                asks.landing("xwing", LANDED),
                 Step("cirri endpoint list", open_, see_enforcement, quiet=True),
+            ),
+        ),
+    )
+
+
+def _by_service(asks: Asks) -> tuple[Act, ...]:
+    return (
+        Act(
+            "The same from the other end, by Service: where ships may go, and where they may not",
+            (
+                _apply(f"{EXAMPLES}/sw_l3_l4_policy_service.yaml", "2 created"),
+                asks.landing("tiefighter", LANDED),
+                asks.landing("xwing", HANGS),
+                _delete("rule1", "rule2"),
+            ),
+        ),
+    )
+
+
+def _by_request(asks: Asks) -> tuple[Act, ...]:
+    exhaust = "PUT /v1/exhaust-port"
+    return (
+        Act(
+            "Who may land may also put something into the exhaust port",
+            (asks.ship("tiefighter", exhaust, EXPLODED),),
+        ),
+        Act(
+            "A policy on requests: ships of the empire may POST /v1/request-landing, and no more",
+            (
+                _apply(f"{EXAMPLES}/sw_l3_l4_l7_policy.yaml"),
+                asks.landing("tiefighter", LANDED),
+                asks.ship("tiefighter", exhaust, DENIED),
+                asks.landing("xwing", HANGS),
+            ),
+        ),
+    )
+
+
+def _by_name(asks: Asks) -> tuple[Act, ...]:
+    api, support, github = (f"https://{n}github.com" for n in ("api.", "support.", ""))
+    return (
+        Act(
+            "mediabot, which looks after repositories on the internet",
+            (_apply(f"{EXAMPLES}/dns-sw-app.yaml"), asks.mediabot(support, FOUND)),
+        ),
+        Act(
+            "A policy on a name: api.github.com, and nothing else",
+            (
+                _apply(f"{EXAMPLES}/dns-matchname.yaml"),
+                asks.mediabot(api, OK),
+                asks.mediabot(support, HANGS),
+            ),
+        ),
+        Act(
+            "A pattern: *.github.com, which github.com is not",
+            (
+                _apply(f"{EXAMPLES}/dns-pattern.yaml", "1 configured"),
+                asks.mediabot(api, OK),
+                asks.mediabot(support, FOUND),
+                asks.mediabot(github, HANGS),
+            ),
+        ),
+        Act(
+            "Names and a port: all of github.com, but only 443/TCP",
+            (
+                _apply(f"{EXAMPLES}/dns-port.yaml", "1 configured"),
+                asks.mediabot(api, OK),
+                asks.mediabot(support, FOUND),
+                asks.mediabot(github, OK),
+                asks.mediabot("http://support.github.com", HANGS),
             ),
         ),
     )

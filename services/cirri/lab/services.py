@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -21,8 +22,6 @@ NATS = "nats-server"
 CONTROLLER = "lab"
 FABRIC = "fabric"
 CLI_USER = "cli"
-REPLICAS = {"dnsproxy": ("a", "b")}
-"""Service of a node -> its processes there, if it has several: they share their sockets."""
 SOCKETS = {"dnsproxy": (("127.0.0.1", "::1"), 10053, 0x0B00)}
 """Service of a node -> (addresses, port, mark) of the sockets of its processes, UDP and TCP each."""
 COMPANIONS = {"l7proxy": {"envoy": "cirri.l7proxy.envoy"}}
@@ -87,7 +86,7 @@ def processes(
     speakers = [
         process
         for service, host in accounts(topology, services)
-        for replica in REPLICAS.get(service.name, ("",))
+        for replica in (ascii_lowercase[: service.replicas] if service.replicas > 1 else ("",))
         for process in _service(paths, topology, (service, host, replica), passwords)
     ]
     return (_nats(topology, paths), *speakers, *_internet(topology, paths))

@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import struct
 import time
-
-import dns.exception
-import dns.query
-import dns.rcode
-import dns.update
+from ipaddress import ip_address
 
 from cirri.lab.internet import CDN, CDN_NAMES, CDN_POOL, NAMESERVER, address4, address6
 
@@ -23,26 +20,49 @@ ADDRESSES = 4
 """Of each family, that a name has at a time."""
 CDN_TTL_S = 1
 TIMEOUT_S = 1.0
+UPDATE = 5 << 11
+"""The operation, in the header's flags."""
+SOA, IN, ANY = 6, 1, 255
+A, AAAA = 1, 28
+ZONE = b"\xc0\x0c"
+"""The zone's name, where the first section has it."""
 
 
-def update(turn: random.Random) -> dns.update.UpdateMessage:
-    """Every name has other addresses, all of a sudden."""
-    message = dns.update.UpdateMessage(CDN)
-    for name in CDN_NAMES:
-        numbers = turn.sample(CDN_POOL, ADDRESSES)
-        message.replace(name, CDN_TTL_S, "A", *(address4(n) for n in numbers))
-        message.replace(name, CDN_TTL_S, "AAAA", *(address6(n) for n in numbers))
-    return message
+def update(turn: random.Random) -> bytes:
+    """Every name has other addresses, all of a sudden: none, then these, of each type."""
+    labels = [(_label(name) + ZONE, turn.sample(CDN_POOL, ADDRESSES)) for name in CDN_NAMES]
+    records = [
+        record
+        for name, numbers in labels
+        for kind, address in ((A, address4), (AAAA, address6))
+        for record in (
+            name + struct.pack("!2HIH", kind, ANY, 0, 0),
+            *(_record(name, kind, ip_address(address(number)).packed) for number in numbers),
+        )
+    ]
+    header = struct.pack("!6H", turn.randrange(1 << 16), UPDATE, 1, 0, len(records), 0)
+    zone = b"".join(map(_label, CDN.split("."))) + b"\0" + struct.pack("!2H", SOA, IN)
+    return header + zone + b"".join(records)
+
+
+def _label(text: str) -> bytes:
+    return bytes([len(text)]) + text.encode()
+
+
+def _record(name: bytes, kind: int, data: bytes) -> bytes:
+    return name + struct.pack("!2HIH", kind, IN, CDN_TTL_S, len(data)) + data
 
 
 def main() -> None:
     """Until killed; a name server that is away is told at the next turn."""
     turn = random.Random()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.setblocking(False)
+        sock.settimeout(TIMEOUT_S)
+        sock.connect((NAMESERVER, 53))
         while True:
-            with contextlib.suppress(OSError, dns.exception.DNSException):
-                dns.query.udp(update(turn), NAMESERVER, timeout=TIMEOUT_S, sock=sock)
+            with contextlib.suppress(OSError):
+                sock.send(update(turn))
+                sock.recv(512)
             time.sleep(EVERY_S)
 
 
