@@ -19,6 +19,7 @@ from integration.bench import (
     compiling,
     ctchurn,
     datapath,
+    dns,
     egress,
     flood,
     maglev,
@@ -52,10 +53,12 @@ GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("B12",), "from a published policy to all endpoints of ten nodes", propagation.measure),
     (("IDENTITY", "B13"), "one identity more, and a thousand changes of identities a second", churn.measure),
     (("B14",), "CNI ADD and DEL", cni.measure),
+    (("B19",), "questions for 10,000 names through two DNS proxies", dns.measure),
     (("B22",), "pods and a server outside, under the node's address", egress.measure),
     (("B31",), "a byte there and back beside a million connections, 20,000 a second new", ctchurn.measure),
     (("COMPILE",), "1,000 policies against 65,535 identities, from nothing", compiling.measure),
     (("PROOF",), "a million packets: oracle, engine and kernel agree on each", proof.measure),
+    (("FUZZ",), "a million broken DNS messages", dns.fuzz),
     (("MEM",), "memory of each service, idle and with 10 000 identities", memory.measure),
 )
 """Rows that share a set-up run together."""

@@ -8,7 +8,6 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
-from tests.dnsproxy.hostile import fuzzed, seeds
 
 from cirri.dnsproxy.message import (
     FORMERR,
@@ -22,6 +21,7 @@ from cirri.dnsproxy.message import (
     text,
 )
 from cirri.layout.address import address16, address_of
+from cirri.testing.hostile import fuzzed, seeds
 
 
 class Case(NamedTuple):

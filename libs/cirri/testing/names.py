@@ -60,6 +60,7 @@ _UNBOUND = """
 server:
   interface: 0.0.0.0
   interface: ::0
+  interface: 0.0.0.0@5301
   access-control: 0.0.0.0/0 allow
   access-control: ::0/0 allow
   chroot: ""

@@ -116,7 +116,8 @@ class Proxy:
                 self.relay.look()
                 self.streams.look()
                 self.watch.look()
-                self.rt.ready("kernel", self.kernel.ready, "there is no map cirri_names yet")
+                there = self.kernel.ready
+                self.rt.ready("kernel", there, "" if there else "there is no map cirri_names yet")
 
     async def _handle(self) -> None:
         async def names(_: bytes) -> bytes:
