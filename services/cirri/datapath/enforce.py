@@ -238,6 +238,7 @@ class Enforcer:
         self._untidy |= policy is not self.realized.get(identity)
         self.realized[identity], self._selects[identity] = policy, selectors_of(policy)
         self._goals[identity] = [self._rules.setdefault(goal, goal) for goal in goals_of(policy)]
+        self.proxied.forget(identity)
         touched = self._realize(identity)
         if known and before != self.standing(identity):
             self.told.add(identity)
@@ -335,7 +336,7 @@ class Enforcer:
 
     def _write(self, identity: int, write: Callable[[], bool]) -> bool:
         """Do so, and see to the listeners that entries led to and lead to."""
-        self.proxied.forget(identity)
+        self.proxied.forget(identity, moved=True)
         before = self.policies.sets.get(identity)
         led = self.proxied.leading(identity, before.layers[0].entries if before is not None else {})
         touched = write()

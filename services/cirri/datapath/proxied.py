@@ -137,9 +137,10 @@ class Proxied:
         self._told.pop(identity, None)
         self.listeners.drop(lambda one: one.subject == identity)
 
-    def forget(self, identity: int) -> None:
-        """What proxies are told of *identity* must be made anew."""
-        self._told.pop(identity, None)
+    def forget(self, identity: int, *, moved: bool = False) -> None:
+        """What proxies are told of *identity* must be made anew; *moved*: only members of selectors changed."""
+        if not moved or self._told.get(identity, ((), ()))[0]:
+            self._told.pop(identity, None)
 
     def tidy(self, spoken_of: Iterable[str], *, certain: bool) -> set[str]:
         """Forget what has long been of no use; selectors whose members changed by that.
