@@ -11,9 +11,12 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from cirri.layout import NAMES, POLICY, Mark, NameKey, address16
 from cirri.maps import open_pinned
 from cirri.model import Resource
+from cirri.model.request import NameSetsReply
 from cirri.proxies import SOCKET, ProxiesClient
 from cirri.testing.node import Node, answering, node
 from cirri.testing.sockets import connects
@@ -127,6 +130,9 @@ def test_a_name_is_allowed_once_its_number_has_been_told() -> None:
             number = await told.ask(one.key for one in selectors)
             assert peers(here)[number] == 0, "it is in the kernel before the answer"
             await eventually(lambda: told.latest and number in told.latest.sets)
+            answer = await here.bus.request("cirri.datapath.node1.name-sets", b"", 5.0)
+            named = msgspec.msgpack.decode(answer, type=NameSetsReply).sets
+            assert named[number] == ("*.example", "a.example")
             with socket.create_server((here.host, 0)) as outside:
                 port = outside.getsockname()[1]
                 assert not connects(tie.netns, here.host, port, timeout_s=0.3)

@@ -21,6 +21,13 @@ class EndpointConfigReply(Struct, frozen=True, kw_only=True):
     """Why nothing has changed; empty: it is done, and stays over restarts."""
 
 
+class NameSetsReply(Struct, frozen=True, kw_only=True):
+    """The answer to ``cirri.datapath.NODE.name-sets``."""
+
+    sets: dict[int, tuple[str, ...]] = {}
+    """Names and patterns by the number that their set has as a peer, on this node alone."""
+
+
 class L7Listener(Struct, frozen=True, kw_only=True):
     """A port of a node to which connections are sent whose requests are to be read."""
 

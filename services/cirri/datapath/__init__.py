@@ -4,7 +4,8 @@ Reads   resources (Pods of its node, Namespaces, Nodes, Services, EndpointSlices
         identities, policies, selectors, endpoints and nodes of everybody, its ranges in podcidrs
 Writes  the pinned maps; its shard of endpoints, nodes and acks
 Serves  container runtimes, through ``cirri-cni`` on the socket RUN_DIR/cni.sock;
-        ``endpoint-config`` on the bus: how one endpoint is treated
+        the node's proxies on RUN_DIR/proxies.sock;
+        ``endpoint-config`` on the bus: how one endpoint is treated; ``name-sets``: numbers for sets of names
 Needs   CAP_BPF and CAP_PERFMON (programs), CAP_NET_ADMIN (devices), CAP_SYS_ADMIN (pods' namespaces)
 
 Forwarding state lives in pinned maps and attached programs: without this process, and without the
@@ -20,7 +21,7 @@ SERVICE = Service(
     scope="node",
     reads=(RESOURCES, IDENTITIES, POLICIES, SELECTORS, ENDPOINTS, NODES, POD_CIDRS),
     writes=(ENDPOINTS, NODES, ACKS),
-    serves=("endpoint-config",),
+    serves=("endpoint-config", "name-sets"),
     maps=(
         "cirri_ct",
         "cirri_dsr",

@@ -28,7 +28,7 @@ from cirri.layout import CT
 from cirri.maps import open_pinned
 from cirri.model import ACKS, ENDPOINTS, NODES, NodeStatus
 from cirri.model.config import config_data
-from cirri.model.request import EndpointConfigReply, EndpointConfigRequest
+from cirri.model.request import EndpointConfigReply, EndpointConfigRequest, NameSetsReply
 from cirri.proxies import SOCKET, ProxiesServer, Serving
 from cirri.runtime import Runtime, run
 
@@ -157,6 +157,9 @@ async def serve(rt: Runtime) -> None:
         error = "" if known else f"node {settings.node} has no endpoint {request.endpoint}"
         return msgspec.msgpack.encode(EndpointConfigReply(error=error))
 
+    async def name_sets(_: bytes) -> bytes:
+        return msgspec.msgpack.encode(NameSetsReply(sets=sync.news.sets()))
+
     def local_endpoints() -> list[Local]:
         return [*sync.regenerator.locals.values(), *filter(None, (sync.host.local,))]
 
@@ -203,6 +206,7 @@ async def serve(rt: Runtime) -> None:
     server = CniServer(endpoints, settings.run_dir / "cni.sock", log)
     listening, told = await server.start(), await proxies.start()
     await rt.handle("endpoint-config", configure)
+    await rt.handle("name-sets", name_sets)
     rt.ready("datapath", ok=True)
     log.info("realized", endpoints=len(sync.regenerator.locals), uplink=node.features.get("uplink", ""))
     async with listening, told, asyncio.TaskGroup() as tasks:

@@ -138,7 +138,7 @@ class Proxied:
         self.listeners.drop(lambda one: one.subject == identity)
 
     def forget(self, identity: int, *, moved: bool = False) -> None:
-        """What proxies are told of *identity* must be made anew; *moved*: only members of selectors changed."""
+        """What proxies are told of *identity* must be made anew; *moved*: only members have changed."""
         if not moved or self._told.get(identity, ((), ()))[0]:
             self._told.pop(identity, None)
 

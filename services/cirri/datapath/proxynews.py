@@ -49,6 +49,14 @@ class ProxyNews:
                     self._step()
         return number
 
+    def sets(self) -> dict[int, tuple[str, ...]]:
+        """The names of each set that has a number; a name that policies speak of no more is missing."""
+        selectors = self._regenerator.views.selectors
+        return {
+            number: tuple(sorted(selectors[key].name for key in keys if key in selectors))
+            for number, keys in sorted(self._regenerator.enforcer.proxied.names.sets.items())
+        }
+
     def serving(self, report: Serving) -> None:
         """The L7 proxy says where it listens."""
         self._regenerator.enforcer.proxied.serving(report)
