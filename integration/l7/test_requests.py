@@ -15,6 +15,7 @@ import pytest
 
 from cirri.kv import Bus
 from cirri.model import HttpFacts, L7Batch, L7Record
+from cirri.model.request import L7Listeners, L7Rules
 from cirri.testing.proxied import CLIENT, SERVER, Proxied, http, until
 from cirri.testing.recorder import Recorder, answer, ask, request
 from cirri.testing.wait import eventually
@@ -324,3 +325,21 @@ def test_records(world: Proxied, served: dict[int, Recorder]) -> None:
     assert asked.source.startswith(f"{CLIENT[0]}:")
     assert asked.latency_ns == 0 < answered.latency_ns < 10**10
     assert answered.time == asked.time + answered.latency_ns
+
+
+def test_what_people_are_told(world: Proxied, served: dict[int, Recorder]) -> None:
+    async def main() -> tuple[L7Listeners, L7Rules]:
+        assert world.nats is not None
+        bus = await Bus.connect(world.nats.url, name="cli")
+        replies = [await bus.request(f"cirri.l7proxy.n1.{what}") for what in ("listeners", "rules")]
+        await bus.drain()
+        return msgspec.msgpack.decode(replies[0], type=L7Listeners), msgspec.msgpack.decode(
+            replies[1], type=L7Rules
+        )
+
+    listeners, said = asyncio.run(main())
+    assert listeners.envoys == 1
+    assert {(one.port, one.state) for one in listeners.listeners} == {
+        (one.port, "serving") for one in LISTENERS.values()
+    }
+    assert {"path": "/ws"} in [rule.request for rule in said.rules if rule.port == 10100]

@@ -7,7 +7,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import click
+
 from cirri.cli.context import Context, NoNode, Target, enter
+from cirri.errors import CirriError
 from cirri.model import NODES, RESOURCES, resource_key
 
 if TYPE_CHECKING:
@@ -60,6 +63,30 @@ async def require_node(bus: Bus, node: str | None) -> None:
     known |= {entry.value.name for entry in await bus.entries(RESOURCES, resource_key("Node", "*", "*", "*"))}
     if node not in known:
         raise NoNode(node, sorted(known))
+
+
+async def each_node(
+    bus: Bus,
+    node: str | None,
+    ask: Callable[[str], Awaitable[T]],
+    *,
+    raises: type[CirriError] | tuple[type[CirriError], ...] = (),
+) -> list[tuple[str, T]]:
+    """What *ask* says of *node*, or of every one; of those, nodes that do not answer are named on stderr.
+
+    Raises: NoNode, errors about a single *node*, those of *raises*.
+    """
+    await require_node(bus, node)
+    nodes = [node] if node else sorted({entry.value.node for entry in await bus.entries(NODES)})
+    found = []
+    for at in nodes:
+        try:
+            found.append((at, await ask(at)))
+        except CirriError as error:
+            if node or isinstance(error, raises):
+                raise
+            click.echo(f"node {at}: {error}", err=True)
+    return found
 
 
 def _what_to_do(context: Context) -> str:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from cirri.cli.bus import require_node, with_bus
+from cirri.cli.bus import each_node, with_bus
 from cirri.cli.context import Target
 from cirri.cli.output import emit, output, table
 from cirri.errors import CirriError
-from cirri.model import NODES
 from cirri.model.bucket import token
 from cirri.model.request import LearntName, NameCacheReply, NameCacheRequest, NameUse, NameUsesReply
 
 if TYPE_CHECKING:
     from cirri.kv import Bus
 
-T = TypeVar("T")
 REQUEST_S = 5.0
 _node = click.option("--node", "-n", metavar="NODE", help="Only this node's.")
 _endpoint = click.option(
@@ -89,7 +87,9 @@ def names(target: Target, *, node: str | None, form: str | None) -> None:
         async def one(at: str) -> NameUsesReply:
             return msgspec.msgpack.decode(await _request(bus, at, "names"), type=NameUsesReply)
 
-        return [(at, use) for at, reply in await _each(bus, node, one) for use in reply.uses]
+        return [
+            (at, use) for at, reply in await each_node(bus, node, one, raises=NotAsked) for use in reply.uses
+        ]
 
     found = with_bus(target, read)
     if form:
@@ -143,22 +143,9 @@ async def _cache(
             raise NotAsked(at, reply.error)
         return reply
 
-    return [(at, name) for at, reply in await _each(bus, node, one) for name in reply.names]
-
-
-async def _each(bus: Bus, node: str | None, ask: Callable[[str], Awaitable[T]]) -> list[tuple[str, T]]:
-    """What *node*, or every one, says; nodes that do not answer are named on stderr."""
-    await require_node(bus, node)
-    nodes = [node] if node else sorted({entry.value.node for entry in await bus.entries(NODES)})
-    found = []
-    for at in nodes:
-        try:
-            found.append((at, await ask(at)))
-        except CirriError as error:
-            if node or isinstance(error, NotAsked):
-                raise
-            click.echo(f"node {at}: {error}", err=True)
-    return found
+    return [
+        (at, name) for at, reply in await each_node(bus, node, one, raises=NotAsked) for name in reply.names
+    ]
 
 
 async def _request(bus: Bus, node: str, name: str, payload: bytes = b"") -> bytes:

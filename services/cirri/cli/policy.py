@@ -209,7 +209,7 @@ def lines(
 ) -> Iterator[Line]:
     """Every rule of *policies*, by identity, direction and order."""
     for policy in sorted(policies, key=lambda p: p.identity):
-        origins = {origin.cookie: _origin(origin) for origin in policy.origins}
+        origins = {origin.cookie: origin_text(origin) for origin in policy.origins}
         for name, direction, audited in (
             ("ingress", policy.ingress, policy.audit_ingress),
             ("egress", policy.egress, policy.audit_egress),
@@ -264,7 +264,8 @@ def port_text(rule: Rule) -> str:
     return f"{ports}/{protocol or 'any'}"
 
 
-def _origin(origin: Origin) -> str:
+def origin_text(origin: Origin) -> str:
+    """*origin* in words: kind, name, section, where it is written."""
     name = f"{origin.namespace}/{origin.name}" if origin.namespace else origin.name
     words = [origin.kind, name, origin.section, f"({origin.source})" if origin.source else ""]
     return " ".join(word for word in words if word)

@@ -32,6 +32,7 @@ ENTRIES: dict[str, Entry] = {
     "health": Entry("cirri.cli.nodehealth", "health", "Show which nodes reach each other."),
     "identity": Entry("cirri.cli.identity", "identity", "Show security identities and their labels."),
     "ip": Entry("cirri.cli.ip", "ip", "Show which address has which identity."),
+    "l7": Entry("cirri.cli.l7", "l7", "Show what the L7 proxy of each node lets pass."),
     "lab": Entry("cirri.lab.cli", "lab", "Run a cluster on this machine."),
     "monitor": Entry(
         "cirri.cli.monitor", "monitor", "Follow the kernel's events: drops, verdicts, connections."
