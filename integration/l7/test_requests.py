@@ -339,7 +339,6 @@ def test_what_people_are_told(world: Proxied, served: dict[int, Recorder]) -> No
 
     listeners, said = asyncio.run(main())
     assert listeners.envoys == 1
-    assert {(one.port, one.state) for one in listeners.listeners} == {
-        (one.port, "serving") for one in LISTENERS.values()
-    }
+    states = {one.port: one.state for one in listeners.listeners}
+    assert {one.port: "serving" for one in LISTENERS.values()}.items() <= states.items()
     assert {"path": "/ws"} in [rule.request for rule in said.rules if rule.port == 10100]
