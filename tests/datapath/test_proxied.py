@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from cirri.datapath import proxied
 from cirri.datapath.listeners import PORTS, Listeners
 from cirri.datapath.names import UNUSED_S, Names, NamesExhausted, NoNames
 from cirri.engine.entries import EGRESS, EntryKey, EntryValue
-from cirri.engine.redirects import EVERYTHING, NOTHING, Wanted
-from cirri.labels import NAMES_SPACE
+from cirri.engine.redirects import EVERYTHING, NOTHING, Expansion, Wanted
+from cirri.labels import NAMES_SPACE, Reserved
 from cirri.layout import EndpointFlag, RuntimeFlag, address16
 from cirri.model import Direction, PolicyEntry, Rule, SelectorSet, SubjectPolicy
 from cirri.proxies import DNS_PORT, DnsRule, Listener, NameSelector, NodeProxies, Serving
@@ -229,6 +230,13 @@ def test_the_dns_proxy_is_told_who_may_ask_whom_for_what(world: World) -> None:
     assert (pod.id, pod.identity, pod.addresses) == (1, NUMBER, ("10.0.0.1",))
 
 
+def test_what_the_node_itself_asks_is_dropped_unread(tmp_path: Path) -> None:
+    one = proxied.Proxied(tmp_path, lambda: None, lambda: None)
+    made = Expansion({KEY: EntryValue(1, priority=7)}, {KEY: Wanted(EGRESS, "dns", "")})
+    assert one.ported(NUMBER, made)[KEY].proxy_port == DNS_PORT
+    assert one.ported(int(Reserved.HOST), made)[KEY].proxy_port == 0
+
+
 def test_what_proxies_know_is_told_once(world: World) -> None:
     told = len(world.told)
     world.sync.step()
@@ -236,6 +244,29 @@ def test_what_proxies_know_is_told_once(world: World) -> None:
     revisions = [one.revision for one in world.told]
     assert revisions == sorted(set(revisions))
     assert isinstance(world.told[-1], NodeProxies)
+
+
+def test_a_policy_that_keeps_changing_is_not_put_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxied, "WAIT_S", 0.2)
+    for count in range(200):
+        say(world, subject(http(GET if count % 2 else POST)))
+        if ports(world) == {(PEER, 80): (0, 27)}:
+            break
+        time.sleep(0.01)
+    assert 2 <= count < 100
+    monkeypatch.setattr(proxied, "WAIT_S", 60.0)
+    say(world, subject(http('{"requests":[{"method":"PUT"}]}')))
+    assert world.sync.proxied.waits
+    say(world, subject())
+    assert not world.sync.proxied.waits, "the newest one needs no listener"
+
+
+def test_listeners_of_nobody_go(world: World) -> None:
+    Listeners(world.state / "listeners", time.time).announce(99, [Wanted(EGRESS, "http", "{}")])
+    world.start()
+    assert len(world.sync.proxied.listeners.all()) == 1
+    world.sync.proxied.tidy((), {NUMBER}, certain=False)
+    assert world.sync.proxied.listeners.all() == []
 
 
 def test_an_identity_that_leaves_takes_its_listeners_along(world: World) -> None:
@@ -272,7 +303,8 @@ def test_ports_outlive_the_process_and_are_not_used_again_soon(tmp_path: Path) -
     clock[0] += 301
     one.expire()
     assert [each.port for each in one.all()] == [FIRST + 1, FIRST + 2]
-    assert one.announce(7, wanted[:1]) == [FIRST + 3]
+    one.drop(lambda each: each.port > FIRST)
+    assert listener(tmp_path).announce(7, wanted[:1]) == [FIRST + 3]
 
 
 def test_there_is_an_end_to_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

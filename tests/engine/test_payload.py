@@ -290,8 +290,12 @@ def test_refused_where_it_stands(resource: Resource, field: str, sentence: str) 
     assert any(one.path.endswith(f".{field}") and sentence in one.sentence for one in found), found
 
 
-def test_dns_of_a_node_is_allowed_in_egress() -> None:
-    assert not faults(policy(on("port: '53'", "dns: [{matchName: a}]"), text=NODE))
+def test_dns_of_a_node_is_allowed_in_egress_and_not_enforced() -> None:
+    asks = policy(on("port: '53'", "dns: [{matchName: a}]"), text=NODE)
+    named = policy("toFQDNs: [{matchName: a}]", text=NODE)
+    for resource, path in ((asks, f"{RULES}.dns"), (named, "spec.egress[0].toFQDNs")):
+        assert not faults(resource)
+        assert [one.path for one in unsupported(resource)] == [path]
 
 
 @pytest.mark.parametrize(

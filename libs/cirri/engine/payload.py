@@ -18,6 +18,7 @@ MODES: tuple[Auth, ...] = tuple(mode for mode in get_args(Auth) if mode)
 CLUSTER_CONFIG, NAMESPACED_CONFIG = "CiliumClusterwideEnvoyConfig", "CiliumEnvoyConfig"
 
 _PARSERS = "requests of this protocol are not supported by this version: what is sent there is dropped"
+_NODES = "what nodes themselves ask is not looked at by this version: it is dropped"
 _LISTENERS = "listeners are not supported by this version"
 
 
@@ -83,6 +84,8 @@ def _check_requests(rule: dict[str, Any], found: Requests, path: str, out: Findi
     where = f"{path}.rules.{found.field}"
     if found.kind in {"kafka", "generic"}:
         out.gap(where, _PARSERS)
+    elif place.node:
+        out.gap(where, _NODES)
     if not place.config.l7_proxy:
         out.fault(where, "needs the proxy, which enable-l7-proxy: false in cirri-config switches off")
     if found.kind == "dns" and place.direction == "ingress":

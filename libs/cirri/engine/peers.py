@@ -17,6 +17,7 @@ from cirri.engine.select import Requirement, Selector
 INGRESS = ("Endpoints", "Requires", "Entities", "Nodes", "CIDR", "CIDRSet", "Groups")
 MEMBERS = {"ingress": INGRESS, "egress": (*INGRESS, "Services", "FQDNs")}
 
+_NODES = "nodes themselves learn no names in this version: nobody is selected"
 _GROUPS = "cloud provider groups are not supported"
 
 
@@ -110,6 +111,8 @@ class _Reader:
                 found = (self._service(each, f"{path}[{index}]") for index, each in enumerate(items))
                 return Peers((), tuple(each for each in found if each is not None))
             case "FQDNs":
+                if self.place.node:
+                    self.out.gap(path, _NODES)
                 return Peers(tuple(self._names(items, path)))
             case _:
                 self.out.gap(path, _GROUPS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -63,6 +64,14 @@ class Port(Struct, frozen=True, kw_only=True):
         )
 
 
+class Stored(Struct, frozen=True):
+    """What the file holds."""
+
+    last: int = 0
+    """The port that was given last: the next ones come after it, so that none is used again soon."""
+    ports: tuple[Port, ...] = ()
+
+
 class Listeners:
     """Every listener of the node."""
 
@@ -71,6 +80,7 @@ class Listeners:
         self._file, self._now = file, now
         self._ports: dict[int, Port] = {}
         self._of: dict[tuple[int, Wanted], int] = {}
+        self._last = 0
         self.failed: Mapping[int, str] = {}
         """Why ports do not listen, as the proxy says."""
         self.exhausted = False
@@ -80,7 +90,9 @@ class Listeners:
         self.changed = False
         """Something that proxies are told has changed since this was cleared."""
         with suppress(OSError, msgspec.DecodeError):
-            for one in msgspec.msgpack.decode(file.read_bytes(), type=tuple[Port, ...]):
+            stored = msgspec.msgpack.decode(file.read_bytes(), type=Stored)
+            self._last = stored.last
+            for one in stored.ports:
                 self._put(one)
             self._stale = False
 
@@ -195,11 +207,12 @@ class Listeners:
         """The listener's port, a new one if there is none; 0: there is no port left."""
         if (known := self._of.get((subject, wanted))) is not None:
             return known
-        last = max(self._ports, default=PORTS.stop - 1)
-        ordered = (*range(last + 1, PORTS.stop), *PORTS)
+        start = self._last + 1 if self._last in PORTS else PORTS.start
+        ordered = chain(range(start, PORTS.stop), PORTS)
         port = next((one for one in ordered if one not in self._ports), 0)
         self.exhausted = not port
         if port:
+            self._last = port
             self._put(Port(port=port, subject=subject, **wanted._asdict()))
             self.changed = True
         return port
@@ -214,5 +227,5 @@ class Listeners:
             return
         self._stale = False
         draft = self._file.with_suffix(".draft")
-        draft.write_bytes(msgspec.msgpack.encode(tuple(self._ports.values())))
+        draft.write_bytes(msgspec.msgpack.encode(Stored(self._last, tuple(self._ports.values()))))
         draft.replace(self._file)

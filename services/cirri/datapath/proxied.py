@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from cirri.datapath.names import Names
 from cirri.engine.entries import EGRESS, INGRESS, Entries, EntryKey
 from cirri.engine.names import entry_of
 from cirri.engine.redirects import LISTENERS, Expansion, Wanted, dns_grants
+from cirri.labels import Reserved
 from cirri.layout import EndpointFlag
 from cirri.model import SubjectPolicy
 from cirri.model.policy import ANY_PEER
@@ -21,6 +22,8 @@ from cirri.proxies import DNS_PORT, DnsRule, NameSelector, NodeProxies, ProxyEnd
 
 WAIT_S = 2.0
 """How long a policy waits for its listeners before it is put in force without them."""
+FORGOTTEN_S = 60.0
+"""How long after that a policy is remembered that nobody came under."""
 TRIED = 1
 """The port of redirects that are only tried out: nobody is sent there, but they let pass."""
 SETTINGS = ("tofqdns-", "dnsproxy-", "http-")
@@ -62,11 +65,14 @@ class Proxied:
     def listens(self, identity: int, policy: SubjectPolicy, wanted: Callable[[], Iterable[Wanted]]) -> bool:
         """Whether the listeners *wanted* for *policy* are there, or were waited for long enough."""
         if not any(rule.redirect in LISTENERS for rule in (*policy.ingress.rules, *policy.egress.rules)):
+            self._awaited.pop(identity, None)
             return True
         known = self._awaited.get(identity)
         if known is None or known.policy is not policy:
             needed = frozenset(one for one in wanted() if one.kind in LISTENERS)
-            known = self._awaited[identity] = _Awaited(policy, needed, time.monotonic() + WAIT_S)
+            # However often it changes, the policy before it holds no longer than that.
+            until = known.until if known is not None else time.monotonic() + WAIT_S
+            known = self._awaited[identity] = _Awaited(policy, needed, until)
         return not self.listeners.announce(identity, known.wanted) or time.monotonic() > known.until
 
     def serving(self, report: Serving) -> None:
@@ -102,7 +108,9 @@ class Proxied:
         self.listeners.announce(identity, listeners.values())
         entries = dict(made.entries)
         for key, to in made.redirects.items():
-            port = self.listeners.port(identity, to) if to.kind in LISTENERS else DNS_PORT
+            # Programs redirect what pods send; what the node itself sends could only pass unread.
+            dns_port = DNS_PORT if identity != Reserved.HOST else 0
+            port = self.listeners.port(identity, to) if to.kind in LISTENERS else dns_port
             entries[key] = entries[key]._replace(proxy_port=port)
         return entries
 
@@ -142,12 +150,17 @@ class Proxied:
         if not moved or self._told.get(identity, ((), ()))[0]:
             self._told.pop(identity, None)
 
-    def tidy(self, spoken_of: Iterable[str], *, certain: bool) -> set[str]:
+    def tidy(self, spoken_of: Iterable[str], subjects: Collection[int], *, certain: bool) -> set[str]:
         """Forget what has long been of no use; selectors whose members changed by that.
 
-        *spoken_of*: keys of the selectors in force; *certain*: every policy is known.
+        *spoken_of*: keys of the selectors in force; *subjects*: identities under a policy here; *certain*:
+        every policy is known.
         """
         now = time.monotonic()
+        # Who waits is soon under its policy, or its pod has gone meanwhile.
+        self._awaited = {n: one for n, one in self._awaited.items() if now < one.until + FORGOTTEN_S}
+        kept = {*subjects, *self._awaited}
+        self.listeners.drop(lambda one: one.subject not in kept)
         self.listeners.expire()
         if self._led or self.listeners.all() or not certain:
             self._used = now

@@ -324,8 +324,9 @@ class Sync:
     async def _retry(self) -> None:
         while True:
             await asyncio.sleep(RETRY_S)
-            certain = self.kernel.policies.sets.keys() <= self.enforcer.realized.keys()
-            self.enforcer.note_names(self.proxied.tidy(self.enforcer.sets, certain=certain))
+            subjects = self.kernel.policies.sets.keys()
+            certain = subjects <= self.enforcer.realized.keys()
+            self.enforcer.note_names(self.proxied.tidy(self.enforcer.sets, subjects, certain=certain))
             if self.faults() or self.host.due or self.proxied.waits:
                 self.regenerator.note_all()
                 self._wake.set()
