@@ -271,6 +271,28 @@ def test_that_a_backend_is_gone_is_told_once_it_may_keep_nothing() -> None:
         assert node.balancer.kept == {}
 
 
+def test_sockets_of_an_address_that_an_older_service_takes_are_told() -> None:
+    external = LbServiceKey(address=address16("203.0.113.7"), port=81, protocol=17)
+
+    def aged(created: str, *objects: Resource) -> list[Resource]:
+        front, part = objects
+        metadata = {**front.manifest["metadata"], "creationTimestamp": created}
+        return [replace(front, manifest={**front.manifest, "metadata": metadata}), part]
+
+    with pinned() as bpffs:
+        node = Node(bpffs)
+        for created, name, address, backend in (
+            ("2026-01-02T", "young", "10.96.0.1", "10.52.0.4"),
+            ("2026-01-01T", "old", "10.96.0.2", "10.52.0.5"),
+        ):
+            node.balancer.left.clear()
+            node.put(*aged(created, *outside(name, "203.0.113.7", address=address, backend=backend)))
+            node.served()
+            assert node.balancer.kept[external] == {LbBackend(address=address16(backend), port=8081)}
+            assert node.balancer.left.is_set()
+        assert len(node.balancer.kept) == 3
+
+
 def listens(name: str, backend: str, *ports: int, phase: str = "Running") -> Resource:
     """A Pod of this node with host ports, served at port 8080."""
     wanted = [{"hostPort": port, "containerPort": 8080} for port in ports]
