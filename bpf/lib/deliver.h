@@ -36,6 +36,8 @@ static __always_inline bool hop_decrement(struct __sk_buff *skb, __u8 family)
 		if ((void *)(ip + 1) > end || ip->hop_limit <= 1)
 			return false;
 		ip->hop_limit--;
+		/* Where a NIC added up the whole packet: nothing in the header makes up for it, as in IPv4. */
+		bpf_csum_update(skb, ~(__u32)bpf_htons(1));
 	}
 	return true;
 }
