@@ -64,11 +64,11 @@ GLOBAL int proxy_turned(struct __sk_buff *skb, struct passage *passage)
 /* What a proxy sends out of the node: its answer to a client, or what it sends on to a server.  TC_ACT_OK, or a drop
  * reason.  Of the identity of who is in the source's place the program of the tunnel takes care.
  */
-GLOBAL int proxy_leaves(struct __sk_buff *skb, struct passage *passage)
+static __always_inline int proxy_leaves(struct __sk_buff *skb, struct passage *passage)
 {
 	int error;
 
-	if (!passage || passage->mark == MARK_INGRESS_SERVER)
+	if (passage->mark == MARK_INGRESS_SERVER)
 		return DROP_UNROUTABLE;	/* its pod is gone */
 	error = verdict_take(skb, passage, NULL, NULL);
 	if (!error && service_is_answer(passage))

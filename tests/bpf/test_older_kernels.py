@@ -98,10 +98,12 @@ def test_what_is_refused() -> None:
 
 
 def keys_in_arguments(text: str) -> list[str]:
-    """Calls in global functions of *text*, C, whose key lies behind a pointer."""
+    """Calls in global functions of *text*, C, whose key lies behind a pointer, in a passage among others."""
     found = []
     for function in re.finditer(r"^GLOBAL .*?^}", text, re.DOTALL | re.MULTILINE):
         found += re.findall(r"bpf_map_\w+_elem\(&\w+, &?\w+->[^)]*\)", function[0])
+        if "struct passage *passage" in function[0].split("{")[0]:
+            found += re.findall(r"verdict_(?:take|known|lookup\w*)\(.*?\)", function[0])
     return found
 
 
