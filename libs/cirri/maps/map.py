@@ -192,7 +192,7 @@ class BpfMap(Generic[K, V]):
         """As :meth:`items`, without codecs."""
         first = True
         try:
-            for keys, values, count in self._batches():
+            for keys, values, count in self.batches_raw():
                 first = False
                 yield from zip(
                     _split(keys, self._key_size, count), _split(values, self._value_size, count), strict=True
@@ -242,8 +242,12 @@ class BpfMap(Generic[K, V]):
 
     # how -------------------------------------------------------------------
 
-    def _batches(self) -> Iterator[tuple[bytes, bytes, int]]:
-        """(keys, values, count), batch after batch."""
+    def batches_raw(self) -> Iterator[tuple[bytes, bytes, int]]:
+        """(keys, values, how many), batch after batch: each concatenated, with room behind.
+
+        Raises:
+            KernelRefused: the kind of map has no batches.
+        """
         batch = min(BATCH, max(self.info.max_entries, 1))
         # The cursor is a bucket number in hash maps and a key elsewhere.
         cursor = ctypes.create_string_buffer(max(self._key_size, 8))

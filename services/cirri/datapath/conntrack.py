@@ -6,6 +6,7 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+from cirri.layout import CtKey, CtValue
 from cirri.maps import BpfMap
 
 ADDRESS_BYTES = 16
@@ -28,6 +29,19 @@ def stale(
             yield key
 
 
+def expired(keys: bytes, values: bytes, count: int, now_ns: int) -> Iterator[bytes]:
+    """As :func:`stale` without *gone*, of a batch (:meth:`cirri.maps.BpfMap.batches_raw`).
+
+    Several times as fast: while Python counts, news waits for it.
+    """
+    step, size = CtValue.size() // _EXPIRES.size, CtKey.size()
+    times = memoryview(values).cast("Q")[: count * step : step].tolist()
+    return (keys[at * size : (at + 1) * size] for at, time_ns in enumerate(times) if time_ns < now_ns)
+
+
 def collect(connections: BpfMap[Any, Any], now_ns: int, gone: Collection[bytes] = ()) -> int:
     """Remove what is stale; how many.  Blocks for up to a second on a full map: call it in a thread."""
-    return connections.delete_many_raw(b"".join(stale(connections.items_raw(), now_ns, gone)))
+    if gone:
+        return connections.delete_many_raw(b"".join(stale(connections.items_raw(), now_ns, gone)))
+    over = (key for batch in connections.batches_raw() for key in expired(*batch, now_ns))
+    return connections.delete_many_raw(b"".join(over))
