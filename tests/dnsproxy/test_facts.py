@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from cirri.dnsproxy.facts import MOST, ROUND_S, Facts, Gone, Learnt, Limits, Owner, Pod, Record, Zombies
+from cirri.dnsproxy.facts import MOST, ROUND_S, Facts, Gone, Learnt, Owner, Pod, Record, Zombies
 from cirri.layout.address import address16
+from cirri.model.names import NameSettings
 from cirri.proxies import NameSelector, NodeProxies, ProxyEndpoint
 
 API, CDN, ORG = b"\3api\7example\3com\0", b"\3cdn\7example\3com\0", b"\7example\3org\0"
@@ -124,13 +125,13 @@ def test_records_make_the_same_facts() -> None:
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [
-        (Limits(), {X: 60, Y: 120, Z: 60}),
-        (Limits(min_ttl=100), {X: 120, Y: 120, Z: 120}),
-        (Limits(per_name=2), {X: 0, Y: 120, Z: 60}),
-        (Limits(per_name=1), {X: 0, Y: 120, Z: 0}),
+        (NameSettings(), {X: 60, Y: 120, Z: 60}),
+        (NameSettings(min_ttl_s=100), {X: 120, Y: 120, Z: 120}),
+        (NameSettings(per_name=2), {X: 0, Y: 120, Z: 60}),
+        (NameSettings(per_name=1), {X: 0, Y: 120, Z: 0}),
     ],
 )
-def test_limits(limits: Limits, expected: dict[bytes, int]) -> None:
+def test_limits(limits: NameSettings, expected: dict[bytes, int]) -> None:
     of = facts(COM)
     of.limits = limits
     learn(of, 1, API, (X, 30))
@@ -187,7 +188,7 @@ def test_asked_again_lives_again() -> None:
 
 def test_grace_period() -> None:
     of = facts(COM)
-    of.limits = Limits(grace_s=300)
+    of.limits = NameSettings(grace_s=300)
     learn(of, 1, API, (X, 30))
     assert of.expired(359) == {}
     assert of.expired(360) == {(1, X): [(60, API)]}
@@ -204,7 +205,7 @@ def test_one_of_two_names_is_over() -> None:
 
 def test_too_many_zombies() -> None:
     of = facts(COM)
-    of.limits = Limits(zombies=2)
+    of.limits = NameSettings(zombies=2)
     for ttl, address in ((30, X), (100, Y), (200, Z)):
         learn(of, 1, API, (address, ttl))
     alive = ((1, X), (1, Y), (1, Z))

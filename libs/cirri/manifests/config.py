@@ -24,7 +24,7 @@ from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
 from cirri.manifests.problems import Path, listed, suggestion
-from cirri.model import Resource, health, http
+from cirri.model import Resource, health, http, names
 
 CONFIG_NAMESPACE = "kube-system"
 CONFIG_NAME = "cirri-config"
@@ -95,6 +95,14 @@ def _label_filter(text: str) -> str:
     return ""
 
 
+_NAMES = {
+    names.MIN_TTL: "how long an address of a name holds at least, in seconds",
+    names.PER_NAME: "addresses that a pod may hold of one name",
+    names.ZOMBIES: "addresses of a pod that stay after their time because connections live",
+    names.GRACE: "how much longer they stay than their time",
+    names.DELAY: "how long an answer may wait for the kernel to know its addresses",
+    names.REFUSAL: "what is answered where no rule lets a name pass",
+}
 _HTTP_TIMES = (
     "longest request through the proxy; 0: without end",
     "longest pause between requests of a connection through the proxy; 0: without end",
@@ -222,6 +230,7 @@ KEYS: Mapping[str, Key] = {
         )
         for (key, field), what in zip(http.SECONDS.items(), _HTTP_TIMES, strict=True)
     },
+    **{key: Key(names.DEFAULTS[key], says, names.complaint(key)) for key, says in _NAMES.items()},
     http.NORMALIZE: Key(
         "true", "whether rules on requests see paths in their shortest form", http.complaint(http.NORMALIZE)
     ),

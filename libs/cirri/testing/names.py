@@ -252,10 +252,7 @@ class World:
             _run(f"ip -n {one} {version} route add default via {address}")
 
     def _make_maps(self) -> None:
-        ensure_bpffs(BPFFS)
-        self.pins.mkdir(exist_ok=True)
-        for spec in (NAMES, IPCACHE, CT):
-            _create(spec, self.pins)
+        make_maps(self.pins)
         self.maps.names = open_pinned(self.pins, NAMES)
         self.maps.ct = open_pinned(self.pins, CT)
         ipcache = open_pinned(self.pins, IPCACHE)
@@ -287,8 +284,6 @@ class World:
             with suppress(subprocess.CalledProcessError):
                 _run(f"ip netns del {name}")
         shutil.rmtree(self.pins, ignore_errors=True)
-        for pin in self.pins.glob("*") if self.pins.exists() else ():
-            pin.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -324,6 +319,14 @@ def _shared_sockets() -> list[socket.socket]:
             one.close()
             found.append(socket.socket(fileno=high))
     return found
+
+
+def make_maps(folder: Path) -> None:
+    """The maps that the DNS proxy uses, pinned in *folder*."""
+    ensure_bpffs(BPFFS)
+    folder.mkdir(exist_ok=True)
+    for spec in (NAMES, IPCACHE, CT):
+        _create(spec, folder)
 
 
 def _create(spec: MapSpec[Any, Any], folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cirri.dnsproxy.batches import Inbox
 from cirri.dnsproxy.counts import Counts
-from cirri.dnsproxy.facts import Limits, Pod
+from cirri.dnsproxy.facts import Pod
 from cirri.dnsproxy.kernel import Kernel
 from cirri.dnsproxy.message import (
     FORMERR,
@@ -28,8 +28,10 @@ from cirri.dnsproxy.rules import Names, Rules
 from cirri.dnsproxy.sockets import packed_address
 from cirri.dnsproxy.watch import Watch
 from cirri.layout.address import address16
+from cirri.model.names import name_settings
 from cirri.proxies import DnsRule, NodeProxies
 
+_CODES = {"refused": REFUSED, "nameError": NXDOMAIN}
 FORGET_S = 1.0
 """How long the identity of a server is remembered: policy may give it another one."""
 
@@ -76,13 +78,9 @@ class Desk:
         if told.dns != self._dns:
             self._rules, self._dns = Rules(told.dns), told.dns
         self._names.clear()
-        settings = told.settings
-        self.openings.facts.limits = _limits(settings)
-        delay_ms = _number(settings, "tofqdns-proxy-response-max-delay", 100)
-        self.openings.delay_s = delay_ms / 1000
-        self._refusal = (
-            NXDOMAIN if settings.get("tofqdns-dns-reject-response-code") == "nameError" else REFUSED
-        )
+        limits, _ = name_settings(told.settings)  # who applied them was told what is wrong
+        self.openings.facts.limits = limits
+        self._refusal = _CODES[limits.refusal]
         self.openings.adopt(told)
         facts = self.openings.facts
         self.by_address.clear()
@@ -156,18 +154,3 @@ class Desk:
         port = int.from_bytes(server[2:4], "big")
         found = self._names[subject, protocol, server] = self._rules.names(subject, protocol, port, who), who
         return found
-
-
-def _limits(settings: dict[str, str]) -> Limits:
-    return Limits(
-        min_ttl=_number(settings, "tofqdns-min-ttl", 0),
-        per_name=_number(settings, "tofqdns-endpoint-max-ip-per-hostname", 1000),
-        zombies=_number(settings, "tofqdns-max-deferred-connection-deletes", 10000),
-        grace_s=_number(settings, "tofqdns-idle-connection-grace-period", 0),
-    )
-
-
-def _number(settings: dict[str, str], key: str, default: int) -> int:
-    """A number, also of a duration in seconds or milliseconds; *default* if it is neither."""
-    text = settings.get(key, "").removesuffix("ms").removesuffix("s")
-    return int(text) if text.isdigit() else default

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from msgspec import Struct
 
 from cirri.dnsproxy.matcher import Matcher
 from cirri.dnsproxy.message import text
+from cirri.model.names import NameSettings
 from cirri.proxies import NameSelector, NodeProxies, ProxyEndpoint
 
 ROUND_S = 60
@@ -52,15 +52,6 @@ class Owner(Struct, frozen=True, tag="o", array_like=True):
 
 
 Record = Learnt | Gone | Owner
-
-
-class Limits(NamedTuple):
-    """Of the configuration."""
-
-    min_ttl: int = 0
-    per_name: int = 1000
-    zombies: int = 10000
-    grace_s: int = 0
 
 
 class Held:
@@ -110,7 +101,7 @@ class Facts:
 
     def __init__(self) -> None:
         self.pods: dict[int, Pod] = {}
-        self.limits = Limits()
+        self.limits = NameSettings()
         self._selectors: dict[int, Matcher[str]] = {}
         self._written: dict[int, tuple[NameSelector, ...]] = {}
         self._sets: dict[frozenset[str], int] = {}
@@ -163,7 +154,7 @@ class Facts:
         until: dict[bytes, int] = {}
         room = (MOST if self._like(pod, name) else MOST // 2) - pod.pairs
         for address, ttl in addresses:
-            needed = now + max(ttl, self.limits.min_ttl)
+            needed = now + max(ttl, self.limits.min_ttl_s)
             if known.get(address, 0) >= needed:
                 continue
             if address not in known:

@@ -86,6 +86,7 @@ class Kernel:
 
     async def alive(self, pods: Mapping[bytes, int]) -> set[tuple[int, bytes]]:
         """(pod, address) of every living connection; *pods*: address (16 bytes) -> pod."""
+        self._open.pop(CT.name, None)  # when its size changes another one takes its place
         table = self._map(CT)
         found: set[tuple[int, bytes]] = set()
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)

@@ -59,7 +59,6 @@ class Openings:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.facts, self.journal, self.kernel, self.counts = facts, journal, kernel, counts
-        self.delay_s = 0.1
         self._ask, self._spawn = ask, spawn
         self._wanted: list[tuple[Pod, bytes, Pairs, Release]] = []
         self._waiting: defaultdict[Place, list[_Waiting]] = defaultdict(list)
@@ -103,7 +102,7 @@ class Openings:
                     self._gone(each)
             self._write_down()
         if late:
-            asyncio.get_running_loop().call_later(self.delay_s, self._overdue, late)
+            asyncio.get_running_loop().call_later(facts.limits.delay_s, self._overdue, late)
 
     def refresh(self) -> None:
         """Read what the other instance has learnt."""

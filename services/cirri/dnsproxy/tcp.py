@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
@@ -23,6 +24,7 @@ PENDING = 128
 """Questions of one connection that wait; who asks more is not read until answers came."""
 PER_POD, MOST = 256, 8192
 """Connections."""
+BACKLOG = 1024
 CONNECT_S, IDLE_S, GIVE_UP_S = 5.0, 20.0, 10.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
@@ -34,12 +36,16 @@ class Streams:
     def __init__(self, loop: asyncio.AbstractEventLoop, desk: Desk, spawn: Spawn) -> None:
         self.loop, self.desk, self.spawn = loop, desk, spawn
         self.clients: set[Client] = set()
+        self.crowd: Counter[int] = Counter()
+        """How many of them each pod has."""
         self._servers: list[asyncio.Server] = []
 
     async def listen(self, shared: list[socket.socket]) -> None:
         """Accept connections on *shared* sockets."""
         for one in shared:
-            self._servers.append(await self.loop.create_server(lambda: Client(self), sock=one))
+            self._servers.append(
+                await self.loop.create_server(lambda: Client(self), sock=one, backlog=BACKLOG)
+            )
 
     def stop(self) -> None:
         """Accept no more, and end those that wait for nothing."""
@@ -78,17 +84,20 @@ class Client(asyncio.Protocol):
         self._client = written(transport.get_extra_info("peername"))
         self._server = written(transport.get_extra_info("sockname"))
         self.pod = self.desk.pods.get(packed_address(self._client))
-        of_pod = sum(1 for each in self._streams.clients if each.pod is self.pod)
+        of_pod = self._streams.crowd[self.pod.id] if self.pod else 0
         if self.pod is None or of_pod >= PER_POD or len(self._streams.clients) >= MOST:
             self.desk.counts.strangers += self.pod is None
             self.desk.counts.crowded += self.pod is not None
             self._transport.abort()
             return
         self._streams.clients.add(self)
+        self._streams.crowd[self.pod.id] += 1
 
     def connection_lost(self, error: Exception | None) -> None:
         """The pod has ended it, or we have."""
-        self._streams.clients.discard(self)
+        if self in self._streams.clients and self.pod is not None:
+            self._streams.clients.discard(self)
+            self._streams.crowd[self.pod.id] -= 1
         if self._upstream is not None:
             self._upstream.abort()
 

@@ -169,15 +169,17 @@ class Relay:
     def _answered(self) -> None:
         desk = self._desk
         self._flushing = True  # at the end
-        desk.openings.refresh()
-        wall, now = time.time(), time.monotonic()
-        for fd, _ in self._epoll.poll(0, BATCH):
-            one = self._sockets.get(fd)
-            if one is not None:
-                for message in self._answers.receive(fd):
-                    self._answer(one, message, wall, now)
-        desk.openings.flush()
-        self._flush()
+        try:
+            desk.openings.refresh()
+            wall, now = time.time(), time.monotonic()
+            for fd, _ in self._epoll.poll(0, BATCH):
+                one = self._sockets.get(fd)
+                if one is not None:
+                    for message in self._answers.receive(fd):
+                        self._answer(one, message, wall, now)
+            desk.openings.flush()
+        finally:
+            self._flush()
 
     def _answer(self, one: _Socket, message: bytes, wall: float, now: float) -> None:
         """One message of a server to a pod: nothing, unless it answers a question."""
