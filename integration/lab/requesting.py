@@ -92,9 +92,9 @@ class Connection:
     async def ask(self, method: str, path: str) -> tuple[int, str]:
         """(status, body).  Raises: OSError, EOFError, TimeoutError."""
         async with asyncio.timeout(ANSWER_S):
-            self.writer.write(
-                f"{method} {path} HTTP/1.1\r\nHost: server\r\nContent-Length: 2\r\n\r\nhi".encode()
-            )
+            body = "hi" if method == "POST" else ""  # a refusal before a body has come ends the connection
+            head = f"{method} {path} HTTP/1.1\r\nHost: server\r\nContent-Length: {len(body)}\r\n\r\n"
+            self.writer.write((head + body).encode())
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
             size = int(head.partition("content-length:")[2].partition("\r\n")[0])
             return int(head.split()[1]), (await self.reader.readexactly(size)).decode()

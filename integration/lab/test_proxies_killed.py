@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,21 +139,17 @@ def load(world: Lab) -> Iterator[dict[str, Load]]:
             each.close()
 
 
+def pids(lab: Lab) -> dict[str, int]:
+    """Process name -> pid, as its supervisor says; 0: it is dead."""
+    said = json.loads(Path("/run/cirri", lab.name, "supervisor.json").read_text())
+    return {child["name"]: child["pid"] for child in said["children"]}
+
+
 def kill(pid: int) -> float:
     """SIGKILL; when."""
     at = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     return at
-
-
-def ready(lab: Lab, name: str, node: str) -> bool:
-    """Does the service say so?  Read in its namespace."""
-    folder = Path("/run/cirri", lab.name, node if node in NODES else "")
-    file = folder / f"{name}.http"
-    if not file.exists():
-        return False
-    done = lab.on(node, "curl", "-s", "-m", "1", f"http://{file.read_text().strip()}/readyz")
-    return done.returncode == 0 and "ready" in done.stdout
 
 
 def check_requests(account: dict[str, Any]) -> None:
@@ -171,9 +167,9 @@ def check_rounds(account: dict[str, Any]) -> None:
 
 def test_each_killed_alone(world: Lab, load: dict[str, Load]) -> None:
     for name in PLEASE:
-        pid = world.pids()[name]
+        pid = pids(world)[name]
         kill(pid)
-        world.wait(lambda n=name, p=pid: world.pids()[n] not in (0, p), what=f"{name} again")  # type: ignore[misc]
+        world.wait(lambda n=name, p=pid: pids(world)[n] not in (0, p), what=f"{name} again")  # type: ignore[misc]
         time.sleep(0.5)  # the load goes on for a while with the new one before the next dies
     accounts = {name: each.account() for name, each in load.items()}
 
@@ -185,11 +181,10 @@ def test_each_killed_alone(world: Lab, load: dict[str, Load]) -> None:
 
 
 def test_both_dns_proxies_and_everything_central_at_once(world: Lab, load: dict[str, Load]) -> None:
-    pids = world.pids()
+    before = pids(world)
     for name in PLEASE:
-        kill(pids[name])
-    everybody = lambda: all(p not in (0, pids[n]) for n, p in world.pids().items() if n in PLEASE)  # noqa: E731
-    world.wait(everybody, what="everybody again")
+        kill(before[name])
+    world.wait(lambda: all(pids(world)[name] not in (0, before[name]) for name in PLEASE), what="all again")
     time.sleep(2.0)
     accounts = {name: each.account() for name, each in load.items()}
 
@@ -222,7 +217,7 @@ def envoy(lab: Lab, node: str) -> int:
 @pytest.mark.parametrize("who", ["envoy", "its wrapper"])
 def test_envoy_dies(world: Lab, load: dict[str, Load], who: str) -> None:
     """Closed while it is away, back within a second; nothing else notices."""
-    at = kill(envoy(world, "node1") if who == "envoy" else world.pids()["envoy-node1"])
+    at = kill(envoy(world, "node1") if who == "envoy" else pids(world)["envoy-node1"])
     time.sleep(3.0)
     accounts = {name: each.account() for name, each in load.items()}
 
@@ -235,6 +230,3 @@ def test_envoy_dies(world: Lab, load: dict[str, Load], who: str) -> None:
         assert late == []
     for name in ("asker", "another"):
         check_rounds(accounts[name])
-
-
-Condition = Callable[[], Any]
