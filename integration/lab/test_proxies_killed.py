@@ -154,15 +154,15 @@ def kill(pid: int) -> float:
 
 def check_requests(account: dict[str, Any]) -> None:
     assert account["wrong"] == [], account
-    assert account["POST 200"] > 100
-    assert account["PUT 403"] > 100
+    assert account["POST 200"] > 10
+    assert account["PUT 403"] > 10
     assert {name for name in account if name.startswith(("POST", "PUT"))} == {"POST 200", "PUT 403"}
     assert "reached the server" not in account
 
 
 def check_rounds(account: dict[str, Any]) -> None:
     assert account["wrong"] == [], account
-    assert account["connected"] == account["answered"] > 100
+    assert account["connected"] == account["answered"] > 10
 
 
 def test_each_killed_alone(world: Lab, load: dict[str, Load]) -> None:
