@@ -13,6 +13,7 @@ import pytest
 from pyroaring import BitMap
 
 from cirri.datapath import proxied
+from cirri.datapath.led import Led
 from cirri.datapath.listeners import PORTS, Listeners
 from cirri.datapath.names import UNUSED_S, Names, NamesExhausted, NoNames
 from cirri.engine.entries import EGRESS, EntryKey, EntryValue
@@ -178,6 +179,16 @@ def test_a_restarted_service_has_the_same_ports_and_numbers(world: World) -> Non
     assert world.sync.faults() == []
 
 
+def test_a_policy_that_changed_meanwhile_retires_what_the_process_before_used(world: World) -> None:
+    say(world, subject(http(GET)))
+    serve(world, FIRST)
+    world.start()
+    world.views.policies.say(str(NUMBER), subject(http(POST)))  # type: ignore[attr-defined]
+    world.resume()
+    serve(world, FIRST, FIRST + 1)
+    assert listeners(world) == [(FIRST, rules(POST), False), (FIRST + 1, rules(POST), True)]
+
+
 def test_names_have_entries_before_their_number_is_told(world: World) -> None:
     for key, text in (("nn", "a.b"), ("mm", "*.b")):
         world.put("selectors", key, SelectorSet(key=key, text=f"fqdn:{text}", name=text))
@@ -296,7 +307,7 @@ def test_ports_outlive_the_process_and_are_not_used_again_soon(tmp_path: Path) -
     assert one.announce(7, wanted) == [FIRST + 1, FIRST + 2]
     assert [one.port(7, each) for each in wanted] == [FIRST, 0, 0]
     assert one.port(8, wanted[0]) == 0, "each subject has its own"
-    one.retain(7, wanted[1:], {KEY: EntryValue(1)}, {FIRST: [KEY]}, enforced={EGRESS: True})
+    one.retain(7, wanted[1:], {KEY: EntryValue(1)}, {wanted[0]: [KEY]}, enforced={EGRESS: True})
     assert one.all()[0].listener == Listener(
         port=FIRST, direction="egress", subject=7, kind="http", rules=EVERYTHING, serves=False
     )
@@ -319,6 +330,23 @@ def test_an_unreadable_file_is_no_file(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\xc1")
     assert listener(tmp_path).all() == []
     assert Names(tmp_path / "names").sets == {}
+
+
+# led ----------------------------------------------------------------------------------
+
+
+def test_what_entries_lead_to_is_counted_peer_by_peer() -> None:
+    a, b = (Wanted(EGRESS, "http", text) for text in "ab")
+    keys = {(peer, port): EntryKey(peer, EGRESS, 6, port, 16) for peer in (1, 2) for port in (80, 81)}
+    led = Led()
+    assert led.take({keys[1, 80]: a, keys[2, 80]: a, keys[2, 81]: b}) == {}
+    assert set(led.wanted) == {a, b}
+    assert led.take({keys[2, 80]: a}, [2, 3]) == {b: [keys[2, 81]]}
+    assert (set(led.wanted), list(led.of(2)), list(led.of(3))) == ({a}, [a], [])
+    assert led.take({}, [1]) == {}
+    assert led.take({keys[2, 80]: b}) == {a: [keys[2, 80]]}
+    assert led.take({}) == {b: [keys[2, 80]]}
+    assert not led
 
 
 # names -------------------------------------------------------------------------------

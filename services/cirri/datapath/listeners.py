@@ -133,12 +133,12 @@ class Listeners:
         return {self._ports[port].subject for port in new}
 
     def retain(
-        self, subject: int, wanted: Iterable[Wanted], entries: Entries, led: Mapping[int, list[EntryKey]],
+        self, subject: int, wanted: Iterable[Wanted], entries: Entries, led: Mapping[Wanted, list[EntryKey]],
         *, enforced: Mapping[int, bool]
     ) -> None:  # fmt: skip
         """*wanted* are all listeners that *entries* of *subject* lead to, or will; others are retired.
 
-        *led*: entries that led to ports until now.  *enforced*: by direction, what no entry allows is
+        *led*: entries that led to listeners until now.  *enforced*: by direction, what no entry allows is
         dropped.
         """
         keep = {self._of[subject, one] for one in set(wanted) if (subject, one) in self._of}
@@ -147,7 +147,7 @@ class Listeners:
                 continue
             after = one
             if port not in keep:
-                keys = one.led or tuple(led.get(port, ())[:SAMPLES])
+                keys = one.led or tuple(led.get(one.wanted, ())[:SAMPLES])
                 rules = self._rules_now(keys, entries, enforced=enforced.get(one.direction, True))
                 after = replace(one, retired=one.retired or self._now(), led=keys, now=rules)
             if after != one:

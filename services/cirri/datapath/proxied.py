@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pyroaring import BitMap
 
+from cirri.datapath.led import Led
 from cirri.datapath.listeners import RETIRED_S, Listeners
 from cirri.datapath.names import Names
 from cirri.engine.entries import EGRESS, INGRESS, Entries, EntryKey
@@ -47,8 +48,12 @@ class Proxied:
         self.listeners = Listeners(state_dir / "listeners", time.time)
         self.names = Names(state_dir / "names")
         self._begin, self._end = begin, end
-        self._led: dict[int, dict[EntryKey, Wanted]] = {}
-        """By identity, entries that are to lead to a listener; {}: only others redirect."""
+        self._led: dict[int, Led] = {}
+        """By identity."""
+        self._lost: dict[int, dict[Wanted, list[EntryKey]]] = {}
+        """By identity, what entries made anew lead to no more."""
+        self._unread = {one.subject for one in self.listeners.all()}
+        """Identities whose entries are still those of the process before."""
         self._awaited: dict[int, _Awaited] = {}
         self._served: set[int] = set()
         self._told: dict[int, tuple[tuple[DnsRule, ...], tuple[NameSelector, ...]]] = {}
@@ -82,9 +87,9 @@ class Proxied:
     def unheard(self, peer: int) -> bool:
         """Whether entries about *peer* wait for listeners."""
         return any(
-            key.identity == peer and not self.listeners.port(identity, to)
+            to.kind in LISTENERS and not self.listeners.port(identity, to)
             for identity, led in self._led.items()
-            for key, to in led.items()
+            for to in led.of(peer)
         )
 
     def served(self) -> set[int]:
@@ -100,12 +105,11 @@ class Proxied:
         led = self._led.get(identity)
         if not made.redirects and led is None:
             return made.entries
-        known = {} if led is None or only is None else led
-        peers = frozenset(only or ())
-        listeners = {key: to for key, to in made.redirects.items() if to.kind in LISTENERS}
-        self._led[identity] = {k: to for k, to in known.items() if k.identity not in peers} | listeners
+        if led is None:
+            led = self._led[identity] = Led()
+        self._lost[identity] = led.take(made.redirects, only)
         self._begin()
-        self.listeners.announce(identity, listeners.values())
+        self.listeners.announce(identity, (to for to in made.redirects.values() if to.kind in LISTENERS))
         entries = dict(made.entries)
         for key, to in made.redirects.items():
             # Programs redirect what pods send; what the node itself sends could only pass unread.
@@ -114,28 +118,32 @@ class Proxied:
             entries[key] = entries[key]._replace(proxy_port=port)
         return entries
 
-    def leading(self, identity: int, entries: Entries) -> dict[int, list[EntryKey]] | None:
-        """Which of *entries* in force lead to which port; None: there is nothing to :meth:`settle`."""
-        if identity not in self._led and not self.listeners.has(identity):
-            return None
-        found: dict[int, list[EntryKey]] = {}
+    def leading(self, identity: int, entries: Entries) -> dict[Wanted, list[EntryKey]] | None:
+        """Which of *entries*, which are about to be replaced, lead to what nothing will lead to any more;
+        None: there is nothing to :meth:`settle`."""
+        lost = self._lost.pop(identity, {})
+        if identity not in self._unread:
+            return lost if identity in self._led or self.listeners.has(identity) else None
+        self._unread.discard(identity)
+        ports = {one.port: one.wanted for one in self.listeners.all() if one.subject == identity}
         for key, value in entries.items():
-            if value.proxy_port:
-                found.setdefault(value.proxy_port, []).append(key)
-        return found
+            if value.proxy_port in ports:
+                lost.setdefault(ports[value.proxy_port], []).append(key)
+        return lost
 
     def settle(
-        self, identity: int, policy: SubjectPolicy, entries: Entries, led: Mapping[int, list[EntryKey]]
+        self, identity: int, policy: SubjectPolicy, entries: Entries, led: Mapping[Wanted, list[EntryKey]]
     ) -> None:
-        """*entries* are in force, where those of *led* led to ports before."""
+        """*entries* are in force, where those of *led* led to listeners before."""
         awaited = self._awaited.get(identity)
         if awaited is not None and awaited.policy is policy:
             del self._awaited[identity]
             awaited = None
-        wanted = {*self._led.get(identity, {}).values(), *(awaited.wanted if awaited else ())}
+        now = self._led.get(identity) or Led()
+        wanted = {*now.wanted, *(awaited.wanted if awaited else ())}
         enforced = {INGRESS: policy.ingress.enforced, EGRESS: policy.egress.enforced}
         self.listeners.retain(identity, wanted, entries, led, enforced=enforced)
-        if not any(value.priority for value in entries.values()):
+        if not now:
             self._led.pop(identity, None)
 
     def leave(self, identity: int) -> None:
