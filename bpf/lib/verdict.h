@@ -353,6 +353,7 @@ GLOBAL int verdict_redirect(struct __sk_buff *skb, struct passage *passage, cons
 		return 0;
 	if (!passage->verdict.proxy_port) {
 		packet->flags |= PACKET_AGAIN;
+		passage->verdict.told = POLICY_INGRESS | POLICY_EGRESS;
 		error = judge(skb, packet, source, destination, &passage->verdict);
 		if (error)
 			return error;
