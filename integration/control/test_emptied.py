@@ -127,7 +127,7 @@ def test_who_does_not_speak_still_needs_its_numbers(bucket: Bucket[Any]) -> None
         await lose(one, bucket)
         one.server.restart()
         await one.until("bus", lambda: one.bus.connected)
-        await one.bus.ensure(bucket)
+        await one.made(bucket)
         await one.resources.put(Resource(kind="Node", name="n2"))  # something is looked at meanwhile
         await asyncio.sleep(RELEASE_S + 1)
         assert written.items() <= {key: one.identities.revision_of(key) for key in one.identities}.items()

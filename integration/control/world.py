@@ -27,6 +27,7 @@ from cirri.model import (
     POLICIES,
     RESOURCES,
     SELECTORS,
+    Bucket,
     Compiled,
     Endpoint,
     Identity,
@@ -131,6 +132,15 @@ class World:
             except (ServiceAway, BusTimeout):
                 assert asyncio.get_running_loop().time() < end, f"{name} does not answer"
                 await asyncio.sleep(0.02)
+
+    async def made(self, bucket: Bucket[Any]) -> None:
+        """Make *bucket*; a server that does not answer, as it has just begun, is asked again."""
+        end = asyncio.get_running_loop().time() + DEADLINE_S
+        while True:
+            try:
+                return await self.bus.ensure(bucket)
+            except BusTimeout:
+                assert asyncio.get_running_loop().time() < end, f"{bucket.name} cannot be made"
 
     def number(self, labels: tuple[str, ...]) -> int:
         """Raises KeyError as long as there is none."""

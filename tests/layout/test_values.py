@@ -51,7 +51,7 @@ def test_unpack_undoes_pack(mirror: type[Mirror]) -> None:
     assert hash(mirror.unpack(value.pack())) == hash(value)
 
 
-@pytest.mark.parametrize("mirror", set(MIRRORS) - {MaglevPart}, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("mirror", [m for m in MIRRORS if m is not MaglevPart], ids=lambda m: m.__name__)
 def test_pack_refuses_what_does_not_fit(mirror: type[Mirror]) -> None:
     numbers = [name for name, _, size in shape(mirror).fields if size <= 8]
     numbers.sort(key=lambda name: name.startswith("pad"))
