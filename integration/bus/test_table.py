@@ -481,9 +481,10 @@ def test_reader_that_does_not_read_costs_nobody(nats: NatsServer) -> None:
                 return take(raw)  # type: ignore[arg-type]
 
             slow._read = slowly  # type: ignore[method-assign, assignment]
-            await asyncio.gather(*(publisher.put(identity(n % 400, f"{n}", *wide)) for n in range(800)))
-            await other.caught_up(10)
-            await slow.caught_up(10)
+            many = (identity(n % 400, f"{n}", *wide) for n in range(800))
+            await asyncio.gather(*(publisher.put(one, timeout_s=60) for one in many))
+            await other.caught_up(60)
+            await slow.caught_up(60)
             assert dict(slow) == dict(other)
 
     with_two(nats, test)
