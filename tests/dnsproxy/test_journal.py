@@ -77,4 +77,7 @@ def test_nobody_waits_long_for_who_stands_still(tmp_path: Path) -> None:
         for _ in range(20):
             add(two, B)
         assert time.monotonic() - began < 0.5
-    assert one.news() == [B] * 20
+        add(one, C)
+    assert one.news() == [C], "what was written without the lock is read again"
+    assert add(two) == [B, C]
+    assert two.bad == 0

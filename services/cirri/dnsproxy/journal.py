@@ -20,7 +20,7 @@ from cirri.dnsproxy.facts import Record
 
 MOST_BYTES = 1 << 20
 """Of one record."""
-WAIT_S, AGAIN_S = 0.02, 1.0
+WAIT_S, AGAIN_S = 0.1, 1.0
 """How long one waits for the lock, and how long one does not wait after that was in vain."""
 _STEP_S = 0.0001
 
@@ -35,6 +35,8 @@ class Journal:
         self.path = path
         self.bad = 0
         """Times that the file's end had to be cut off."""
+        self.held = False
+        """Whether the lock is ours now."""
         self._fd, self._at = -1, 0
         self._patient_from = 0.0
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ class Journal:
     @contextmanager
     def locked(self) -> Iterator[list[Record]]:
         """Hold the lock, if it can be had soon; gives what was not read yet."""
-        held = self._lock()
+        held = self.held = self._lock()
         try:
             found = self.news()
             if held and os.fstat(self._fd).st_size > self._at:
@@ -76,13 +78,14 @@ class Journal:
                 self.bad += 1
             yield found
         finally:
+            self.held = False
             if held:
                 fcntl.flock(self._guard, fcntl.LOCK_UN)
 
     def append(self, records: Iterable[Record]) -> None:
-        """Add *records*; the lock is held."""
+        """Add *records*, within :meth:`locked`.  Without the lock they are read again, among others'."""
         data = _framed(records)
-        if data and os.write(self._fd, data) == len(data):
+        if data and os.write(self._fd, data) == len(data) and self.held:
             self._at += len(data)
 
     def replace(self, records: Iterable[Record]) -> None:

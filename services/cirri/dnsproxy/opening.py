@@ -137,6 +137,10 @@ class Openings:
         wrong = 0
         with self.journal.locked() as news:
             self._take(news)
+            if (
+                not self.journal.held
+            ):  # what the other one writes just now is in the kernel and not in the facts
+                return 0
             stale: list[Entry] = []
             for (number, address), had in found.items():
                 pod = self.facts.pods.get(number)
@@ -163,7 +167,8 @@ class Openings:
         """Write the journal anew."""
         with self.journal.locked() as news:
             self._take(news)
-            self.journal.replace(self.facts.snapshot())
+            if self.journal.held:
+                self.journal.replace(self.facts.snapshot())
 
     # how --------------------------------------------------------------------------------------------
 
