@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+from msgspec import structs
 
 from cirri.l7proxy import clusters, rules, secrets
 from cirri.l7proxy.listeners import listener
@@ -12,7 +16,7 @@ from cirri.l7proxy.messages import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECR
 from cirri.l7proxy.routes import DIRECT, cluster_name, route_table
 from cirri.l7proxy.rules import Allow
 from cirri.model.http import HttpSettings, http_settings
-from cirri.proxies import NodeProxies
+from cirri.proxies import Listener, NodeProxies
 
 KINDS = ("http", "tls")
 """Of listeners that can be served."""
@@ -65,39 +69,69 @@ def wanted(
     found: dict[str, dict[str, Resource]] = {
         CLUSTER_TYPE: {}, SECRET_TYPE: {}, LISTENER_TYPE: {}, ROUTE_TYPE: {}
     }  # fmt: skip
-
-    def tell(kind: str, name: str, body: bytes) -> None:
-        found[kind][name] = Resource.of(name, body)
-
-    tell(CLUSTER_TYPE, DIRECT, clusters.direct(http))
-    values = secrets.header_values(stored)
+    found[CLUSTER_TYPE][DIRECT] = Resource.of(DIRECT, clusters.direct(http))
     refused: dict[int, str] = {}
     problems: dict[int, str] = {}
     for given in node.listeners:
         if given.kind not in KINDS:
             refused[given.port] = f"nothing here serves rules of kind {given.kind}"
             continue
-        reading = rules.read(given.rules)
-        if why := (rejected or {}).get((given.port, given.rules)):
-            reading = rules.Reading(rules.Rules(), f"Envoy rejects its rules: {why}")
-            refused[given.port] = reading.problem
-        said = [reading.problem] if reading.problem else []
-        usable, missing = _with_secrets(reading.rules, stored, spoiled)
-        said += missing
-        for allow in usable.allows:
-            for kind, name, body in _tls_of(allow, stored, http):
-                tell(kind, name, body)
-        if given.kind == "http":
-            table, more = route_table(str(given.port), usable, values, http)
-            tell(ROUTE_TYPE, str(given.port), table)
-            said += more
-        body, more = listener(given, usable, http, ipv6=ipv6)
-        tell(LISTENER_TYPE, str(given.port), body)
-        said += more
-        if said:
-            problems[given.port] = "; ".join(dict.fromkeys(said))
+        if why := (rejected or {}).get((given.port, given.rules), ""):
+            refused[given.port] = f"Envoy rejects its rules: {why}"
+        names = _named(given.rules)
+        held = tuple((name, tuple(sorted(stored[name].items()))) for name in names if name in stored)
+        one = structs.replace(given, serves=True)
+        made = _listener(one, held, frozenset(spoiled) if held else frozenset(), why, _Machine(http, ipv6))
+        for kind, resource in made.resources:
+            found[kind][resource.name] = resource
+        if made.problem:
+            problems[given.port] = made.problem
     ports = frozenset(int(name) for name in found[LISTENER_TYPE])
     return Wanted(found, ports, refused, problems, tuple(map(str, faults)))
+
+
+class _Machine(NamedTuple):
+    """What holds for every listener."""
+
+    http: HttpSettings
+    ipv6: bool
+
+
+class _Made(NamedTuple):
+    """What one listener takes."""
+
+    resources: tuple[tuple[str, Resource], ...]
+    """(type, resource)"""
+    problem: str
+
+
+@lru_cache(maxsize=1024)
+def _listener(
+    given: Listener,
+    held: tuple[tuple[str, tuple[tuple[str, bytes], ...]], ...],
+    spoiled: frozenset[str],
+    rejected: str,
+    machine: _Machine,
+) -> _Made:
+    """Everything for *given*: of many listeners that are told again, the changed ones are made anew."""
+    stored, http = {name: dict(content) for name, content in held}, machine.http
+    reading = rules.read(given.rules)
+    if rejected:
+        reading = rules.Reading(rules.Rules(), f"Envoy rejects its rules: {rejected}")
+    said = [reading.problem] if reading.problem else []
+    usable, missing = _with_secrets(reading.rules, stored, spoiled)
+    said += missing
+    made = [one for allow in usable.allows for one in _tls_of(allow, stored, http)]
+    name = str(given.port)
+    if given.kind == "http":
+        table, more = route_table(name, usable, secrets.header_values(stored), http)
+        made.append((ROUTE_TYPE, name, table))
+        said += more
+    body, more = listener(given, usable, http, ipv6=machine.ipv6)
+    made.append((LISTENER_TYPE, name, body))
+    said += more
+    resources = tuple((kind, Resource.of(name, body)) for kind, name, body in made)
+    return _Made(resources, "; ".join(dict.fromkeys(said)))
 
 
 def _with_secrets(
@@ -147,10 +181,14 @@ def _tls_of(allow: Allow, stored: secrets.Secrets, http: HttpSettings) -> list[t
 
 def named_secrets(node: NodeProxies) -> frozenset[str]:
     """``NAMESPACE/NAME`` of the Secrets that rules name."""
+    return frozenset(name for given in node.listeners for name in _named(given.rules))
+
+
+@lru_cache(maxsize=1024)
+def _named(text: str) -> tuple[str, ...]:
     found = set()
-    for given in node.listeners:
-        for allow in rules.read(given.rules).rules.allows:
-            found |= {tls.secret.key for tls in (allow.terminating, allow.originating) if tls}
-            for entry in allow.requests or ():
-                found |= {match.secret.key for match in entry.headerMatches if match.secret}
-    return frozenset(found)
+    for allow in rules.read(text).rules.allows:
+        found |= {tls.secret.key for tls in (allow.terminating, allow.originating) if tls}
+        for entry in allow.requests or ():
+            found |= {match.secret.key for match in entry.headerMatches if match.secret}
+    return tuple(sorted(found))

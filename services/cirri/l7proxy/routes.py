@@ -7,13 +7,12 @@ is not there does not serve.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from cirri.engine.regex import matches
 from cirri.l7proxy import match
@@ -75,104 +74,113 @@ def cluster_name(allow: Allow) -> str:
     return "tls " + msgspec.json.encode(allow.originating, order="sorted").decode()
 
 
-@dataclass(frozen=True, slots=True)
-class _Maker:
-    """Makes routes; each is given with the number of changes that it makes."""
+class _Made(NamedTuple):
+    """The routes of one entry, each with the number of changes that it makes."""
 
-    secrets: Mapping[str, str]
-    settings: HttpSettings
-    problems: list[str]
+    routes: tuple[tuple[int, bytes], ...] = ()
+    problem: str = ""
 
-    def of_rules(self, rules: Rules) -> Iterator[tuple[int, bytes]]:
-        """Every way in which *rules* let a request pass."""
-        if rules.any:
-            yield from self._pass(Allow(), [])
-            return
-        for allow in rules.allows:
-            if allow.requests is UNSET:
-                yield from self._pass(allow, [])
-            else:
-                for entry in allow.requests:
-                    yield from self._of_entry(allow, entry)
 
-    def _of_entry(self, allow: Allow, entry: Entry) -> Iterator[tuple[int, bytes]]:
-        fixed = match.fixed_matches(entry)
-        if fixed is None:
-            self.problems.append("it asks for a header that no request can have")
-            return
-        mild: list[tuple[dict[str, Any], Change]] = []
-        for wanted in entry.headerMatches:
-            value = match.expected(wanted, self.secrets)
-            if value is None:
-                held = wanted.secret.key if wanted.secret else ""
-                self.problems.append(f"Secret {held} with the value of header {wanted.name} cannot be read")
-                return
-            given = match.has_header(wanted.name, value or None)
-            if given is None or (wanted.mismatch and given["name"] == ":authority"):
-                self.problems.append(f"header {wanted.name} cannot be asked for or changed")
-                return
-            if wanted.mismatch:
-                mild.append((given, Change(wanted.mismatch, wanted.name, value)))
-            else:
-                fixed.append(given)
-        if len(mild) > MOST_MISMATCHES:
-            most = f"at most {MOST_MISMATCHES} are possible"
-            self.problems.append(f"it has {len(mild)} headers with a mismatch action; {most}")
-            return
-        connect = not entry.path and (not entry.method or matches(entry.method, "CONNECT"))
-        # A route for each set of headers that do not match.  Nothing says that they do not: the routes
-        # with fewer of them come first and take what has fewer.
-        for count in range(len(mild) + 1):
-            for wrong in combinations(mild, count):
-                right = [given for given, _ in mild if all(given is not each for each, _ in wrong)]
-                changes = tuple(change for _, change in wrong)
-                yield from self._pass(allow, [*fixed, *right], changes, connect=connect)
+def _of_rules(rules: Rules, secrets: Mapping[str, str], settings: HttpSettings) -> Iterator[_Made]:
+    """Every way in which *rules* let a request pass."""
+    if rules.any:
+        yield _every(Allow(), settings)
+        return
+    for allow in rules.allows:
+        if allow.requests is UNSET:
+            yield _every(allow, settings)
+            continue
+        bare = structs.replace(allow, requests=UNSET)
+        for entry in allow.requests:
+            named = [match.secret.key for match in entry.headerMatches if match.secret]
+            yield _of_entry(bare, entry, tuple((k, secrets[k]) for k in named if k in secrets), settings)
 
-    def _pass(
-        self,
-        allow: Allow,
-        headers: list[dict[str, Any]],
-        changes: tuple[Change, ...] = (),
-        *,
-        connect: bool = True,
-    ) -> Iterator[tuple[int, bytes]]:
-        """Routes that let pass what is like that."""
-        also: dict[str, Any] = {"headers": headers}
-        if allow.serverNames:
-            names = match.server_name_match(allow.serverNames)
-            also["filter_state"] = [{"key": match.SERVER_NAME, "string_match": names}]
-        said = ", ".join(f"{change.action} {change.name}" for change in changes)
-        action: dict[str, Any] = {"cluster": cluster_name(allow), "timeout": self.settings.request_timeout}
-        if self.settings.max_grpc_timeout:
-            action["max_grpc_timeout"] = self.settings.max_grpc_timeout
-        route = {
-            "name": route_name(Verdict(allow.cookie, allow.log, said)),
-            "route": action,
-            "request_headers_to_add": [
-                _header(change) for change in changes if change.action in ("ADD", "REPLACE")
-            ],
-            "request_headers_to_remove": [c.name for c in changes if c.action == "DELETE"],
-        }
-        for given in ANYTHING if connect else ANYTHING[:1]:
-            yield len(changes), ROUTE.encode({**route, "match": {**given, **also}})
+
+def _every(allow: Allow, settings: HttpSettings) -> _Made:
+    return _Made(tuple(_pass(allow, [], (), settings)))
+
+
+@lru_cache(maxsize=65536)
+def _of_entry(
+    allow: Allow, entry: Entry, secrets: tuple[tuple[str, str], ...], settings: HttpSettings
+) -> _Made:
+    """Of many rules that are told again, the changed ones are made anew."""
+    fixed = match.fixed_matches(entry)
+    if fixed is None:
+        return _Made(problem="it asks for a header that no request can have")
+    mild: list[tuple[dict[str, Any], Change]] = []
+    for wanted in entry.headerMatches:
+        value = match.expected(wanted, dict(secrets))
+        if value is None:
+            held = wanted.secret.key if wanted.secret else ""
+            return _Made(problem=f"Secret {held} with the value of header {wanted.name} cannot be read")
+        given = match.has_header(wanted.name, value or None)
+        if given is None or (wanted.mismatch and given["name"] == ":authority"):
+            return _Made(problem=f"header {wanted.name} cannot be asked for or changed")
+        if wanted.mismatch:
+            mild.append((given, Change(wanted.mismatch, wanted.name, value)))
+        else:
+            fixed.append(given)
+    if len(mild) > MOST_MISMATCHES:
+        most = f"at most {MOST_MISMATCHES} are possible"
+        return _Made(problem=f"it has {len(mild)} headers with a mismatch action; {most}")
+    connect = not entry.path and (not entry.method or matches(entry.method, "CONNECT"))
+    found: list[tuple[int, bytes]] = []
+    # A route for each set of headers that do not match.  Nothing says that they do not: the routes with
+    # fewer of them come first and take what has fewer.
+    for count in range(len(mild) + 1):
+        for wrong in combinations(mild, count):
+            right = [given for given, _ in mild if all(given is not each for each, _ in wrong)]
+            changes = tuple(change for _, change in wrong)
+            found += _pass(allow, [*fixed, *right], changes, settings, connect=connect)
+    return _Made(tuple(found))
+
+
+def _pass(
+    allow: Allow,
+    headers: list[dict[str, Any]],
+    changes: tuple[Change, ...],
+    settings: HttpSettings,
+    *,
+    connect: bool = True,
+) -> Iterator[tuple[int, bytes]]:
+    """Routes that let pass what is like that."""
+    also: dict[str, Any] = {"headers": headers}
+    if allow.serverNames:
+        names = match.server_name_match(allow.serverNames)
+        also["filter_state"] = [{"key": match.SERVER_NAME, "string_match": names}]
+    said = ", ".join(f"{change.action} {change.name}" for change in changes)
+    action: dict[str, Any] = {"cluster": cluster_name(allow), "timeout": settings.request_timeout}
+    if settings.max_grpc_timeout:
+        action["max_grpc_timeout"] = settings.max_grpc_timeout
+    route = {
+        "name": route_name(Verdict(allow.cookie, allow.log, said)),
+        "route": action,
+        "request_headers_to_add": [
+            _header(change) for change in changes if change.action in ("ADD", "REPLACE")
+        ],
+        "request_headers_to_remove": [c.name for c in changes if c.action == "DELETE"],
+    }
+    for given in ANYTHING if connect else ANYTHING[:1]:
+        yield len(changes), Raw(ROUTE.encode({**route, "match": {**given, **also}}))
 
 
 def route_table(
     name: str, rules: Rules, secrets: Mapping[str, str], settings: HttpSettings
 ) -> tuple[Raw, list[str]]:
     """The table *name*, encoded; and what in *rules* cannot be carried out, in sentences."""
-    problems: list[str] = []
-    found = list(_Maker(secrets, settings, problems).of_rules(rules))
+    made = list(_of_rules(rules, secrets, settings))
+    found = [each for one in made for each in one.routes]
     # Where several let a request pass, the one that leaves it as it is: the sort is stable.
     found.sort(key=lambda each: each[0])
     everything = {
         "name": "all",
         "domains": ["*"],
-        "routes": [*(Raw(route) for _, route in found), *_DENIES],
+        "routes": [*(route for _, route in found), *_DENIES],
         "retry_policy": RETRIES,
     }
     table = {"name": name, "virtual_hosts": [everything], "validate_clusters": False}
-    return Raw(ROUTES.encode(table)), problems
+    return Raw(ROUTES.encode(table)), [one.problem for one in made if one.problem]
 
 
 def _header(change: Change) -> dict[str, Any]:

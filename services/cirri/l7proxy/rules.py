@@ -84,7 +84,7 @@ class Reading(Struct, frozen=True):
     problem: str = ""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def read(text: str) -> Reading:
     """What *text*, canonical JSON, says.  What cannot be read allows nothing."""
     try:
@@ -105,6 +105,7 @@ def read(text: str) -> Reading:
     return Reading(msgspec.structs.replace(rules, allows=tuple(allows)), problem)
 
 
+@lru_cache(maxsize=65536)
 def _wrong(expression: str) -> str:
     if len(expression) > LONGEST_EXPRESSION:
         long = f"has {len(expression)} characters; at most {LONGEST_EXPRESSION} are allowed"
