@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from cirri.engine.names import server_name_expression
+from cirri.engine.regex import literal
 from cirri.l7proxy.rules import Entry, HeaderMatch
 
 SERVER_NAME = "cirri.server_name"
@@ -18,17 +19,15 @@ SERVER_NAME = "cirri.server_name"
 
 _NAME = re.compile(r"[-!#$%&'*+.^_|~0-9A-Za-z`]+")
 _UNPRINTABLE = re.compile(r"[\x00\n\r]")
-_PLAIN = re.compile(r"\^?((?:[^\\.+*?()\[\]{}|^$]|\\[^0-9A-Za-z\x80-\U0010ffff])*)(\.\*)?\$?", re.S)
-"""Characters that stand for themselves, some of them behind a backslash, then perhaps anything."""
 _MATCH = dict[str, Any]
 
 
 @lru_cache(maxsize=8192)
 def expression_match(expression: str) -> _MATCH:
     """Envoy's ``StringMatcher`` for the whole of a text; a plain text needs no automaton."""
-    if found := _PLAIN.fullmatch(expression):
-        literal = re.sub(r"\\(.)", r"\1", found[1], flags=re.S)
-        return {"prefix": literal} if found[2] else {"exact": literal}
+    if (found := literal(expression)) is not None:
+        text, open_ended = found
+        return {"prefix": text} if open_ended else {"exact": text}
     return {"safe_regex": {"regex": expression}}
 
 

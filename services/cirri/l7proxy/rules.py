@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from cirri.engine.regex import complaint
+from cirri.engine.regex import complaint, literal
 from cirri.engine.requests import ANY_REQUEST
 
 LONGEST_EXPRESSION = 8192
@@ -110,7 +110,7 @@ def _wrong(expression: str) -> str:
     if len(expression) > LONGEST_EXPRESSION:
         long = f"has {len(expression)} characters; at most {LONGEST_EXPRESSION} are allowed"
         return f"the expression {expression[:40] + '...'!r} {long}"
-    why = complaint(expression)
+    why = "" if literal(expression) else complaint(expression)
     return f"{expression!r} is not a regular expression of RE2: {why}" if why else ""
 
 
