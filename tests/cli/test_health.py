@@ -12,10 +12,12 @@ from cirri.cli.health import (
     components,
     managed,
     node_reports,
+    proxies,
     slow_readers,
 )
 from cirri.cli.status import text
 from cirri.model import Ack, Endpoint, NodeStatus, PodCIDRs, Resource
+from cirri.model.request import L7Listener, L7Listeners
 from cirri.runtime import Service
 
 CLUSTER = Service(name="policy", summary="", scope="cluster")
@@ -25,6 +27,10 @@ TWICE = Service(name="dnsproxy", summary="", scope="node", replicas=2)
 
 def instance(name: str, **metadata: str) -> Instance:
     return Instance(name=name, id="1", metadata=metadata)
+
+
+def redirect(state: str) -> L7Listener:
+    return L7Listener(port=10100, direction="ingress", identity=1, kind="http", state=state)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,22 @@ def test_components(service: Service, instances: list[Instance], problems: tuple
     (found,) = components([service], instances, ["a", "b"])
     assert found.problems == problems
     assert found.ok == (not problems)
+
+
+@pytest.mark.parametrize(
+    ("replies", "words"),
+    [
+        ({}, "Envoy on 0/2 nodes, 0 redirects serve"),
+        ({"a": L7Listeners(envoys=1), "b": L7Listeners(envoys=2)}, "Envoy on 2/2 nodes, 0 redirects serve"),
+        (
+            {"a": L7Listeners(envoys=0, listeners=(redirect("failed"), redirect("serving")))},
+            "Envoy on 0/2 nodes, 1 redirects serve, 1 failed",
+        ),
+    ],
+    ids=["nobody answers", "idle", "failed"],
+)
+def test_proxies(replies: dict[str, L7Listeners], words: str) -> None:
+    assert proxies(["a", "b"], replies) == words
 
 
 def endpoint(**fields: Any) -> Endpoint:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from cirri.cli.reach import ClusterHealth
 from cirri.model import Ack, Endpoint, NodeStatus, PodCIDRs, Resource
 from cirri.model.bucket import text_of
+from cirri.model.request import L7Listeners
 from cirri.runtime.contract import Service
 
 SLOW = 100
@@ -80,6 +81,8 @@ class Report(Struct, frozen=True, kw_only=True):
     managed: int
     """Those of them that have a ready endpoint."""
     identities: int
+    proxies: str = ""
+    """Redirects to Envoy and where it runs, in a few words."""
     reach: ClusterHealth = ClusterHealth()
     """Which nodes reach each other, by their probes."""
     warnings: tuple[str, ...] = ()
@@ -115,6 +118,15 @@ def components(
             Component(name=service.name, running=running, wanted=wanted, problems=tuple(sorted(problems)))
         )
     return tuple(found)
+
+
+def proxies(nodes: Sequence[str], replies: Mapping[str, L7Listeners]) -> str:
+    """In a few words: redirects of all *nodes*, and on how many of them Envoy is told what to let pass."""
+    states = Counter(one.state for reply in replies.values() for one in reply.listeners)
+    envoys = sum(1 for node in nodes if node in replies and replies[node].envoys)
+    parts = [f"{states['serving']} redirects serve"]
+    parts += [f"{states[state]} {state}" for state in ("pending", "failed", "retiring") if states[state]]
+    return f"Envoy on {envoys}/{len(nodes)} nodes, {', '.join(parts)}"
 
 
 def _where(instance: Instance) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import distribution
@@ -16,7 +18,16 @@ from cirri.cli.bus import with_bus
 from cirri.cli.confirm import deadline, full_name, provisional
 from cirri.cli.context import Target
 from cirri.cli.details import details
-from cirri.cli.health import Consumer, Instance, Report, components, managed, node_reports, slow_readers
+from cirri.cli.health import (
+    Consumer,
+    Instance,
+    Report,
+    components,
+    managed,
+    node_reports,
+    proxies,
+    slow_readers,
+)
 from cirri.cli.output import emit, output, table
 from cirri.cli.reach import cluster_health
 from cirri.errors import CirriError
@@ -32,6 +43,8 @@ from cirri.model import (
     RESOURCES,
     resource_key,
 )
+from cirri.model.bucket import token
+from cirri.model.request import L7Listeners
 
 if TYPE_CHECKING:
     from cirri.kv import Bus, Entry, Message
@@ -116,6 +129,7 @@ async def examine(bus: Bus) -> Report:
     if ready < wanted:
         problems.append(f"{wanted - ready} of {wanted} pods have no ready endpoint")
     return Report(
+        proxies=proxies(nodes, await _listeners(bus, nodes)),
         ok=not problems,
         bus="ok",
         revision=revision,
@@ -161,6 +175,19 @@ async def _revision(bus: Bus) -> int:
 
 class _Consumers(msgspec.Struct):
     consumers: list[Consumer] | None = None
+
+
+async def _listeners(bus: Bus, nodes: Sequence[str]) -> dict[str, L7Listeners]:
+    """What the L7 proxies of *nodes* answer; nothing of those that do not."""
+
+    async def ask(node: str) -> L7Listeners | None:
+        with suppress(CirriError, msgspec.MsgspecError):
+            answer = await bus.request(f"cirri.l7proxy.{token(node)}.listeners", b"", PING_S)
+            return msgspec.msgpack.decode(answer, type=L7Listeners)
+        return None
+
+    answers = await asyncio.gather(*(ask(node) for node in nodes))
+    return {node: answer for node, answer in zip(nodes, answers, strict=True) if answer is not None}
 
 
 async def _slow_readers(bus: Bus) -> list[str]:
@@ -252,6 +279,7 @@ def text(report: Report) -> str:
         lines.append(f"Masquerading:  {', '.join(kinds)}")
     if states := sorted({state for n in report.nodes if (state := n.features.get("host firewall"))}):
         lines.append(f"Host firewall: {', '.join(states)}")
+    lines.append(f"Proxies:       {report.proxies}")
     lines.append(f"Cluster health: {report.reach.summary}")
     lines.append(f"Cluster Pods:  {report.managed}/{report.pods} managed by Cirri")
     lines.append(f"Identities:    {report.identities} in use")
