@@ -57,7 +57,7 @@ def relay(source, target, before):
 def stream(c):
     try:
         with c, upstream(c.family, socket.SOCK_STREAM, c.getpeername(), c.getsockname()) as s:
-            c.settimeout(60)
+            c.settimeout(60); s.settimeout(60)
             thread(relay, c, s, name + b"|")
             relay(s, c, b"")
     except OSError as error:
