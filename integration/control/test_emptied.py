@@ -4,12 +4,11 @@ taken for no longer needed."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, TypeVar
 
-import pytest
-from integration.control.world import API, WEB, World, bus, config, endpoint, node, run
+from integration.control.world import API, WEB, World, bus, config, endpoint, node, world
 
 from cirri.identity.keeper import RELEASE_S
 from cirri.kv import Table
@@ -26,6 +25,8 @@ from cirri.model import (
     Resource,
 )
 from cirri.testing.policies import policies
+
+T = TypeVar("T")
 
 NAMES = ("identity", "policy")
 POLICY = """
@@ -78,12 +79,31 @@ async def stored(one: World, buckets: Iterable[Bucket[Any]], before: dict[str, A
         await one.until_equal("as before", lambda: state(*tables), wanted)
 
 
-OWN = (IDENTITIES, POLICIES, SELECTORS, CONDITIONS)
+OWN: tuple[Bucket[Any], ...] = (IDENTITIES, POLICIES, SELECTORS, CONDITIONS)
+WHO_IS_THERE: tuple[Bucket[Any], ...] = (SELECTORS, ENDPOINTS, NODES)
 
 
-@pytest.mark.parametrize("bucket", OWN, ids=lambda bucket: bucket.name)
-def test_a_bucket_is_lost(bucket: Bucket[Any]) -> None:
-    async def scenario(one: World) -> None:
+def in_worlds(scenario: Callable[[World, T], Awaitable[None]], cases: Iterable[T]) -> None:
+    """Run *scenario* for each case in a world of its own, all at once: they wait more than they compute."""
+
+    async def one(case: T) -> None:
+        try:
+            async with world(NAMES) as made:
+                await scenario(made, case)
+        except Exception as error:
+            error.add_note(f"in the case of {case}")
+            raise
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            for case in cases:
+                group.create_task(one(case))
+
+    asyncio.run(main())
+
+
+def test_a_bucket_is_lost() -> None:
+    async def scenario(one: World, bucket: Bucket[Any]) -> None:
         before = await settled(one)
         await lose(one, bucket)
         # Whoever writes next finds out.
@@ -94,12 +114,11 @@ def test_a_bucket_is_lost(bucket: Bucket[Any]) -> None:
         await one.endpoints.delete("n1.3")
         await stored(one, OWN, before)
 
-    run(scenario, NAMES)
+    in_worlds(scenario, OWN)
 
 
-@pytest.mark.parametrize("dead", [("identity",), ("policy",), NAMES], ids="+".join)
-def test_every_bucket_is_lost_while_services_are_dead(dead: tuple[str, ...]) -> None:
-    async def scenario(one: World) -> None:
+def test_every_bucket_is_lost_while_services_are_dead() -> None:
+    async def scenario(one: World, dead: tuple[str, ...]) -> None:
         before = await settled(one)
         for name in dead:
             one.kill(name)
@@ -110,14 +129,13 @@ def test_every_bucket_is_lost_while_services_are_dead(dead: tuple[str, ...]) -> 
         # What is said of an object bears its revision and the time: those begin anew.
         await stored(one, (IDENTITIES, POLICIES, SELECTORS), before)
 
-    run(scenario, NAMES)
+    in_worlds(scenario, (("identity",), ("policy",), NAMES))
 
 
-@pytest.mark.parametrize("bucket", [SELECTORS, ENDPOINTS, NODES], ids=lambda bucket: bucket.name)
-def test_who_does_not_speak_still_needs_its_numbers(bucket: Bucket[Any]) -> None:
+def test_who_does_not_speak_still_needs_its_numbers() -> None:
     """A bucket that says who is there is emptied, and its writer is away for longer than numbers last."""
 
-    async def scenario(one: World) -> None:
+    async def scenario(one: World, bucket: Bucket[Any]) -> None:
         before = await settled(one)
         written = {key: one.identities.revision_of(key) for key in one.identities}
         if bucket is SELECTORS:
@@ -135,4 +153,4 @@ def test_who_does_not_speak_still_needs_its_numbers(bucket: Bucket[Any]) -> None
             one.start("policy")
             await stored(one, OWN, before)
 
-    run(scenario, NAMES)
+    in_worlds(scenario, WHO_IS_THERE)
