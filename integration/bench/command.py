@@ -60,6 +60,7 @@ GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("B31",), "a byte there and back beside a million connections, 20,000 a second new", ctchurn.measure),
     (("COMPILE",), "1,000 policies against 65,535 identities, from nothing", compiling.measure),
     (("PROOF",), "a million packets: oracle, engine and kernel agree on each", proof.measure),
+    (("NAMES",), "100,000 first packets after answers, with addresses that rotate", dns.first_packets),
     (("FUZZ",), "a million broken DNS messages", dns.fuzz),
     (("MEM",), "memory of each service, idle and with 10 000 identities", memory.measure),
 )

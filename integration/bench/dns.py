@@ -1,4 +1,4 @@
-"""Rows B19 and FUZZ: questions through the DNS proxy, and messages that are made to break it.
+"""Rows B19, NAMES and FUZZ: questions through the DNS proxy, and messages that are made to break it.
 
 ::
 
@@ -12,11 +12,14 @@ lead past them, to dnsdist on the node and to unbound itself.  CoreDNS is in no 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
 import re
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +27,7 @@ from collections.abc import Mapping, Sequence
 import dns.exception
 import dns.message
 import msgspec
-from integration.bench.machine import BenchError, need
+from integration.bench.machine import REPOSITORY, BenchError, need
 from integration.bench.report import Line, Report, rate
 from integration.bench.rounds import Effort
 from integration.bench.stats import Goal, Interval, Round, bootstrap_median, percentile, ratio
@@ -45,6 +48,8 @@ COREDNS = 33700.0
 SHARE, ADDED_MS = 0.5, 1.0
 """Of dnsdist's rate, and of added time at half load."""
 PROBES_S = 0.002
+ROUNDS = 100_000
+"""Of asking for a name and connecting."""
 MESSAGES, CHECKED = 1_000_000, 20
 """Broken messages, and of how many the oracle sees one."""
 SLOW_S = 0.5
@@ -186,6 +191,43 @@ def _latency(here: World, place: str, limit: float, seconds: float) -> list[floa
             time.sleep(PROBES_S)
     loading.join()
     return found
+
+
+def first_packets(rows: Sequence[str], effort: Effort, report: Report) -> None:
+    """Row NAMES: the lab's own test at length; *effort* of 15 rounds or more means all of it."""
+    each = ROUNDS // 2 if effort.rounds >= 15 else 500 * effort.rounds
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "integration/lab/test_names.py",
+        "-k",
+        "first_packet",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env=os.environ | {"ROUNDS": str(each)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    start = done.stdout.find('{\n "rounds"')
+    if start < 0:
+        raise BenchError(f"no account of the rounds: {done.stdout[-500:]}{done.stderr[-500:]}")
+    found, _ = json.JSONDecoder().raw_decode(done.stdout[start:])
+    report.raw[rows[0]] = found
+    wrong = float(sum(each - one.get("connected", 0) + one.get("late", 0) for one in found["rounds"]))
+    opened = float(sum(len(one["reached"]) for one in found["scans"]))
+    spent = f"{max(one['seconds'] for one in found['rounds']):.0f} s, by pods of two nodes"
+    told = ("dropped after an answer", wrong), ("opened for pods that did not ask, or may not", opened)
+    for what, count in told:
+        report.lines.append(
+            Line(rows[0], f"first packets of {2 * each:,} {what}", spent, Interval(count, count, count),
+                 goal=Goal(at_most=0))
+        )  # fmt: skip
 
 
 def fuzz(rows: Sequence[str], effort: Effort, report: Report) -> None:
