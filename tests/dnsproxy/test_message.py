@@ -124,7 +124,11 @@ QUERY = dns.message.make_query("a.b", "A", id=7).to_wire()
         (QUERY[:12] + b"\x40" + bytes(80), Malformed),
         (QUERY[:12] + b"\1a" * 128 + b"\0\0\1\0\1", Malformed),
     ],
-)
+    ids=[
+        "nothing", "part of a header", "an answer", "a header", "cut short", "two questions", "no question",
+        "another opcode", "a pointer", "a reserved length", "too long a name",
+    ],
+)  # fmt: skip
 def test_queries_that_cannot_be_decided(wire: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         check_query(wire)
