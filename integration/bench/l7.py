@@ -189,7 +189,7 @@ def _lines(count: int, turns: Sequence[Round]) -> list[Line]:
     each = "connection" if count == 1 else "connections"
     own = rate(bootstrap_median([turn.samples[CIRRI]["rate"] for turn in turns]).median)
     late = f"{bootstrap_median([turn.samples[CIRRI]['p99'] for turn in turns]).median * 1e3:.2f} ms"
-    limit = f"{RULES} rules, records of 2000 requests a second"
+    limit = f"{RULES} rules, records of 1000 requests a second"
     head = f"{count} {each}, {CIRRI} /"
     return [
         Line(

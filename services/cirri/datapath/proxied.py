@@ -27,7 +27,7 @@ FORGOTTEN_S = 60.0
 """How long after that a policy is remembered that nobody came under."""
 TRIED = 1
 """The port of redirects that are only tried out: nobody is sent there, but they let pass."""
-SETTINGS = ("tofqdns-", "dnsproxy-", "http-")
+SETTINGS = ("tofqdns-", "dnsproxy-", "http-", "proxy-")
 """What keys of the configuration begin with that proxies are told."""
 
 

@@ -33,9 +33,9 @@ LOOK_S, HURRY_S = 0.5, 0.01
 """How often the kernel is asked what listens; while something is to begin to."""
 PATIENCE_S = 3.0
 """How long after the start an Envoy that listens may take to connect, before it counts as gone."""
-RECORDS_PER_S = 2000
+RECORDS_PER_S = 1000
 """Requests of which records are made, over any second or two; others are counted as lost.  One takes
-60 us, so that records never take more than an eighth of a core from what they are about."""
+60 us, so that records never take more than a sixteenth of a core from what they are about."""
 
 
 class L7Proxy:

@@ -13,7 +13,7 @@ from cirri.l7proxy import match
 from cirri.l7proxy.access import METHOD
 from cirri.l7proxy.messages import LISTENER, string_value, typed
 from cirri.l7proxy.routes import DIRECT, Verdict, cluster_name, route_name
-from cirri.l7proxy.rules import Allow, Rules, Tls
+from cirri.l7proxy.rules import Allow, Rules, Tls, for_all
 from cirri.l7proxy.secrets import certificate_name
 from cirri.l7proxy.wire import Raw
 from cirri.model.http import HttpSettings, S
@@ -174,13 +174,14 @@ def _manager(given: Listener, settings: HttpSettings) -> dict[str, Any]:
 def _tls(given: Listener, rules: Rules, settings: HttpSettings) -> tuple[dict[str, Any], list[str]]:
     """Connections are told apart by the name that their client asks for; the others find no chain."""
     del settings
-    if rules.any:
+    common = for_all(rules)
+    if rules.any and common == Allow():
         every = {"filter_chains": [_chain(given, "any", None)]}
         return {**every, "listener_filters": _listener_filters(given, inspect=False)}, []
     chains: dict[str, dict[str, Any]] = {}
     matchers = []
     otherwise = ""
-    for allow in rules.allows:
+    for allow in (common,) if rules.any else rules.allows:
         if allow.requests == ():
             continue
         name = _chain_name(allow)

@@ -151,6 +151,8 @@ def _with_secrets(
             said.append(lacks)
         else:
             kept.append(allow)
+    if given.any and said:  # everything may pass, but in no other way than a rule about TLS says
+        return rules.Rules(), said
     return rules.Rules(any=given.any, allows=tuple(kept)), said
 
 

@@ -17,7 +17,7 @@ from msgspec import UNSET, structs
 from cirri.engine.regex import matches
 from cirri.l7proxy import match
 from cirri.l7proxy.messages import ROUTE, ROUTES
-from cirri.l7proxy.rules import Allow, Entry, Rules
+from cirri.l7proxy.rules import Allow, Entry, Rules, for_all
 from cirri.l7proxy.wire import Raw
 from cirri.model.http import HttpSettings
 
@@ -84,7 +84,7 @@ class _Made(NamedTuple):
 def _of_rules(rules: Rules, secrets: Mapping[str, str], settings: HttpSettings) -> Iterator[_Made]:
     """Every way in which *rules* let a request pass."""
     if rules.any:
-        yield _every(Allow(), settings)
+        yield _every(for_all(rules), settings)
         return
     for allow in rules.allows:
         if allow.requests is UNSET:

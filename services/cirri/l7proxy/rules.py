@@ -77,6 +77,14 @@ class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``{"requests": []}`` is how the datapath service says that nothing may."""
 
 
+def for_all(rules: Rules) -> Allow:
+    """What everything passes by, where everything may: with the TLS that some rule asks for."""
+    for allow in rules.allows:
+        if allow.terminating or allow.originating:
+            return Allow(terminating=allow.terminating, originating=allow.originating)
+    return Allow()
+
+
 class Reading(Struct, frozen=True):
     """Rules, and why there are fewer than were meant."""
 
