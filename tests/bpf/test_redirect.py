@@ -62,11 +62,17 @@ def flagged(flags: CtFlag) -> Do:
 
 
 def entry(
-    pod: str = "A", direction: PolicyDirection = OUT, peer: int = 0, protocol: int = 6, **more: int
+    pod: str = "A",
+    direction: PolicyDirection = OUT,
+    peer: int = 0,
+    protocol: int = 6,
+    *,
+    port: int = 80,
+    bits: int = 16,
+    proxy_port: int = PROXY,
 ) -> Entry:
-    """An entry about one port that redirects, unless *more* says otherwise."""
-    wanted = {"port": 80, "bits": 16, "rule": 7, "priority": 1, "proxy_port": PROXY, **more}
-    return Entry(pod, direction, peer, protocol, **wanted)
+    """An entry that redirects."""
+    return Entry(pod, direction, peer, protocol, port, bits, rule=7, priority=1, proxy_port=proxy_port)
 
 
 def redirects(f: Family) -> list[Case]:

@@ -19,10 +19,11 @@ from cirri.layout import (
     EndpointFlag,
     IpcacheKey,
     IpcacheValue,
+    PolicyDirection,
     RuntimeFlag,
     address16,
 )
-from cirri.maps import SkBuff, open_pinned, test_run
+from cirri.maps import SkBuff, open_per_cpu, test_run
 from cirri.testing.datapath import (
     CIDR_IDENTITY,
     HOST4,
@@ -140,7 +141,7 @@ def test_an_identity_that_does_not_travel(shared_world: World) -> None:
 
 def test_the_way_is_the_routing_tables(shared_world: World) -> None:
     """A node on the wire is its own next hop, others are behind the router."""
-    with open_pinned(shared_world.bpffs, WAYS) as ways:
+    with open_per_cpu(shared_world.bpffs, WAYS) as ways:
         for node in (NEXT_HOP4, FAR_NODE):
             dig(shared_world, node)
             made(send(shared_world, "A", V4.udp(V4.a, V4.r)).packet, vni=A.identity, node=node)
@@ -273,7 +274,7 @@ def test_datagrams_in_one_are_not_opened(shared_world: World, f: Family) -> None
 
 def test_with_the_host_firewall_the_tunnel_is_judged(shared_world: World) -> None:
     dig(shared_world)
-    rule = Entry("H", 1, 6, 17, TUNNEL_PORT, 16, rule=7)
+    rule = Entry("H", PolicyDirection.INGRESS, 6, 17, TUNNEL_PORT, 16, rule=7)
     for entries, action in (((), TC_SHOT), ((rule,), TC_OK)):
         shared_world.enforce({"H": EndpointFlag.ENFORCE_INGRESS}, entries)
         shared_world.raise_epoch()
