@@ -289,7 +289,7 @@ async def node(
         here.remove()
 
 
-async def answering(here: Node, *, within_s: float = 10.0) -> None:
+async def answering(here: Node, *, within_s: float = 60.0) -> None:
     """Return when the node can take pods."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
