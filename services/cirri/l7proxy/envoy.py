@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from cirri.runtime.settings import Settings
 
 BOOTSTRAP, STATE, BASE_ID, LOG = "envoy.json", "envoy.state", "envoy.base-id", "envoy.log"
 """In the run directory."""
+SHARED = Path("/dev/shm")
 DRAIN_S, PARENT_S = 600, 900
 """How long an Envoy that was taken over from asks its clients to leave, and how long it lives at most."""
 STOP_S = 2.0
@@ -153,6 +155,7 @@ class Keeper:
         config.write_text(json.dumps(bootstrap(self._node, self._run_dir), indent=1))
         last = self._running[-1] if self._running and not afresh else None
         base_id = (self._run_dir / BASE_ID).read_text().strip() if last else ""
+        self._tidy()
         epoch = last.epoch + 1 if last else 0
         argv = command(binary(), self._run_dir, epoch, base_id, self._workers)
         pid = spawn(argv)
@@ -197,6 +200,13 @@ class Keeper:
                 wanted.clear()
                 self.start()
 
+    def _tidy(self) -> None:
+        """Remove what Envoys shared that have all ended: they leave it behind."""
+        if not self._running:
+            with suppress(OSError):
+                base_id = (self._run_dir / BASE_ID).read_text().strip()
+                (SHARED / f"envoy_shared_memory_{base_id}0").unlink()
+
     def _age(self) -> float:
         return time.monotonic() - self._started
 
@@ -224,6 +234,7 @@ class Keeper:
             while self._descriptors and (left := deadline - time.monotonic()) > 0:
                 ready, _, _ = select.select(list(self._descriptors), (), (), left)
                 self._reap(set(ready))
+        self._tidy()
 
     def _remember(self) -> None:
         state = self._run_dir / STATE
