@@ -253,6 +253,8 @@ def test_status_names_every_process(lab: Lab) -> None:
         "policy",
         "datapath-node1",
         "datapath-node2",
+        "envoy of node1",
+        "envoy of node2",
     } <= names
     assert all(p["rss_bytes"] > 0 for p in status["processes"])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +12,7 @@ import click
 from cirri.lab.enter import members, rss_bytes
 from cirri.lab.known import plan_of, supervisor_of, where_is
 from cirri.lab.sandbox import Sandbox, load_all
+from cirri.lab.supervisor import Report
 from cirri.lab.topology import Paths, Topology
 
 MIB = 1 << 20
@@ -39,7 +42,8 @@ def status(name: str) -> dict[str, Any]:
                 "rss_bytes": rss_bytes(child.pid) if child.pid else 0,
             }
             for child in (report.children if report else [])
-        ],
+        ]
+        + [each for node in topology.node_names for each in _beside(where, node, report)],
         "nodes": [
             {
                 "name": node,
@@ -51,6 +55,20 @@ def status(name: str) -> dict[str, Any]:
         ],
         "pods": [_pod(sandbox, where) for sandbox in load_all(where)],
     }
+
+
+def _beside(where: Paths, node: str, report: Report | None) -> list[dict[str, Any]]:
+    """The node's processes that outlive who started them: Envoy."""
+    children = {child.pid for child in (report.children if report else [])}
+    found = []
+    for pid in members(where.cgroup / node / "services"):
+        with contextlib.suppress(OSError):  # it ends just now
+            name = f"{Path(f'/proc/{pid}/comm').read_text().strip()} of {node}"
+            if pid not in children:
+                found.append(
+                    {"name": name, "pid": pid, "restarts": 0, "exits": [], "rss_bytes": rss_bytes(pid)}
+                )
+    return found
 
 
 def _pod(sandbox: Sandbox, where: Paths) -> dict[str, Any]:
