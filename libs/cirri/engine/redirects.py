@@ -94,16 +94,18 @@ def expand(policy: SubjectPolicy, sets: Sets, *, only: Collection[int] | None = 
         if not (value.priority and key.direction in cut and key.protocol in {TCP, UDP})
     }
     redirects: dict[EntryKey, Wanted] = {}
+    # With everybody's beside a peer's own: who has to authenticate is said by the one that decides.
+    weighed = found if only is None or ANYBODY in only else None
     for direction, side in sides:
         for own, others, peers in _groups(side, sets, wanted):
             blocks = list(_redirected(direction, own, others, enforced=side.enforced))
             strict = any(rule.auth for rule in (*own, *others))
+            if strict and weighed is None:
+                weighed = entries(policy, sets, only=[*(only or ()), ANYBODY])
             for peer in peers if blocks else ():
                 for protocol, port, bits, value, to in blocks:
                     key = EntryKey(peer, direction, protocol, port, bits)
-                    kept[key] = value
-                    if strict and (base := longest(found, peer, direction, protocol, port)):
-                        kept[key] = value._replace(auth=base[1].auth)
+                    kept[key] = value._replace(auth=_asks(weighed, key)) if strict else value
                     if to is not None:
                         redirects[key] = to
     return Expansion(kept, redirects)
@@ -194,6 +196,14 @@ def _groups(
 
 
 NAMES = BitMap(NAMES_SPACE)
+
+
+def _asks(weighed: Entries | None, key: EntryKey) -> bool:
+    """Whether both ends of what *key* speaks of have to authenticate each other."""
+    for peer in (key.identity, ANYBODY):
+        if weighed and (base := longest(weighed, peer, key.direction, key.protocol, key.port)):
+            return base[1].auth
+    return False
 
 
 def _redirected(

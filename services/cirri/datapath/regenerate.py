@@ -220,7 +220,8 @@ class Regenerator:
         if identity not in self.enforcer.realized:
             return False
         computed = self.enforcer.computed(identity)
-        what = computed.missing(identity) if computed.selectors or computed.prefixes else ""
+        missing = computed.selectors or computed.prefixes or computed.unheard
+        what = computed.missing(identity) if missing else ""
         for local in self.locals.values():
             if local.record.identity == identity:
                 local.wait_for(what)
