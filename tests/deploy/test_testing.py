@@ -17,7 +17,7 @@ from .conftest import ROOT
 MACHINE = """
 mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run
 [ ! -d /var/lib/cirri ] || mount -t tmpfs tmpfs /var/lib/cirri
-exec deploy/test.sh -p no:cacheprovider "$1"
+exec deploy/test.sh -p no:cacheprovider "$@"
 """
 PASSES = """
 def test_it(): pass
@@ -56,11 +56,23 @@ def test_it(thing):
 SWEPT = "removed: namespace cirri-test-left\n"
 
 
-def start(folder: Path, text: str) -> subprocess.Popen[str]:
+def start(folder: Path, text: str, *options: str) -> subprocess.Popen[str]:
     file = folder / "test_it.py"
     file.write_text(text)
     return subprocess.Popen(
-        ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-euc", MACHINE, "sh", str(file)],
+        [
+            "unshare",
+            "--mount",
+            "--net",
+            "--propagation",
+            "private",
+            "sh",
+            "-euc",
+            MACHINE,
+            "sh",
+            str(file),
+            *options,
+        ],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -89,7 +101,7 @@ def test_end(tmp_path: Path, text: str, code: int, complaints: str) -> None:
 
 @pytest.fixture
 def hanging(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    process = start(tmp_path, HANGS)
+    process = start(tmp_path, HANGS, "-n2")
     try:
         deadline = time.monotonic() + 30
         while not (tmp_path / "started").exists():
