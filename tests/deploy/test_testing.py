@@ -4,6 +4,7 @@ It runs here in a machine of its own (mounts, network, ``/run``), as it would sw
 test run around it has made.
 """
 
+import shutil
 import signal
 import subprocess
 import time
@@ -14,10 +15,11 @@ import pytest
 
 from .conftest import ROOT
 
+PRIVATELY = ("--propagation", "private", "sh", "-euc")
 MACHINE = """
 mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run
 [ ! -d /var/lib/cirri ] || mount -t tmpfs tmpfs /var/lib/cirri
-exec deploy/test.sh -p no:cacheprovider "$@"
+PYTEST_ADDOPTS="-p no:cacheprovider" exec deploy/test.sh "$@"
 """
 PASSES = """
 def test_it(): pass
@@ -41,6 +43,10 @@ import os
 def test_it(): assert os.read(0, 1) == b""
 """
 NOTHING = ""
+ALONE = """
+import os
+def test_it(): assert "PYTEST_XDIST_WORKER" not in os.environ
+"""
 HANGS = """
 import subprocess, time, pytest
 from pathlib import Path
@@ -59,21 +65,14 @@ SWEPT = "removed: namespace cirri-test-left\n"
 def start(folder: Path, text: str, *options: str) -> subprocess.Popen[str]:
     file = folder / "test_it.py"
     file.write_text(text)
+    return machine(ROOT, str(file), *options)
+
+
+def machine(root: Path, *arguments: str) -> subprocess.Popen[str]:
+    """``deploy/test.sh ARGUMENTS`` of the clone *root*, where it can sweep nothing of ours away."""
     return subprocess.Popen(
-        [
-            "unshare",
-            "--mount",
-            "--net",
-            "--propagation",
-            "private",
-            "sh",
-            "-euc",
-            MACHINE,
-            "sh",
-            str(file),
-            *options,
-        ],
-        cwd=ROOT,
+        ["unshare", "--mount", "--net", *PRIVATELY, MACHINE, "sh", *arguments],
+        cwd=root,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -99,11 +98,28 @@ def test_end(tmp_path: Path, text: str, code: int, complaints: str) -> None:
     assert (process.returncode, err) == (code, complaints), out
 
 
+@pytest.mark.parametrize(("first", "code"), [(PASSES, 0), (FAILS, 1)], ids=["passes", "fails"])
+def test_labs_follow_in_any_case(tmp_path: Path, first: str, code: int) -> None:
+    """Without arguments everything is tested, labs and nodes after the rest and by themselves."""
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy/test.sh", tmp_path / "deploy")
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    for folder, text in (("tests", first), ("integration/lab", ALONE), ("integration/node", ALONE)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / f"test_{Path(folder).name}.py").write_text(text)
+
+    process = machine(tmp_path)
+    out, _ = process.communicate(timeout=120)
+
+    assert process.returncode == code, out
+    assert "2 passed" in out
+
+
 @pytest.fixture
-def hanging(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    process = start(tmp_path, HANGS, "-n2")
+def hanging(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    process = start(tmp_path, HANGS, *request.param)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (tmp_path / "started").exists():
             assert time.monotonic() < deadline, "the test does not start"
             time.sleep(0.01)
@@ -113,7 +129,12 @@ def hanging(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate(timeout=30)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("hanging", "number", "code"),
+    [((), signal.SIGINT, 130), (("-n2",), signal.SIGTERM, 143)],
+    indirect=["hanging"],
+    ids=["one process", "two processes"],
+)
 def test_interrupted(hanging: subprocess.Popen[str], tmp_path: Path, number: int, code: int) -> None:
     """Fixtures clean up, leftovers are swept, and the exit code tells the signal."""
     hanging.send_signal(number)
