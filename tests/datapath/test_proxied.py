@@ -54,7 +54,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 def say(world: World, entry: PolicyEntry) -> None:
     world.put("policies", str(NUMBER), entry)
-    world.sync.regenerator.note_all()
+    world.sync.regenerator.note_policies([str(NUMBER)])
     world.sync.step()
 
 

@@ -168,6 +168,18 @@ def test_rules_are_told_with_what_the_proxy_needs() -> None:
     assert {to.rules for to in expand(seen, SETS).redirects.values()} == {EVERYTHING}
 
 
+@pytest.mark.parametrize("only", [None, [WEB]])
+def test_a_peer_that_everybodys_redirect_covers_authenticates_as_everybody(only: list[int] | None) -> None:
+    rules = (
+        Rule(selector=ANY_PEER, auth="required", origins=(1,)),
+        http(ANY_PEER, (6, 80), "/a"),
+        rule("web", (6, 80)),
+    )
+    policy = SubjectPolicy(identity=1, ingress=Direction(enforced=True, rules=rules))
+    found = expand(policy, SETS, only=only)
+    assert found.entries[EntryKey(WEB, INGRESS, 6, 80, 16)].auth
+
+
 def test_without_redirects_nothing_is_done() -> None:
     policy = SubjectPolicy(identity=7, egress=Direction(enforced=True, rules=(rule("web", HTTP),)))
     assert expand(policy, SETS).redirects == {}
