@@ -4,6 +4,7 @@ It runs here in a machine of its own (mounts, network, ``/run``), as it would sw
 test run around it has made.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,7 @@ def machine(root: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["unshare", "--mount", "--net", *PRIVATELY, MACHINE, "sh", *arguments],
         cwd=root,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
