@@ -38,10 +38,11 @@ run() {  # pytest with these arguments, in what is left of LIMIT; status is of t
 if [ $# != 0 ]; then
   run "$@"
 else
-  # Two processes share the files; those of nodes and labs are timed, and have the machine for themselves.
-  # (Which share an order of tests, also of those made from sets: one seed for both.)
-  PYTHONHASHSEED=$RANDOM run -n 2 --dist loadfile --no-loadscope-reorder --ignore=integration/lab --ignore=integration/node
-  run integration/lab integration/node
+  # Two processes share the files; those of nodes and labs, which are timed, follow when the rest is done.
+  # (The processes share an order of tests, also of those made from sets: one seed for both.)
+  export PYTHONHASHSEED=$RANDOM
+  run -n 2 --dist loadfile --no-loadscope-reorder --ignore=integration/lab --ignore=integration/node
+  run -n 2 --dist loadfile --no-loadscope-reorder integration/lab integration/node
 fi
 trap '' INT TERM HUP
 

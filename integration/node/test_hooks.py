@@ -121,7 +121,7 @@ def test_the_driver_takes_the_program_when_it_is_asked_to_and_keeps_it_over_kill
                 await becomes("Native")
                 await here.cluster.configure()
                 await becomes("Disabled")
-                assert links(here, PIN) == {}
+                await eventually(lambda: links(here, PIN) == {})
                 assert is_reached()
 
     asyncio.run(main())

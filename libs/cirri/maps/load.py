@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -148,8 +149,14 @@ class Objects:
                 _refuse_unknown("map", sizes, (o.maps for o in opened))
                 for each in opened:
                     each.configure(settings, sizes)
-                for each in opened:
-                    programs.extend(each.load(logs))
+                warnings.clear()
+                # Beside each other: the verifier takes its time over each, and whoever restarts waits for it.
+                with ThreadPoolExecutor() as pool:
+                    loads = [pool.submit(each.load, logs) for each in opened]
+                refused = [error for load in loads if (error := load.exception())]
+                programs.extend(each for load in loads if not load.exception() for each in load.result())
+                if refused:
+                    raise refused[0]
                 return Programs(programs)
             except BaseException:
                 for program in programs:
@@ -223,7 +230,6 @@ class _Object:
             # Not touched, and so not resident, unless the verifier has something to say.
             buffers.append(buffer := (ctypes.c_char * LOG_BYTES)())
             lib.bpf_program__set_log_buf(handle, buffer, LOG_BYTES)
-        warnings.clear()
         result = lib.bpf_object__load(self.handle)
         if result < 0:
             for handle, buffer in zip(handles, buffers, strict=True):
