@@ -9,15 +9,14 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from integration.lab.asked import HERE, PYTHON, SILENT, UNRESOLVED, Ask, both, differences, heard
+from integration.lab.asked import SILENT, UNRESOLVED, Ask, both, differences, heard
+from integration.lab.driven import Driven
 
 from cirri.lab.internet import CDN_NAMES, CDN_POOL, address4, address6
-from cirri.testing.lab import CIRRI, Lab
+from cirri.testing.lab import Lab
 
 ROUNDS = int(os.environ.get("ROUNDS", "2000"))
 """Of each pod in the test of rotating addresses."""
@@ -124,37 +123,6 @@ def test_an_answer_opens_for_nobody_else(world: Lab) -> None:
     assert "\n".join(differences(world, [*both(own), *others])) == ""
 
 
-class Running:
-    """A program of ``resolving.py`` in a pod."""
-
-    def __init__(self, lab: Lab, pod: str, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [CIRRI, "lab", "exec", pod, "--", PYTHON, str(HERE / "resolving.py"), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "CIRRI_CONTEXT": lab.name},
-        )
-        assert self.process.stdout
-        assert self.process.stdout.readline() == "driving\n"
-
-    def account(self, seconds: float = 30.0) -> dict[str, Any]:
-        """End it, if it does not end by itself."""
-        said: dict[str, Any] = json.loads(self.process.communicate("", timeout=seconds)[0])
-        return said
-
-    def wait(self, seconds: float) -> dict[str, Any]:
-        """When it has ended by itself."""
-        assert self.process.stdout
-        said: dict[str, Any] = json.loads(self.process.stdout.readline())
-        self.process.communicate("", timeout=seconds)
-        return said
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
 def test_the_first_packet_after_every_answer(world: Lab) -> None:
     """Addresses change twice a second: nobody who asked waits; who did not ask, or may not, stays outside."""
     names = [f"{name}.cdn.example.net" for name in (*CDN_NAMES, "many")]
@@ -163,9 +131,9 @@ def test_the_first_packet_after_every_answer(world: Lab) -> None:
     pool = [address(n) for n in CDN_POOL for address in (address4, address6)]
     scanned = json.dumps({"addresses": pool, "port": 80})
     in_vain = json.dumps({**options, "rounds": 40, "patience_s": 0.5})
-    running = [Running(world, name, "scan", scanned) for name in ("silent", "denied")]
-    askers = [Running(world, name, wanted) for name in ("asker", "far")]
-    vain = Running(world, "picky", in_vain)
+    running = [Driven(world, name, "resolving.py", "scan", scanned) for name in ("silent", "denied")]
+    askers = [Driven(world, name, "resolving.py", wanted) for name in ("asker", "far")]
+    vain = Driven(world, "picky", "resolving.py", in_vain)
     try:
         accounts = [asker.wait(ROUNDS / 10 + 60) for asker in askers]
         turned_away = vain.wait(30)

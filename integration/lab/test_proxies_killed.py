@@ -11,7 +11,6 @@ Envoy alone is on the way of requests.  While it is dead what it guards is close
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +18,10 @@ from typing import Any
 
 import pytest
 from integration.lab.asked import HERE, PYTHON, Ask, heard
+from integration.lab.driven import Driven
 
 from cirri.lab.internet import CDN_NAMES
-from cirri.testing.lab import CIRRI, Lab
+from cirri.testing.lab import Lab
 
 BACK_S = 1.0
 """How soon after Envoy's death requests pass again."""
@@ -79,42 +79,17 @@ spec:
 """
 
 
-class Load:
-    """A program of this folder, running in a pod until it is asked for its account."""
-
-    def __init__(self, lab: Lab, pod: str, program: str, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [CIRRI, "lab", "exec", pod, "--", PYTHON, str(HERE / program), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "CIRRI_CONTEXT": lab.name},
-        )
-        assert self.process.stdout
-        assert self.process.stdout.readline() == "driving\n"
-
-    def account(self) -> dict[str, Any]:
-        """End it; what it counted."""
-        said: dict[str, Any] = json.loads(self.process.communicate("", timeout=30)[0])
-        return said
-
-    def close(self) -> None:
-        """Whatever it does."""
-        self.process.kill()
-        self.process.communicate()
-
-
-def loads(lab: Lab) -> dict[str, Load]:
+def loads(lab: Lab) -> dict[str, Driven]:
     """All four."""
     pods = lab.pods()
     server4, server6 = sorted(pods["default/server"]["addresses"], key=lambda a: ":" in a)
     names = [f"{name}.cdn.example.net" for name in CDN_NAMES]
     wanted = {"names": names, "types": ["A", "AAAA"], "port": 80, "workers": 2, "rounds": 0}
     return {
-        "near": Load(lab, "near", "requesting.py", "drive", server4, "80"),
-        "far": Load(lab, "far", "requesting.py", "drive", server6, "80"),
-        "asker": Load(lab, "asker", "resolving.py", json.dumps(wanted)),
-        "another": Load(lab, "another", "resolving.py", json.dumps(wanted)),
+        "near": Driven(lab, "near", "requesting.py", "drive", server4, "80"),
+        "far": Driven(lab, "far", "requesting.py", "drive", server6, "80"),
+        "asker": Driven(lab, "asker", "resolving.py", json.dumps(wanted)),
+        "another": Driven(lab, "another", "resolving.py", json.dumps(wanted)),
     }
 
 
@@ -130,7 +105,7 @@ def world() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def load(world: Lab) -> Iterator[dict[str, Load]]:
+def load(world: Lab) -> Iterator[dict[str, Driven]]:
     running = loads(world)
     try:
         yield running
@@ -165,37 +140,35 @@ def check_rounds(account: dict[str, Any]) -> None:
     assert account["connected"] == account["answered"] > 10
 
 
-def test_each_killed_alone(world: Lab, load: dict[str, Load]) -> None:
+def check_all(load: dict[str, Driven]) -> None:
+    accounts = {name: each.account() for name, each in load.items()}
+
+    print(json.dumps(accounts, indent=1))
+    for name in ("near", "far"):
+        check_requests(accounts[name])
+    for name in ("asker", "another"):
+        check_rounds(accounts[name])
+
+
+def test_each_killed_alone(world: Lab, load: dict[str, Driven]) -> None:
     for name in PLEASE:
         pid = pids(world)[name]
         kill(pid)
         world.wait(lambda n=name, p=pid: pids(world)[n] not in (0, p), what=f"{name} again")  # type: ignore[misc]
         time.sleep(0.5)  # the load goes on for a while with the new one before the next dies
-    accounts = {name: each.account() for name, each in load.items()}
-
-    print(json.dumps(accounts, indent=1))
-    for name in ("near", "far"):
-        check_requests(accounts[name])
-    for name in ("asker", "another"):
-        check_rounds(accounts[name])
+    check_all(load)
 
 
-def test_both_dns_proxies_and_everything_central_at_once(world: Lab, load: dict[str, Load]) -> None:
+def test_both_dns_proxies_and_everything_central_at_once(world: Lab, load: dict[str, Driven]) -> None:
     before = pids(world)
     for name in PLEASE:
         kill(before[name])
     world.wait(lambda: all(pids(world)[name] not in (0, before[name]) for name in PLEASE), what="all again")
     time.sleep(2.0)
-    accounts = {name: each.account() for name, each in load.items()}
-
-    print(json.dumps(accounts, indent=1))
-    for name in ("near", "far"):
-        check_requests(accounts[name])
-    for name in ("asker", "another"):
-        check_rounds(accounts[name])
+    check_all(load)
 
 
-def test_rules_change_under_living_connections(world: Lab, load: dict[str, Load]) -> None:
+def test_rules_change_under_living_connections(world: Lab, load: dict[str, Driven]) -> None:
     for path in ("/allowed|/more", "/allowed|/other", "/allowed"):
         world.apply(POLICY % f"'{path}'")
     for name in ("near", "far"):
@@ -215,7 +188,7 @@ def envoy(lab: Lab, node: str) -> int:
 
 
 @pytest.mark.parametrize("who", ["envoy", "its wrapper"])
-def test_envoy_dies(world: Lab, load: dict[str, Load], who: str) -> None:
+def test_envoy_dies(world: Lab, load: dict[str, Driven], who: str) -> None:
     """Closed while it is away, back within a second; nothing else notices."""
     at = kill(envoy(world, "node1") if who == "envoy" else pids(world)["envoy-node1"])
     time.sleep(3.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from cirri.errors import CirriError
 from cirri.proxies.model import Ask, FromServer, NodeProxies, Number, Refused, Serving
 from cirri.proxies.wire import Garbled, from_client, pack, receive
+from cirri.sockets import listen
 
 
 class _Connection:
@@ -47,16 +47,8 @@ class ProxiesServer:
             each.news.set()
 
     async def start(self) -> asyncio.Server:
-        """Listen, in place of a socket that a killed process left.  Only root may connect."""
-        draft = self.socket.with_suffix(".draft")
-        draft.unlink(missing_ok=True)
-        mask = os.umask(0o177)
-        try:
-            server = await asyncio.start_unix_server(self._accepted, str(draft))
-        finally:
-            os.umask(mask)
-        os.replace(draft, self.socket)  # at no moment is there none
-        return server
+        """Listen, see :func:`cirri.sockets.listen`."""
+        return await listen(self.socket, self._accepted)
 
     def close(self) -> None:
         """Hang up on everybody; those that connect later are answered if somebody listens."""

@@ -17,6 +17,7 @@ from cirri.datapath.netconf import VERSIONS, understand
 from cirri.datapath.result import failed, versions
 from cirri.errors import CirriError
 from cirri.runtime.logs import Log
+from cirri.sockets import listen
 
 MAX_BYTES = 8 << 20
 QUEUE_S = 2.0
@@ -45,16 +46,8 @@ class CniServer:
         self.queue = socket.parent / "deleteQueue"
 
     async def start(self) -> asyncio.Server:
-        """Listen, in place of a socket that a killed process left.  Only root may connect."""
-        draft = self.socket.with_suffix(".draft")
-        draft.unlink(missing_ok=True)
-        mask = os.umask(0o177)
-        try:
-            server = await asyncio.start_unix_server(self._connection, str(draft))
-        finally:
-            os.umask(mask)
-        os.replace(draft, self.socket)  # at no moment is there none
-        return server
+        """Listen, see :func:`cirri.sockets.listen`."""
+        return await listen(self.socket, self._connection)
 
     async def answer(self, call: Call) -> Reply:
         """Carry out one call."""

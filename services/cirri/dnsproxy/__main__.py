@@ -152,6 +152,7 @@ async def serve(rt: Runtime) -> None:
 
     def count() -> None:
         from cirri.dnsproxy.metrics import CountMetrics
+        from cirri.runtime.gauges import Gauges
 
         pods = proxy.facts.pods.values
         gauges = {
@@ -159,7 +160,8 @@ async def serve(rt: Runtime) -> None:
             "waiting": ("Questions over UDP that wait for an answer", lambda: proxy.relay.waiting),
             "connections": ("Connections of pods over TCP", lambda: len(proxy.streams.clients)),
         }
-        rt.metrics.register(CountMetrics(proxy.counts, gauges))
+        rt.metrics.register(CountMetrics(proxy.counts))
+        rt.metrics.register(Gauges(SERVICE.name, gauges))
 
     asyncio.get_running_loop().call_later(1.0, count)  # imported after what is urgent
     await proxy.run()
