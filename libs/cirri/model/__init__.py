@@ -8,6 +8,7 @@ from typing import Any
 
 from cirri.model.bucket import Bucket
 from cirri.model.endpoint import ENDPOINTS, REPORTS, Endpoint, EndpointState
+from cirri.model.flows import End, FlowBatch, RuleRef, ServiceRef, Workload, flow_subject
 from cirri.model.health import HEALTH, NodeHealth, PathHealth, PeerHealth
 from cirri.model.identity import IDENTITIES, Identity
 from cirri.model.lease import LEASES, Lease
@@ -62,8 +63,10 @@ __all__ = [
     "Compiled",
     "Direction",
     "DnsFacts",
+    "End",
     "Endpoint",
     "EndpointState",
+    "FlowBatch",
     "HttpFacts",
     "Identity",
     "L7Batch",
@@ -79,8 +82,12 @@ __all__ = [
     "PolicyEntry",
     "Resource",
     "Rule",
+    "RuleRef",
     "SelectorSet",
+    "ServiceRef",
     "SubjectPolicy",
     "TlsFacts",
+    "Workload",
+    "flow_subject",
     "resource_key",
 ]

@@ -1,0 +1,1 @@
+"""The observer API of flows: its messages, its filters, and how rows become them."""
