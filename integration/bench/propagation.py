@@ -12,7 +12,6 @@ import asyncio
 import json
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from integration.bench.cluster import NAMESPACE, Cluster, Manifest, PodOnNode, cluster, eventually, pods
+from integration.bench.listener import listening
 from integration.bench.machine import BUILD, BenchError, build, need, run, running
 from integration.bench.report import Line, Report
 from integration.bench.rounds import Effort
@@ -36,7 +36,7 @@ OPEN_PORT, CLOSED_PORT = 7000, 7003
 """Open and closed under every policy: a packet that finds it otherwise met neither old nor new."""
 PROBE_HZ = 10_000
 TIMEOUT_MS = 5000
-RAW_PORT = 14222
+RAW_PORT, SUBJECT = 14222, "bench.fan"
 
 
 def measure(rows: Sequence[str], effort: Effort, report: Report) -> None:
@@ -234,23 +234,6 @@ def _nft(made: Cluster, targets: Sequence[PodOnNode], count: int) -> list[float]
     return found
 
 
-SUBSCRIBER = """
-import asyncio, sys, time
-import nats
-
-async def main():
-    connection = await nats.connect(sys.argv[1])
-    async def heard(message):
-        print(time.monotonic_ns(), flush=True)
-    await connection.subscribe("bench.fan", cb=heard)
-    await connection.flush()
-    print("ready", flush=True)
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
-
-
 async def _raw_fan_out(made: Cluster, nodes: Sequence[str], count: int) -> list[float]:
     """A plain NATS message of a policy's size to a subscriber in every node: ms until the last has it."""
     import nats
@@ -265,15 +248,14 @@ async def _raw_fan_out(made: Cluster, nodes: Sequence[str], count: int) -> list[
         listeners = []
         for node in nodes:
             netns = made.topology.host(node).netns
-            command = ("nsenter", f"--net=/run/netns/{netns}", sys.executable, "-c", SUBSCRIBER, url)
-            listeners.append(stack.enter_context(running(*command, ready="ready")))
+            inside = ("nsenter", f"--net=/run/netns/{netns}")
+            listeners.append(stack.enter_context(listening(url, SUBJECT, inside=inside)))
         found = []
         for _ in range(count + SETTLE):
-            start = time.monotonic_ns()
-            await connection.publish("bench.fan", payload)
+            start = time.monotonic()
+            await connection.publish(SUBJECT, payload)
             await connection.flush()
-            heard = [int(each.stdout.readline()) for each in listeners if each.stdout]
-            found.append((max(heard) - start) / 1e6)
+            found.append((max(each.heard() for each in listeners) - start) * 1000)
             await asyncio.sleep(0.02)
         await connection.close()
     return found[SETTLE:]

@@ -235,7 +235,7 @@ def test_what_kube_proxy_would_have_nft_load_can_be_loaded() -> None:
 def test_a_change_of_a_service() -> None:
     loads = {30_000: {"all_s": 0.1, "maps_s": 0.05, "bare_s": 0.01}}
     peers = {name: {"load_s": 1.0, "change_s": [0.9] * 5} for name in (svcupdate.IPTABLES, svcupdate.NFT)}
-    found = verdicts(svcupdate.lines("B7", 30_000, [0.001] * 20, 5.0, loads, peers))
+    found = verdicts(svcupdate.lines("B7", 30_000, [0.001] * 20, [0.0005] * 20, 5.0, loads, peers))
     assert set(found.values()) == {"met"}
     assert len(found) == 4
 
