@@ -1,0 +1,116 @@
+"""The observer API's messages and services, as classes made from ``protos/``.
+
+They live in a descriptor pool of their own, so that a process may also hold somebody else's classes
+of the same names.  Annotations say ``Any``: the classes exist only when the protos have been compiled.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal import enum_type_wrapper
+
+from cirri.errors import CirriError
+
+_COMPILED = Path(__file__).parent / "build" / "hubble.binpb"
+
+
+class NotBuilt(CirriError):
+    """The protos have not been compiled."""
+
+    hint = "Compile them: make build"
+
+    def __init__(self) -> None:
+        super().__init__(f"{_COMPILED.name} has not been compiled")
+
+
+def _pool() -> Any:
+    try:
+        files = descriptor_pb2.FileDescriptorSet.FromString(_COMPILED.read_bytes())
+    except FileNotFoundError:
+        raise NotBuilt from None
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    return pool
+
+
+POOL: Any = _pool()
+"""Of all classes here; ``json_format`` needs it for ``Any`` fields."""
+
+
+def message(name: str) -> Any:
+    """The class of message *name* (``flow.Flow``).  Raises: KeyError."""
+    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(name))
+
+
+def enum(name: str) -> Any:
+    """Enum *name* (``flow.Verdict``): ``Name(2)``, ``Value("DROPPED")``, ``.DROPPED``.  Raises: KeyError."""
+    return enum_type_wrapper.EnumTypeWrapper(POOL.FindEnumTypeByName(name))
+
+
+def methods(service: str) -> dict[str, tuple[Any, Any, bool]]:
+    """Of *service* (``observer.Observer``): name to (request, answer, whether answers are streamed)."""
+    found = POOL.FindServiceByName(service)
+    return {
+        method.name: (
+            message(method.input_type.full_name),
+            message(method.output_type.full_name),
+            method.server_streaming,
+        )
+        for method in found.methods
+    }
+
+
+OBSERVER, PEER = "observer.Observer", "peer.Peer"
+"""Services."""
+
+Timestamp = message("google.protobuf.Timestamp")
+FieldMask = message("google.protobuf.FieldMask")
+
+Flow = message("flow.Flow")
+FlowFilter = message("flow.FlowFilter")
+EventTypeFilter = message("flow.EventTypeFilter")
+HTTPHeader = message("flow.HTTPHeader")
+NetworkInterface = message("flow.NetworkInterface")
+TCPFlags = message("flow.TCPFlags")
+Workload = message("flow.Workload")
+Endpoint = message("flow.Endpoint")
+Service = message("flow.Service")
+LostEvent = message("flow.LostEvent")
+AgentEvent = message("flow.AgentEvent")
+
+AgentEventType = enum("flow.AgentEventType")
+DropReason = enum("flow.DropReason")
+FlowType = enum("flow.FlowType")
+IPVersion = enum("flow.IPVersion")
+L7FlowType = enum("flow.L7FlowType")
+LostEventSource = enum("flow.LostEventSource")
+TraceObservationPoint = enum("flow.TraceObservationPoint")
+TraceReason = enum("flow.TraceReason")
+TrafficDirection = enum("flow.TrafficDirection")
+Verdict = enum("flow.Verdict")
+
+GetFlowsRequest = message("observer.GetFlowsRequest")
+GetFlowsResponse = message("observer.GetFlowsResponse")
+GetAgentEventsRequest = message("observer.GetAgentEventsRequest")
+GetAgentEventsResponse = message("observer.GetAgentEventsResponse")
+GetDebugEventsRequest = message("observer.GetDebugEventsRequest")
+GetNodesRequest = message("observer.GetNodesRequest")
+GetNodesResponse = message("observer.GetNodesResponse")
+Node = message("observer.Node")
+GetNamespacesRequest = message("observer.GetNamespacesRequest")
+GetNamespacesResponse = message("observer.GetNamespacesResponse")
+Namespace = message("observer.Namespace")
+ServerStatusRequest = message("observer.ServerStatusRequest")
+ServerStatusResponse = message("observer.ServerStatusResponse")
+ExportEvent = message("observer.ExportEvent")
+
+NodeStatusEvent = message("relay.NodeStatusEvent")
+NodeState = enum("relay.NodeState")
+
+NotifyRequest = message("peer.NotifyRequest")
+ChangeNotification = message("peer.ChangeNotification")
+ChangeNotificationType = enum("peer.ChangeNotificationType")
