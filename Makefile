@@ -13,10 +13,11 @@ help:			## this list
 setup:			## install what is needed from Debian and PyPI (.venv), compile the kernel programs
 	@deploy/setup.sh
 
-build:			## compile the kernel programs and the CNI plugin, without installing anything
+build:			## compile the kernel programs, the CNI plugin and the .proto files, without installing anything
 	@$(MAKE) --no-print-directory -C bpf
 	@$(MAKE) --no-print-directory -C services/cirri/cni
 	@$(MAKE) --no-print-directory -C libs/cirri/maglev
+	@$(MAKE) --no-print-directory -C libs/cirri/hubble
 
 demo: setup		## a cluster on this machine, and the Star Wars demo on it (KEEP=1 leaves it up; ROUTING=tunnel, FAMILY=6)
 	@$(VENV)/bin/cirri lab demo $(if $(KEEP),--keep) $(if $(ROUTING),--routing $(ROUTING)) $(if $(FAMILY),--family $(FAMILY))
@@ -34,4 +35,4 @@ bench: setup		## the benchmarks; run them alone on the machine (ROWS=B1,B2 choos
 	@$(PY) integration/bench $(if $(ROWS),--rows $(ROWS))
 
 clean:			## remove what was compiled
-	@rm -rf bpf/build services/cirri/cni/build libs/cirri/maglev/build integration/bench/build
+	@rm -rf bpf/build services/cirri/cni/build libs/cirri/maglev/build libs/cirri/hubble/build integration/bench/build

@@ -116,7 +116,7 @@ fi
 
 # --- compiled programs ---------------------------------------------------------------------------
 
-for folder in bpf services/cirri/cni libs/cirri/maglev; do
+for folder in bpf services/cirri/cni libs/cirri/maglev libs/cirri/hubble; do
   make -q -C "$folder" >/dev/null 2>&1 && continue
   did=1
   echo "compiling $folder"
