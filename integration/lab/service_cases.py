@@ -52,6 +52,8 @@ class Setting:
     """Whose are translated; packets of pods whose sockets are not are."""
     masquerade: bool = True
     """Whether pods leave the cluster under their node's address; else its neighbours are exempt from that."""
+    xdp: bool = False
+    """Whether the nodes' uplinks turn round what goes back out of them anyhow."""
     every_type_guarded: bool = False
     """Whether source ranges hold for every type of a Service."""
 
@@ -64,6 +66,7 @@ class Setting:
             "service-no-backend-response": self.no_backend,
             "bpf-lb-sock-hostns-only": "true" if self.sockets == "node" else "false",
             "non-masquerade-cidrs": "" if self.masquerade else f"{NEIGHBOURS4},{NEIGHBOURS6}",
+            "bpf-lb-acceleration": "native" if self.xdp else "disabled",
             "bpf-lb-source-range-all-types": str(self.every_type_guarded).lower(),
         }
 

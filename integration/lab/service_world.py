@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,13 @@ from integration.lab.service_cases import (
     seen_as,
 )
 
+from cirri.lab.known import where_is
 from cirri.lab.status import node_manifest
-from cirri.lab.topology import Topology
+from cirri.lab.topology import UPLINK, Topology
+from cirri.netlink.namespace import inside, namespace
 from cirri.testing.lab import CIRRI, Lab
+from cirri.testing.node import REPOSITORY
+from cirri.testing.wires import receive, sum_up, turned
 
 ASKING = (sys.executable, "-I", "-S", str(Path(__file__).with_name("asking.py")))
 PORT, TARGET, HOST_PORT = 80, 8080, 7080
@@ -199,6 +204,16 @@ class Driver:
         self.process.communicate()
 
 
+def _wire(topology: Topology, bpffs: Path) -> None:
+    """Make the fabric's devices such that XDP programs of nodes can send."""
+    for host in topology.hosts:
+        with namespace(f"/run/netns/{host.netns}") as netns:
+            inside(netns, partial(sum_up, UPLINK))
+    ports = [host.name for host in topology.hosts]
+    with namespace(f"/run/netns/{topology.fabric.netns}") as netns:
+        inside(netns, partial(receive, REPOSITORY / "bpf/build", bpffs / "wires", ports))
+
+
 def serving(lab: Lab, driver: Driver, servers: Mapping[str, str]) -> None:
     """Wait until each of *servers* answers at its address."""
     questions = [question(address, TARGET, "TCP") for address in servers.values()]
@@ -215,7 +230,9 @@ class World:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self._ports = count(FIRST_PORT)
-        topology = Topology(lab.name, lab.nodes)
+        self.topology = topology = Topology(lab.name, lab.nodes)
+        self.bpffs = where_is(lab.name).bpffs
+        _wire(topology, self.bpffs)
         hosts = {name: topology.host(name) for name in ("node1", "node2", "client", "internet")}
         zones = [node_manifest(hosts[name]) for name in ("node1", "node2")]
         for node, zone in zip(zones, ("a", "b"), strict=True):
@@ -263,6 +280,11 @@ class World:
     def apply(self, *manifests: Mapping[str, Any]) -> None:
         """Returns when every node has them."""
         self.lab.apply("\n---\n".join(map(json.dumps, manifests)))
+
+    def turned(self) -> bool:
+        """Whether the uplink of each node has answered the client outside by XDP, in both families."""
+        nodes = [self.bpffs / name for name in ("node1", "node2")]
+        return all(turned(node, address) for node in nodes for address in self.addresses["outside"].values())
 
     def use(self, setting: Setting) -> None:
         """Change the cluster's configuration; returns when every node has it."""

@@ -49,7 +49,7 @@ PORTS = range(40000, 40016)
 CHANGES: tuple[dict[str, Any], ...] = (
     {},
     {"mode": "dsr", "no_backend": "drop", "every_type_guarded": True, "masquerade": False},
-    {"mode": "hybrid", "sockets": "node"},
+    {"mode": "hybrid", "sockets": "node", "xdp": True},
     {"mode": "dsr", "dispatch": "ipip", "sockets": "node", "no_backend": "drop"},
 )
 
@@ -62,6 +62,8 @@ def test_every_way(cluster: tuple[World, Routing], change: dict[str, Any]) -> No
     table = list(cases(setting))
     wrong = world.play(table, setting)
     assert not wrong, f"{len(wrong)} of {len(table)} cases:\n" + "\n".join(wrong)
+    if setting.xdp:
+        assert world.turned() == (routing == "native"), "XDP is for native routing"
 
 
 MAY = {"one": "near", "two": "outside"}

@@ -1,40 +1,22 @@
 """XDP on a real node: connections of clients outside to a backend elsewhere, turned round by the driver."""
 
 import asyncio
-import ctypes
-import fcntl
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from cirri.layout import NEXTHOPS, address16
-from cirri.maps import Objects, attach_xdp, open_per_cpu
-from cirri.testing.node import Node, node, run
+from cirri.testing.node import node, run
 from cirri.testing.objects import service
 from cirri.testing.wait import eventually
+from cirri.testing.wires import receive, sum_up, turned
 
 from .test_services import outside, served
 
-SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 LONG_S, OFTEN = 1.5, 20
 """So that connections go the other way now and then, which they do once a second."""
-
-
-def sum_up(device: str) -> None:
-    """Have what leaves by *device* carry whole checksums: XDP frames cannot say that they are to be made."""
-    value = ctypes.create_string_buffer(struct.pack("=2I", ETHTOOL_STXCSUM, 0))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        fcntl.ioctl(one, SIOCETHTOOL, struct.pack("=16sQ16x", device.encode(), ctypes.addressof(value)))
-
-
-def turned(here: Node, address: str) -> bool:
-    """Whether XDP has sent anything to *address*: it remembers how."""
-    with open_per_cpu(here.bpffs, NEXTHOPS) as nexthops:
-        return any(one.address == address16(address) for _, each in nexthops.items() for one in each)
 
 
 def talk(one: socket.socket) -> None:
@@ -93,10 +75,7 @@ def test_connections_to_a_backend_elsewhere_turn_round() -> None:
         async with node() as here:
             link = f"cirri-test{here.number}"
             sum_up(link)
-            # What a veth device sends by XDP reaches its other end only if that runs a program: here one that
-            # knows nobody.
-            with Objects.load(here.objects, here.bpffs / "peer", names=["bpf_xdp"]) as peer:
-                attach_xdp(peer["xdp.frags"], socket.if_nametoindex(link), here.bpffs / "peer" / "xdp")
+            receive(here.objects, here.bpffs / "peer", [link])
             await here.cluster.configure(bpf_lb_acceleration="native")
             await eventually(lambda: here.status.features["xdp acceleration"] == "Native")
             host6 = here.address6.removesuffix("2") + "1"
@@ -119,6 +98,6 @@ def test_connections_to_a_backend_elsewhere_turn_round() -> None:
                     talks = (asyncio.to_thread(talk, one) for one in (tcp, udp))
                     await asyncio.gather(*talks)
                 assert met == {own}, "under the node's address"
-                assert turned(here, host)
+                assert turned(here.bpffs, host)
 
     asyncio.run(main())
