@@ -10,9 +10,35 @@
 
 enum event_type {
 	EVENT_POLICY_VERDICT = 1,
-	EVENT_CONNECTION_NEW = 2,
 	EVENT_CONNECTION_CLOSED = 3,
 	EVENT_DROP = 4,
+	EVENT_TRACE = 5,	/* a packet was forwarded; it stands for others of its connection and direction */
+};
+
+/* Where a packet was seen on its way through this node: numbers of Hubble's flow.TraceObservationPoint. */
+enum trace_point {
+	TRACE_UNKNOWN = 0,
+	TRACE_TO_PROXY = 1,
+	TRACE_TO_HOST = 2,
+	TRACE_TO_STACK = 3,
+	TRACE_TO_OVERLAY = 4,
+	TRACE_FROM_ENDPOINT = 5,
+	TRACE_FROM_PROXY = 6,
+	TRACE_FROM_HOST = 7,
+	TRACE_FROM_STACK = 8,
+	TRACE_FROM_OVERLAY = 9,
+	TRACE_FROM_NETWORK = 10,
+	TRACE_TO_NETWORK = 11,
+	TRACE_TO_ENDPOINT = 101,
+};
+
+/* What it was to its connection: numbers of Hubble's flow.TraceReason. */
+enum trace_state {
+	STATE_UNKNOWN = 0,	/* it is of none that is kept */
+	STATE_NEW = 1,
+	STATE_ESTABLISHED = 2,
+	STATE_REPLY = 3,
+	STATE_RELATED = 4,	/* an ICMP error about it */
 };
 
 struct event {
@@ -28,14 +54,18 @@ struct event {
 	__u8   direction;	/* enum policy_direction; 0: neither */
 	__u8   reason;		/* drop reason 130..255; 0: forwarded or allowed */
 	__u32  rule;		/* provenance of a verdict */
-	__u32  length;		/* of the packet, bytes */
-	__u16  endpoint;	/* the local endpoint whose policy was asked, or that the packet left */
+	__u32  length;		/* of the packet, bytes; 0: there was none, see `packets` */
+	__u16  endpoint;	/* the local endpoint whose policy was asked, or that the packet left or reached */
 	__u8   tcp_flags;
 	__u8   match;		/* how the policy entry matched, 0..6 */
 	__u8   audited;		/* 1: it passed all the same; `reason` is why it would not have */
-	__u8   pad;
+	__u8   point;		/* TRACE: enum trace_point */
 	__u16  proxy_port;	/* POLICY_VERDICT: the port of this node that it is redirected to, host order; 0: none */
-	__u64  packets;		/* CONNECTION_CLOSED: both directions together */
+	__u32  ifindex;		/* of the device at which it was met */
+	__u8   state;		/* TRACE: enum trace_state */
+	__u8   reply;		/* TRACE, CONNECTION_CLOSED: 1: it travels as the connection was opened; 2: against that */
+	__u16  pad;
+	__u64  packets;		/* of this direction that the event stands for: of DROP 1, of POLICY_VERDICT none */
 	__u64  bytes;
 };
 

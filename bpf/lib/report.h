@@ -19,7 +19,10 @@ struct verdict {
 	__u8  told;		/* those of them that observers know of */
 	__u16 proxy_port;	/* of this node: the entry that lets it pass has it go there; host order, 0: nowhere */
 	__u32 names;		/* the destination's number in lib/names.h, of who is asked; 0: none */
-	__u64 packets;		/* of a closed connection */
+	__u8  point;		/* of what passed: enum trace_point */
+	__u8  state;		/* enum trace_state */
+	__u8  reply;		/* as in struct event */
+	__u64 packets;		/* that an event stands for */
 	__u64 bytes;
 };
 
@@ -52,10 +55,14 @@ GLOBAL int report(struct __sk_buff *skb, const struct packet *packet,
 	event->tcp_flags = packet->tcp_flags;
 	event->match = verdict->match;
 	event->audited = type == EVENT_POLICY_VERDICT && (verdict->audited & verdict->direction);
-	event->pad = 0;
+	event->point = type == EVENT_TRACE ? verdict->point : TRACE_UNKNOWN;
 	event->proxy_port = type == EVENT_POLICY_VERDICT && !reason ? verdict->proxy_port : 0;
-	event->packets = verdict->packets;
-	event->bytes = verdict->bytes;
+	event->ifindex = skb->ifindex;
+	event->state = type == EVENT_TRACE ? verdict->state : STATE_UNKNOWN;
+	event->reply = type == EVENT_TRACE || type == EVENT_CONNECTION_CLOSED ? verdict->reply : 0;
+	event->pad = 0;
+	event->packets = type == EVENT_DROP ? 1 : type == EVENT_POLICY_VERDICT ? 0 : verdict->packets;
+	event->bytes = type == EVENT_DROP ? skb->len : type == EVENT_POLICY_VERDICT ? 0 : verdict->bytes;
 	bpf_ringbuf_submit(event, event_wakeup());
 	event_count(EVENTS_SUBMITTED);
 	return 0;

@@ -225,8 +225,13 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 	value->pad = 0;
 	if (!over && bpf_map_update_elem(&cirri_ct, key, value, BPF_ANY))
 		return DROP_CT_CREATE_FAILED;
+	verdict->point = destination && !endpoint_is_host(destination) ? TRACE_TO_ENDPOINT : TRACE_UNKNOWN;
+	verdict->state = STATE_NEW;
+	verdict->reply = 1;
+	verdict->packets = 1;
+	verdict->bytes = skb->len;
 	if (!(packet->flags & (PACKET_MASQUERADED | PACKET_OF_PROXY)))
-		report(skb, packet, verdict, EVENT_CONNECTION_NEW, 0);
+		report(skb, packet, verdict, EVENT_TRACE, 0);
 	return 0;
 }
 
@@ -241,6 +246,7 @@ GLOBAL int report_closed(struct __sk_buff *skb, const struct passage *passage, c
 	verdict.source_identity = value->source_identity;
 	verdict.destination_identity = value->destination_identity;
 	verdict.endpoint = passage->verdict.endpoint;
+	verdict.reply = 1;
 	verdict.packets = value->forward_packets + value->reply_packets;
 	verdict.bytes = value->forward_bytes + value->reply_bytes;
 	ct_forward(&forward, &passage->packet, passage->reply);

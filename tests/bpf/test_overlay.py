@@ -184,7 +184,7 @@ def test_who_is_believed(pair: TwoNodes, who: str, f: Family) -> None:
         assert [(e.type, e.reason) for e in events] == [(EventType.DROP, outcome)]
     else:
         found = [(e.type, e.source_identity, e.destination_identity) for e in events]
-        assert found == [(EventType.CONNECTION_NEW, outcome, A.identity)]
+        assert found == [(EventType.TRACE, outcome, A.identity)]
 
 
 @pytest.mark.parametrize("f", FAMILIES, ids=lambda f: f.name)
@@ -202,7 +202,7 @@ def test_a_client_outside_stays_one(pair: TwoNodes, f: Family) -> None:
         family = socket.AF_INET if f.version == 4 else socket.AF_INET6
         with socket_in(pair.ns("n2"), socket.SOCK_DGRAM, family) as one:
             one.sendto(b"hello", (f.host, 30080))
-        found = [e for e in second.events() if e.type == EventType.CONNECTION_NEW]
+        found = [e for e in second.events() if e.type == EventType.TRACE]
         assert [(e.source, e.source_identity) for e in found] == [(address16(f.host), f.world_identity)]
     finally:
         first.ipcache.put(key, value)
@@ -231,7 +231,7 @@ def test_the_identity_in_the_tunnel_is_judged_before_the_address_is_known(pair: 
     try:
         second.raise_epoch()
         assert pair.ping("A", R4) == f"{R4} reply"
-        new = [e.source_identity for e in second.events() if e.type == EventType.CONNECTION_NEW]
+        new = [e.source_identity for e in second.events() if e.type == EventType.TRACE]
         assert new == [A.identity]
     finally:
         second.ipcache.put(key, value)

@@ -97,7 +97,7 @@ CASES = [
     Case(
         "new, IPv6, UDP",
         event(
-            EventType.CONNECTION_NEW,
+            EventType.TRACE,
             source=address16("fd00::1"),
             destination=address16("fd00::2"),
             protocol=17,
@@ -113,12 +113,12 @@ CASES = [
     ),
     Case(
         "ping",
-        event(EventType.CONNECTION_NEW, protocol=1, source_port=99, destination_port=8, tcp_flags=0),
+        event(EventType.TRACE, protocol=1, source_port=99, destination_port=8, tcp_flags=0),
         "-> identity 300->301 state new: 10.52.0.1 -> 10.52.1.2 icmp type 8 id 99",
     ),
     Case(
         "verbose",
-        event(EventType.CONNECTION_NEW, rule=7),
+        event(EventType.TRACE, rule=7),
         "1970-01-01T00:01:05.000000Z -> identity 300->301 state new: 10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN "
         "rule CiliumNetworkPolicy default/rule1 spec",
         verbose=True,
@@ -180,7 +180,7 @@ def shown(process: subprocess.Popen[str], count: int) -> list[str]:
 
 def test_events_of_all_nodes_are_followed(cluster: Any) -> None:
     with monitor(cluster) as process:
-        send(cluster, "node1", event(EventType.CONNECTION_NEW))
+        send(cluster, "node1", event(EventType.TRACE))
         first = shown(process, 1)
         send(cluster, "node2", event(EventType.DROP, reason=134), event(EventType.CONNECTION_CLOSED))
         rest = shown(process, 2)
@@ -205,7 +205,7 @@ def test_what_was_there_before_is_shown_only_when_asked_for(cluster: Any) -> Non
 
 
 def test_it_says_where_it_begins(cluster: Any) -> None:
-    send(cluster, "node1", *(event(EventType.CONNECTION_NEW) for _ in range(3)))
+    send(cluster, "node1", *(event(EventType.TRACE) for _ in range(3)))
     with monitor(cluster, "--node", "node1", begins="from now on; 3 earlier ones are thrown away"):
         pass
     with monitor(cluster, "--node", "node1", "--all", begins="all that are there, then new ones"):
@@ -221,7 +221,7 @@ def test_events_can_be_chosen(cluster: Any) -> None:
             event(EventType.CONNECTION_CLOSED),
             event(EventType.DROP, endpoint=78, reason=133),
             event(EventType.DROP, reason=133),
-            event(EventType.CONNECTION_NEW),
+            event(EventType.TRACE),
         )
         events = [json.loads(text) for text in shown(process, 2)]
 
@@ -234,7 +234,7 @@ def test_events_can_be_chosen(cluster: Any) -> None:
 def test_losses_are_told(cluster: Any) -> None:
     with monitor(cluster, "--node", "node1", "-t", "drop") as process:
         os.kill(process.pid, signal.SIGSTOP)
-        packet = bytes(14) + event(EventType.CONNECTION_NEW).pack()
+        packet = bytes(14) + event(EventType.TRACE).pack()
         # More than the ring's 1 MiB takes, whatever the kernel's own overhead.
         test_run(cluster.programs["node1"]["tc/event"], packet, repeat=12_000)
         lost = cluster.json("bpf", "events", "list", "--node", "node1")[0]["lost"]

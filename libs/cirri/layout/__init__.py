@@ -16,7 +16,16 @@ from cirri.layout.endpoint import (
     EndpointMemo,
     EndpointValue,
 )
-from cirri.layout.event import EVENT_COUNTER, EVENT_COUNTERS, EVENTS, EventCounter, EventRecord, EventType
+from cirri.layout.event import (
+    EVENT_COUNTER,
+    EVENT_COUNTERS,
+    EVENTS,
+    EventCounter,
+    EventRecord,
+    EventType,
+    TracePoint,
+    TraceState,
+)
 from cirri.layout.fragment import FRAGMENTS, FragmentKey, FragmentValue
 from cirri.layout.ipcache import HOPS, IPCACHE, Hop, IpcacheKey, IpcacheValue, ReservedIdentity
 from cirri.layout.lb import (
@@ -163,6 +172,8 @@ ENUMS: tuple[EnumMirror, ...] = (
     EnumMirror("endpoint_flag", "lib/endpoint.h", "ENDPOINT_", EndpointFlag),
     EnumMirror("event_type", "lib/event.h", "EVENT_", EventType),
     EnumMirror("event_counter", "lib/event.h", "EVENTS_", EventCounter),
+    EnumMirror("trace_point", "lib/event.h", "TRACE_", TracePoint),
+    EnumMirror("trace_state", "lib/event.h", "STATE_", TraceState),
     EnumMirror("reserved_identity", "lib/ipcache.h", "IDENTITY_", ReservedIdentity),
     EnumMirror("lb_flag", "lib/lb.h", "LB_", LbFlag),
     EnumMirror("lb_state", "lib/lb.h", "LB_", LbState),
@@ -288,6 +299,8 @@ __all__ = [
     "ReservedIdentity",
     "RuntimeConfig",
     "RuntimeFlag",
+    "TracePoint",
+    "TraceState",
     "Way",
     "address16",
     "address_of",

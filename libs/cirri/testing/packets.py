@@ -274,7 +274,7 @@ def told(event: EventRecord) -> str:
     direction = PolicyDirection(event.direction).name.lower() if event.direction else ""
     reason = drop_name(event.reason) if event.reason else "allow"
     match event.type:
-        case EventType.CONNECTION_NEW:
+        case EventType.TRACE:
             return "new"
         case EventType.CONNECTION_CLOSED:
             return f"closed packets={event.packets}"

@@ -31,7 +31,7 @@ from cirri.maps.ring import POLL_S
 KINDS = {
     EventType.DROP: "drop",
     EventType.POLICY_VERDICT: "policy-verdict",
-    EventType.CONNECTION_NEW: "new",
+    EventType.TRACE: "new",
     EventType.CONNECTION_CLOSED: "closed",
 }
 TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
