@@ -333,7 +333,7 @@ class Traffic:
             answered = L7Record(
                 time=self.now_ns,
                 type="response",
-                verdict="forwarded",
+                verdict="dropped" if dropped else "forwarded",
                 latency_ns=latency_ns,
                 **common,
                 **answer,

@@ -1,0 +1,157 @@
+"""Which lookups failed, and who looked up a name: what the DNS proxy saw."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from cirri.engine.names import canonical_name, matches_pattern
+from cirri.history.questions import ranked, when
+from cirri.history.seen import Seen
+from cirri.model.records import L7Record
+
+RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
+"""RFC 1035, section 4.1.1."""
+NO_ANSWER, POLICY = "no answer", "refused by policy"
+
+
+class DnsProblem(Struct, frozen=True, kw_only=True):
+    """A question that got no good answer."""
+
+    client: str
+    """The pod."""
+    name: str
+    problem: str
+    """``NXDOMAIN``, ``SERVFAIL``, ...; ``refused by policy``, ``no answer``."""
+    types: tuple[str, ...]
+    """Of records that were asked for."""
+    count: int
+    asked: int
+    """How often the pod asked for the name at all."""
+    server: str
+    last: str
+
+
+@dataclass
+class _Problem:
+    count: int = 0
+    types: set[str] = field(default_factory=set)
+    last_ns: int = 0
+    server: str = ""
+
+
+class DnsProblems:
+    """Which lookups failed."""
+
+    def __init__(self) -> None:
+        self._asked: Counter[tuple[str, str]] = Counter()
+        self._found: dict[tuple[str, str, str], _Problem] = {}
+
+    def take(self, seen: Seen) -> None:
+        """As a question does."""
+        for index, record in seen.requests():
+            if (dns := record.dns) is None:
+                continue
+            pod, name = seen.party(index, server=False, pods=True), canonical_name(dns.query)
+            if record.type == "request":
+                self._asked[pod, name] += 1
+            if problem := dns_problem(record):
+                one = self._found.setdefault((pod, name, problem), _Problem())
+                one.count += 1
+                one.types.update(dns.qtypes)
+                one.last_ns = max(one.last_ns, record.time)
+                one.server = seen.party(index, server=True)
+
+    def answer(self) -> list[DnsProblem]:
+        """Every one, the most frequent first."""
+        found = [
+            DnsProblem(
+                client=pod,
+                name=name,
+                problem=problem,
+                types=tuple(sorted(one.types)),
+                count=one.count,
+                asked=max(one.count, self._asked[pod, name]),
+                server=one.server,
+                last=when(one.last_ns),
+            )
+            for (pod, name, problem), one in self._found.items()
+        ]
+        return ranked(found, lambda one: one.count)
+
+
+def dns_problem(record: L7Record) -> str:
+    """What is wrong with a lookup that *record* is a part of; "": nothing, or it is told elsewhere."""
+    if record.type == "request":
+        return POLICY if record.verdict == "dropped" else ""
+    if record.verdict == "dropped" or record.dns is None:
+        return ""  # the answer to what was refused
+    if record.verdict == "error":
+        return NO_ANSWER
+    return RCODES.get(record.dns.rcode, f"rcode {record.dns.rcode}") if record.dns.rcode else ""
+
+
+class Resolved(Struct, frozen=True, kw_only=True):
+    """A pod that asked for a name."""
+
+    client: str
+    name: str
+    lookups: int
+    addresses: tuple[str, ...]
+    """That it was told."""
+    problems: dict[str, int]
+    """Lookups without a good answer."""
+    last: str
+
+
+@dataclass
+class _Lookups:
+    requests: int = 0
+    answers: int = 0
+    addresses: set[str] = field(default_factory=set)
+    problems: Counter[str] = field(default_factory=Counter)
+    last_ns: int = 0
+
+
+class WhoResolved:
+    """Who looked up *pattern*: a name, or one with ``*`` as in ``matchPattern``."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = canonical_name(pattern)
+        self._found: dict[tuple[str, str], _Lookups] = {}
+
+    def take(self, seen: Seen) -> None:
+        """As a question does."""
+        for index, record in seen.requests():
+            if record.dns is None or not self._meant(record.dns.query):
+                continue
+            key = seen.party(index, server=False, pods=True), canonical_name(record.dns.query)
+            one = self._found.setdefault(key, _Lookups())
+            one.last_ns = max(one.last_ns, record.time)
+            one.addresses.update(record.dns.ips)
+            one.requests += record.type == "request"
+            one.answers += record.type == "response"
+            if problem := dns_problem(record):
+                one.problems[problem] += 1
+
+    def _meant(self, query: str) -> bool:
+        if "*" in self._pattern:
+            return matches_pattern(self._pattern, query)
+        return canonical_name(query) == self._pattern
+
+    def answer(self) -> list[Resolved]:
+        """Everybody, who asked most often first."""
+        found = [
+            Resolved(
+                client=client,
+                name=name,
+                lookups=max(one.requests, one.answers),
+                addresses=tuple(sorted(one.addresses)),
+                problems=dict(sorted(one.problems.items())),
+                last=when(one.last_ns),
+            )
+            for (client, name), one in self._found.items()
+        ]
+        return ranked(found, lambda one: one.lookups)
