@@ -31,6 +31,11 @@ def matches(expression: str, text: str) -> bool:
     return _compiled(expression).fullmatch(text) is not None
 
 
+def finds(expression: str, text: str) -> bool:
+    """Whether *expression* describes some part of *text*."""
+    return _compiled(expression).search(text) is not None
+
+
 def literal(expression: str) -> tuple[str, bool] | None:
     """The text that *expression* stands for, and whether anything may follow it; None: it is not so plain."""
     found = _PLAIN.fullmatch(expression)
