@@ -48,7 +48,8 @@ def some_rules(dice: random.Random) -> dict[str, Any]:
     for number in range(dice.randint(0, 3)):
         allow: dict[str, Any] = {"cookie": number + 1}
         if dice.random() > 0.05:
-            allow["requests"] = [some_entry(dice) for _ in range(dice.randint(0, 3))]
+            count = dice.choice((0, 1, 2, 3, 12))
+            allow["requests"] = [some_entry(dice) for _ in range(count)]
         allows.append(allow)
     return {"any": dice.random() < 0.05, "allows": allows}
 

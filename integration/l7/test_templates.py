@@ -55,9 +55,12 @@ def test_envoy_has_what_it_was_told(world: Proxied) -> None:
     (host,) = table["virtual_hosts"]
     assert host["retry_policy"]["num_retries"] == 3
     assert table["validate_clusters"] is False
-    routes = {json.dumps(route["match"], sort_keys=True): route for route in host["routes"]}
-    refused = {"status": 403, "body": {"inline_string": "Access denied"}}
-    assert [route["direct_response"] for route in host["routes"][-2:]] == [refused, refused]
+    tree = host["matcher"]["matcher_tree"]
+    assert tree["input"]["typed_config"]["header_name"] == ":path"
+    lists = [each["action"]["typed_config"]["routes"] for each in tree["prefix_match_map"]["map"].values()]
+    lists.append(host["matcher"]["on_no_match"]["action"]["typed_config"]["routes"])
+    every = [route for each in lists for route in each]
+    routes = {json.dumps(route["match"], sort_keys=True): route for route in every}
     wanted: list[dict[str, Any]] = [
         {"name": ":path", "string_match": {"exact": "/tenant"}},
         {"name": "x-tenant", "string_match": {"exact": "acme"}},
@@ -66,7 +69,7 @@ def test_envoy_has_what_it_was_told(world: Proxied) -> None:
     tenant = routes[json.dumps({"headers": wanted, "prefix": ""}, sort_keys=True)]
     assert tenant["route"] == {"cluster": "direct", "timeout": "3600s"}
     assert tenant["name"] == '[7,"shop",""]'
-    changed = [route for route in host["routes"] if "REPLACE" in route.get("name", "")]
+    changed = [route for route in every if "REPLACE" in route.get("name", "")]
     assert changed[0]["request_headers_to_add"] == [
         {
             "header": {"key": "X-A", "value": "1"},

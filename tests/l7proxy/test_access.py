@@ -59,7 +59,7 @@ def test_egress_turns_the_ends() -> None:
 @pytest.mark.parametrize(
     ("given", "verdicts", "message"),
     [
-        (entry("", 403, "direct_response"), ("dropped", "dropped"), ""),
+        (entry("", 403, "route_not_found"), ("dropped", "dropped"), ""),
         (entry("", 400, "http1.codec_error"), ("error", "error"), "http1.codec_error"),
         (entry("", 307, "path_normalization"), ("error", "error"), "path_normalization"),
         (entry(code=503, details="upstream_reset_before_response_started",

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from cirri.l7proxy.messages import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, ROUTES, SECRET_TYPE
+from cirri.l7proxy.messages import CLUSTER_TYPE, LISTENER, LISTENER_TYPE, ROUTE_TYPE, ROUTES, SECRET_TYPE
 from cirri.l7proxy.resources import Wanted, named_secrets, wanted
 from cirri.proxies import Listener, NodeProxies
 
@@ -20,43 +20,49 @@ def node(*rules: Any, kind: str = "http") -> NodeProxies:
 
 
 def clusters(found: Wanted) -> list[str]:
-    """Where the routes of the first listener lead; "": refused."""
+    """Where the routes of the first listener lead."""
     table = ROUTES.decode(found.resources[ROUTE_TYPE]["10100"].body)
     (host,) = table["virtual_hosts"]
-    return [route.get("route", {}).get("cluster", "") for route in host["routes"]]
+    return [route["route"]["cluster"] for route in host.get("routes", ())]
 
 
 def test_nothing_is_refused_by_rules_of_its_own() -> None:
     empty: list[dict[str, Any]] = [{"any": False, "allows": []}, {"requests": []}, {"anything": 1}]
     for rules in empty:
-        assert clusters(wanted(node(rules), {})) == ["", ""]
+        assert clusters(wanted(node(rules), {})) == []
 
 
 def test_everything_may_pass() -> None:
-    assert clusters(wanted(node({"any": True, "allows": []}), {})) == ["direct", "direct", "", ""]
+    assert clusters(wanted(node({"any": True, "allows": []}), {})) == ["direct", "direct"]
 
 
 def test_everything_may_pass_by_tls() -> None:
     rules = {"any": True, "allows": [{"cookie": 1}, {"cookie": 2, "requests": [{}], **TLS}]}
     found = wanted(node(rules), STORED)
-    assert {cluster.partition(" ")[0] for cluster in clusters(found)} == {"tls", ""}
+    assert {cluster.partition(" ")[0] for cluster in clusters(found)} == {"tls"}
     assert len(found.resources[CLUSTER_TYPE]) == 2
     assert list(found.resources[SECRET_TYPE]) == ["authority d/up ca.crt"]
     # Without the Secret it does not pass in plain.
     without = wanted(node(rules), {})
-    assert set(clusters(without)) == {""}
+    assert clusters(without) == []
     assert without.problems == {10100: "Secret d/up names no authority to trust"}
 
 
 def test_what_envoy_rejects_is_closed_and_what_it_spoils_is_missing() -> None:
     given = node({"any": True})
     found = wanted(given, {}, rejected={(10100, given.listeners[0].rules): "bad"})
-    assert clusters(found) == ["", ""]
+    assert clusters(found) == []
     assert found.refused == found.problems == {10100: "Envoy rejects its rules: bad"}
     rules = node({"any": False, "allows": [{"requests": [{}], **TLS}]})
     whole = wanted(rules, STORED)
     spoiled = {one.version for one in whole.resources[SECRET_TYPE].values()}
-    assert set(clusters(wanted(rules, STORED, spoiled=spoiled))) == {""}
+    assert clusters(wanted(rules, STORED, spoiled=spoiled)) == []
+
+
+def test_tls_without_a_name_has_a_chain() -> None:
+    found = wanted(node({"any": False, "allows": [{"cookie": 1}]}, kind="tls"), {})
+    listener = LISTENER.decode(found.resources[LISTENER_TYPE]["10100"].body)
+    assert "on_no_match" in listener["filter_chain_matcher"]
 
 
 def test_an_unknown_kind_has_no_listener() -> None:

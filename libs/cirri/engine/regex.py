@@ -8,8 +8,15 @@ from typing import Any
 
 import re2
 
-_PLAIN = re.compile(r"\^?((?:[^\\.+*?()\[\]{}|^$]|\\[^0-9A-Za-z\x80-\U0010ffff])*)(\.\*)?\$?", re.S)
-"""Characters that stand for themselves, some of them behind a backslash, then perhaps anything."""
+_CHARACTER = r"(?:[^\\.+*?()\[\]{}|^$]|\\[^0-9A-Za-z\x80-\U0010ffff])"
+"""One that stands for itself, perhaps behind a backslash."""
+_PLAIN = re.compile(rf"\^?({_CHARACTER}*)(\.\*)?\$?", re.S)
+"""Characters that stand for themselves, then perhaps anything."""
+_HEAD = re.compile(rf"\^?((?:{_CHARACTER}(?![?*{{]))*)", re.S)
+"""Characters that stand for themselves, without one that need not be there."""
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()|]", re.S)
+_OPAQUE = re.compile(r"\\Q|\[:|\(\?[-A-Za-z]*\)")
+"""Quoting and named classes, unknown to :data:`_TOKEN`, and flags: the star of ``b(?s)*`` is the b's."""
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
 
@@ -41,7 +48,33 @@ def literal(expression: str) -> tuple[str, bool] | None:
     found = _PLAIN.fullmatch(expression)
     if found is None:
         return None
-    return re.sub(r"\\(.)", r"\1", found[1], flags=re.S), found[2] is not None
+    return _unescaped(found[1]), found[2] is not None
+
+
+@lru_cache(maxsize=8192)
+def beginning(expression: str) -> str:
+    """A text that everything begins with that *expression* describes; "" where none is known.
+
+    Not by RE2's ``possiblematchrange``: it is wrong about ``\\b``.
+    """
+    if _OPAQUE.search(expression) or _has_alternatives(expression):
+        return ""
+    found = _HEAD.match(expression)
+    return _unescaped(found[1]) if found else ""
+
+
+def _has_alternatives(expression: str) -> bool:
+    """Whether all of it is one thing or another."""
+    depth = 0
+    for found in _TOKEN.finditer(expression):
+        depth += {"(": 1, ")": -1}.get(found[0], 0)
+        if found[0] == "|" and not depth:
+            return True
+    return False
+
+
+def _unescaped(plain: str) -> str:
+    return re.sub(r"\\(.)", r"\1", plain, flags=re.S)
 
 
 @lru_cache(maxsize=4096)

@@ -22,8 +22,8 @@ BEGAN, ENDED = 1, 3
 """``AccessLogType`` of TCP connections: the server has been reached, the end."""
 METHOD = ":method"
 """The header that is logged because Envoy's list of methods is short."""
-REFUSED, SERVER = "direct_response", "via_upstream"
-"""Where an answer came from: our last route, the server."""
+REFUSED, SERVER = "route_not_found", "via_upstream"
+"""Where an answer came from: no rule let the request pass, the server."""
 
 Direction = Literal["ingress", "egress"]
 

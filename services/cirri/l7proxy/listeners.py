@@ -32,6 +32,14 @@ RECORDS = "cirri.records"
 HELLO_S = 15
 """How long a client may take to say whom it wants."""
 
+REFUSED = "Access denied"
+"""Body of a 403."""
+_REFUSAL = {
+    "filter": {"response_flag_filter": {"flags": ["NR"]}},
+    "status_code": 403,
+    "body": {"inline_string": REFUSED},
+}
+"""What is answered where there is no route."""
 _FILTERS = "envoy.extensions.filters"
 _TLS = "envoy.extensions.transport_sockets.tls.v3"
 
@@ -158,6 +166,7 @@ def _manager(given: Listener, settings: HttpSettings) -> dict[str, Any]:
         "stream_idle_timeout": _duration(settings.stream_idle_timeout),
         "common_http_protocol_options": {"idle_timeout": _duration(settings.idle_timeout)},
         "access_log": [_access_log("http", given)],
+        "local_reply_config": {"mappers": [_REFUSAL]},
     }
     if settings.normalize_path:
         manager |= {

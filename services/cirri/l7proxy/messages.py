@@ -138,6 +138,14 @@ def typed(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
     return {"type_url": TYPED_STRUCT, "value": inner}
 
 
+def plain(name: str, kind: Message, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``TypedExtensionConfig`` *name* that holds *value* as a message of its own *kind*."""
+    return {
+        "name": name,
+        "typed_config": {"type_url": TYPES + kind.name, "value": kind.encode(value)},
+    }
+
+
 def string_value(text: str) -> dict[str, Any]:
     """The ``Any`` of a bare string."""
     return {"type_url": f"{TYPES}google.protobuf.StringValue", "value": STRING_VALUE.encode(text)}
@@ -179,11 +187,22 @@ _PREDICATE = Message(
     single_predicate=one(1, Message("SinglePredicate", input=one(1, EXTENSION),
                                     value_match=one(2, XDS_STRING_MATCH))),
 )  # fmt: skip
+_ON_MATCH = Message("xds.type.matcher.v3.Matcher.OnMatch", action=one(2, EXTENSION))
 _FIELD_MATCHER = Message(
     "xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher",
-    predicate=one(1, _PREDICATE), on_match=one(2, Message("OnMatch", action=one(2, EXTENSION))),
+    predicate=one(1, _PREDICATE), on_match=one(2, _ON_MATCH),
 )  # fmt: skip
-MATCHER.fields["matcher_list"] = one(1, Message("MatcherList", matchers=some(1, _FIELD_MATCHER)))
+_MATCH_MAP = Message(
+    "xds.type.matcher.v3.Matcher.MatcherTree.MatchMap",
+    map=some(1, Message("Entry", key=one(1, STRING), value=one(2, _ON_MATCH))),
+)
+MATCHER.fields |= {
+    "matcher_list": one(1, Message("MatcherList", matchers=some(1, _FIELD_MATCHER))),
+    "matcher_tree": one(
+        2, Message("MatcherTree", input=one(1, EXTENSION), prefix_match_map=one(3, _MATCH_MAP))
+    ),
+    "on_no_match": one(3, _ON_MATCH),
+}
 
 FILTER_CHAIN = Message(
     "envoy.config.listener.v3.FilterChain",
@@ -233,15 +252,17 @@ DATA_SOURCE = Message(
 ROUTE = Message(
     "envoy.config.route.v3.Route",
     name=one(14, STRING), match=one(1, ROUTE_MATCH), route=one(2, ROUTE_ACTION),
-    direct_response=one(7, Message("DirectResponseAction", status=one(1, NUMBER), body=one(2, DATA_SOURCE))),
     request_headers_to_add=some(9, HEADER_OPTION), request_headers_to_remove=some(12, STRING),
 )  # fmt: skip
 RETRY_POLICY = Message(
     "envoy.config.route.v3.RetryPolicy", retry_on=one(1, STRING), num_retries=one(2, NUMBER_VALUE)
 )
+HEADER_INPUT = Message("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=one(1, STRING))
+ROUTE_LIST = Message("envoy.config.route.v3.RouteList", routes=some(1, ROUTE))
 VIRTUAL_HOST = Message(
     "envoy.config.route.v3.VirtualHost",
     name=one(1, STRING), domains=some(2, STRING), routes=some(3, ROUTE), retry_policy=one(16, RETRY_POLICY),
+    matcher=one(21, MATCHER),
 )  # fmt: skip
 ROUTES = Message(
     "envoy.config.route.v3.RouteConfiguration",

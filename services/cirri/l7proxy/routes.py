@@ -1,12 +1,12 @@
-"""From rules to Envoy's routes: the first one that a request is like takes it, the last one refuses it.
+"""From rules to Envoy's routes: the first one that a request is like takes it.
 
-Refusing needs no rule: a route table without any other route answers 403, and a listener whose table
-is not there does not serve.
+Refusing needs no rule: what finds no route is answered with 403 (:func:`cirri.l7proxy.listeners.listener`),
+and a listener whose table is not there does not serve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET, structs
 
-from cirri.engine.regex import matches
+from cirri.engine.regex import beginning, matches
 from cirri.l7proxy import match
-from cirri.l7proxy.messages import ROUTE, ROUTES
+from cirri.l7proxy.branches import branches
+from cirri.l7proxy.messages import HEADER_INPUT, ROUTE, ROUTE_LIST, ROUTES, plain
 from cirri.l7proxy.rules import Allow, Entry, Rules, for_all
 from cirri.l7proxy.wire import Raw
 from cirri.model.http import HttpSettings
 
-REFUSED = "Access denied"
-"""Body of a 403."""
 DIRECT = "direct"
 """The cluster that goes on to where the client wanted to go."""
 MOST_MISMATCHES = 6
@@ -33,11 +32,7 @@ RETRIES = {"retry_on": "connect-failure,refused-stream,reset-before-request", "n
 APPEND, OVERWRITE = 0, 2
 ANYTHING: tuple[dict[str, Any], ...] = ({"prefix": ""}, {"connect_matcher": {}})
 """Envoy takes ``CONNECT``, which has no path, apart."""
-
-_DENIES = [
-    {"name": "", "match": given, "direct_response": {"status": 403, "body": {"inline_string": REFUSED}}}
-    for given in ANYTHING
-]
+_PATH = plain("path", HEADER_INPUT, {"header_name": ":path"})
 
 
 class Verdict(NamedTuple):
@@ -79,6 +74,8 @@ class _Made(NamedTuple):
 
     routes: tuple[tuple[int, bytes], ...] = ()
     problem: str = ""
+    beginning: str = ""
+    """Of every path that they let pass."""
 
 
 def _of_rules(rules: Rules, secrets: Mapping[str, str], settings: HttpSettings) -> Iterator[_Made]:
@@ -133,7 +130,7 @@ def _of_entry(
             right = [given for given, _ in mild if all(given is not each for each, _ in wrong)]
             changes = tuple(change for _, change in wrong)
             found += _pass(allow, [*fixed, *right], changes, settings, connect=connect)
-    return _Made(tuple(found))
+    return _Made(tuple(found), beginning=beginning(entry.path))
 
 
 def _pass(
@@ -170,17 +167,32 @@ def route_table(
 ) -> tuple[Raw, list[str]]:
     """The table *name*, encoded; and what in *rules* cannot be carried out, in sentences."""
     made = list(_of_rules(rules, secrets, settings))
-    found = [each for one in made for each in one.routes]
+    found = [(changes, one.beginning, route) for one in made for changes, route in one.routes]
     # Where several let a request pass, the one that leaves it as it is: the sort is stable.
     found.sort(key=lambda each: each[0])
     everything = {
         "name": "all",
         "domains": ["*"],
-        "routes": [*(route for _, route in found), *_DENIES],
+        **_choice([start for _, start, _ in found], [route for _, _, route in found]),
         "retry_policy": RETRIES,
     }
     table = {"name": name, "virtual_hosts": [everything], "validate_clusters": False}
     return Raw(ROUTES.encode(table)), [one.problem for one in made if one.problem]
+
+
+def _choice(beginnings: Sequence[str], routes: Sequence[bytes]) -> dict[str, Any]:
+    """How a virtual host finds the first of *routes* that a request is like: only those are asked that
+    its path begins as."""
+    lists = branches(beginnings)
+    if not lists.keys() - {""}:
+        return {"routes": routes}
+    actions = {
+        key: {"action": plain("routes", ROUTE_LIST, {"routes": [routes[n] for n in numbers]})}
+        for key, numbers in lists.items()
+    }
+    other = {"on_no_match": actions.pop("")} if "" in actions else {}
+    entries = [{"key": key, "value": action} for key, action in actions.items()]
+    return {"matcher": {"matcher_tree": {"input": _PATH, "prefix_match_map": {"map": entries}}, **other}}
 
 
 def _header(change: Change) -> dict[str, Any]:
