@@ -30,14 +30,17 @@ ENTRIES: dict[str, Entry] = {
     "fqdn": Entry("cirri.cli.fqdn", "fqdn", "Show names that policies speak of, and what pods were told."),
     "get": Entry("cirri.cli.get", "get", "Show objects: pods, services, policies, ..."),
     "health": Entry("cirri.cli.nodehealth", "health", "Show which nodes reach each other."),
+    "hubble": Entry("cirri.cli.hubble", "hubble", "The commands of `hubble`, by its names."),
     "identity": Entry("cirri.cli.identity", "identity", "Show security identities and their labels."),
     "ip": Entry("cirri.cli.ip", "ip", "Show which address has which identity."),
     "l7": Entry("cirri.cli.l7", "l7", "Show what the L7 proxy of each node lets pass."),
     "lab": Entry("cirri.lab.cli", "lab", "Run a cluster on this machine."),
+    "list": Entry("cirri.cli.hubble", "listing", "Show nodes that tell flows, and their namespaces."),
     "monitor": Entry(
         "cirri.cli.monitor", "monitor", "Follow the kernel's events: drops, verdicts, connections."
     ),
     "node": Entry("cirri.cli.node", "node", "Show nodes: addresses, pod ranges, routing, health."),
+    "observe": Entry("cirri.cli.observe", "observe", "Show flows: who talks to whom, and what was decided."),
     "policy": Entry(
         "cirri.cli.policy", "policy", "Ask what policies say, in force or in manifests, and why."
     ),
