@@ -1,7 +1,6 @@
 """Flags of ``observe`` become filters of the observer API, as ``hubble`` makes them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import click
@@ -271,5 +270,6 @@ def test_request(chosen: Selection, expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("pair", ["first last", "first everything", "first follow", "last everything"])
 def test_contradictions(pair: str) -> None:
+    chosen: Any = dict.fromkeys(pair.split(), 1)
     with pytest.raises(click.UsageError, match="cannot set both"):
-        request(GetFlowsRequest, Selection(**dict.fromkeys(pair.split(), 1)), NOW)
+        request(GetFlowsRequest, Selection(**chosen), NOW)

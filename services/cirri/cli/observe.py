@@ -113,7 +113,8 @@ def show_flows(target: Target, **options: Any) -> None:
         return
     from cirri.hubble.messages import GetFlowsRequest
 
-    asked = request(GetFlowsRequest, _selection(options), time.time_ns())
+    path, silent = options["input_file"], options["silent_errors"]
+    asked = request(GetFlowsRequest, _selection(options), time.time_ns(), from_file=bool(path))
     asked.whitelist.extend(messages(found.allow))
     asked.blacklist.extend(messages(found.deny))
     fields = mask(
@@ -124,9 +125,15 @@ def show_flows(target: Target, **options: Any) -> None:
     )
     if fields:  # an empty mask may mean: no field at all
         asked.field_mask.paths.extend(fields)
-    with _printing(shown) as printer, connection(target, options) as observer:
-        answers = patient(observer.stream(OBSERVER, "GetFlows", asked), observer.server.address)
-        _print_flows(answers, printer, silent=options["silent_errors"])
+    with _printing(shown) as printer:
+        if path:
+            from cirri.cli.flowfile import flows_of
+
+            _print_flows(flows_of(path, asked), printer, silent=silent)
+            return
+        with connection(target, options) as observer:
+            answers = patient(observer.stream(OBSERVER, "GetFlows", asked), observer.server.address)
+            _print_flows(answers, printer, silent=silent)
 
 
 @contextmanager
@@ -187,6 +194,7 @@ FLOWS_SAY = """What went over the network, and what was decided about it.
       cirri observe --verdict DROPPED --print-policy-names   what was refused, and by what
       cirri observe --since 1h --to-fqdn '*.github.com'      an hour back, from what is stored
       cirri observe --namespace default --not --port 53      of a namespace, without DNS
+      cirri observe -o json --last 1000 > flows.json         to be read with --input-file
 """
 
 

@@ -230,6 +230,8 @@ def formatting(*, flows: bool = True) -> list[click.Parameter]:
 def other() -> list[click.Parameter]:
     """The rest, about flows."""
     return [
+        SectionOption("--input-file", metavar="FILE", default="", section=OTHER,
+                      help="Read flows from FILE (`-o json` wrote it) instead of a server; `-`: from stdin."),
         SectionOption("--field-mask", metavar="FIELDS", section=OTHER, multiple=True,
                       help="With -o json: ask for these fields alone (time,source.pod_name,verdict)."),
         SectionOption("--use-default-field-masks", is_flag=True, section=OTHER,
