@@ -14,7 +14,7 @@ import numpy as np
 from cirri.engine.ports import PROTOCOL_NAMES
 from cirri.history.rows import Reply, Rows, RowType, Table, Verdict, uuid_of
 from cirri.labels import Label
-from cirri.layout import DropReason, address_of
+from cirri.layout import DropReason, TracePoint, TraceState, address_of
 from cirri.model.flows import End
 from cirri.model.records import L7Record
 
@@ -22,11 +22,8 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 """Bits of column ``tcp_flags``, RFC 9293 section 3.1."""
-FROM_POINTS = range(5, 11)
-"""TraceObservationPoints at which a packet is on its way in: it is told once more where it leaves."""
-TO_PROXY = 1
-NEW = 1
-"""TraceReason of a connection's first packet."""
+FROM_POINTS = range(TracePoint.FROM_ENDPOINT, TracePoint.FROM_NETWORK + 1)
+"""Points at which a packet is on its way in: it is told once more where it leaves."""
 POLICY_REASONS = (DropReason.POLICY, DropReason.POLICY_DENY, DropReason.POLICY_AUTH_REQUIRED)
 ANSWERS = {0: 8, 14: 13, 129: 128}
 """ICMP types of answers, with those of what is answered."""
@@ -103,7 +100,7 @@ class Seen:
         self.server_service = column("_service", server=True)
         types = rows["destination_port"].copy()
         for answer, asked in ANSWERS.items():
-            types[types == answer] = asked
+            types[swapped & (types == answer)] = asked
         self.client_port = np.where(icmp, rows["source_port"], column("_port", server=False))
         self.server_port = np.where(icmp, types, column("_port", server=True))
         self._swapped = swapped
@@ -148,7 +145,7 @@ class Seen:
         """Which rows are connections that began, each once."""
         rows = self.rows
         found: Numbers = self.counted() & (rows["type"] == RowType.TRACE)
-        found &= (rows["state"] == NEW) & (rows["reply"] == Reply.NO)
+        found &= (rows["state"] == TraceState.NEW) & (rows["reply"] == Reply.NO)
         return found
 
     def in_namespaces(self, namespaces: Collection[str]) -> Numbers:
@@ -165,7 +162,7 @@ class Seen:
         """
         rows, here = self.rows, self.table.node
         found: Numbers = (rows["type"] == RowType.TRACE) | (rows["type"] == RowType.CONNECTION_CLOSED)
-        found &= ~np.isin(rows["point"], [*FROM_POINTS, TO_PROXY])
+        found &= ~np.isin(rows["point"], [*FROM_POINTS, TracePoint.TO_PROXY])
         elsewhere = [bool(end.pod) and end.node not in ("", here) for end in self.table.ends]
         pods = [bool(end.pod) for end in self.table.ends]
         of_server = self.of_ends(pods, server=True)
@@ -197,8 +194,8 @@ class Seen:
         side = "destination" if bool(self._swapped[index]) ^ server else "source"
         return str(address_of(self.rows[side][index].tobytes()))
 
-    def pairs(self, *, pods: bool = False) -> tuple[Groups, list[Pair]]:
-        """The rows by who talks to whom; several groups can have one pair.  *pods*: as for a party."""
+    def by_ends(self, *, pods: bool = True) -> Groups:
+        """The rows by who talks to whom and at which port; without *pods* addresses outside are alike."""
         columns = [
             self.client_end, self.server_end, self.client_names, self.server_names, self.server_port,
             self.rows["protocol"],
@@ -208,7 +205,11 @@ class Seen:
             address = self.address(server=server)
             plain = self.of_ends(known, server=server)
             columns += [np.where(plain, 0, address[:, half]) for half in (0, 1)]
-        groups = Groups(self.rows["time"], *columns)
+        return Groups(self.rows["time"], *columns)
+
+    def pairs(self, *, pods: bool = False) -> tuple[Groups, list[Pair]]:
+        """The rows by who talks to whom; several groups can have one pair.  *pods*: as for a party."""
+        groups = self.by_ends(pods=pods)
         return groups, [self.pair(index, pods=pods) for index in groups.last]
 
     def pair(self, index: int, *, pods: bool = False) -> Pair:

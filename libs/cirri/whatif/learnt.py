@@ -12,17 +12,25 @@ from cirri.model import Resource
 
 def labels(resources: Iterable[Resource], name: str) -> list[str]:
     """Labels of an address that DNS gave for *name*, where the policies among *resources* are in force."""
+    return [world_label(4), *known_as(spoken_of(resources), name)]
+
+
+def known_as(texts: Iterable[str], name: str) -> list[str]:
+    """Labels of an address that DNS gave for *name*, of those *texts* (of :func:`spoken_of`) that mean it."""
     wanted = canonical_name(name)
-    known = dict.fromkeys(text for text in _names(resources) if _means(text, wanted))
-    return [world_label(4), *(f"fqdn:{text}" for text in known)]
+    return [f"fqdn:{text}" for text in texts if _means(text, wanted)]
 
 
 def _means(text: str, name: str) -> bool:
     return text == name or ("*" in text and matches_pattern(text, name))
 
 
+def spoken_of(resources: Iterable[Resource]) -> list[str]:
+    """Names and patterns that policies among *resources* speak of."""
+    return list(dict.fromkeys(_names(resources)))
+
+
 def _names(resources: Iterable[Resource]) -> Iterator[str]:
-    """Names and patterns that policies speak of."""
     for one in resources:
         if one.kind not in KINDS:
             continue

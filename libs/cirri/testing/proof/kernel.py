@@ -96,6 +96,8 @@ class Programs:
         self._ports = cycle(PORTS)
         self._devices: dict[str, int] = {}
         self.engine: Engine
+        self.told: list[EventRecord] = []
+        """What observers were told of the last packet."""
 
     def close(self) -> None:
         """Give everything back but the pins."""
@@ -173,7 +175,7 @@ class Programs:
         ethertype = b"\x08\x00" if case.version == 4 else b"\x86\xdd"
         frame = target + source + ethertype + packet(self.engine.world, case, next(self._ports))
         run = test_run(self.programs[section], frame, context=SkBuff(ifindex=device))
-        told = [EventRecord.unpack(raw) for raw in self.ring.read()]
+        self.told = told = [EventRecord.unpack(raw) for raw in self.ring.read()]
         drops = [each for each in told if each.type == EventType.DROP]
         assert bool(drops) == (run.action == TC_SHOT), (run.action, told)
         found = _where(drops[0]) if drops else "allow"
