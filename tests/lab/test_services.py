@@ -25,6 +25,7 @@ def test_one_process_for_each_service_and_node() -> None:
             "l7proxy-node1",
             "envoy-node1",
             "health-node1",
+            "flows-node1",
         ),
         *(
             "datapath-node2",
@@ -33,6 +34,7 @@ def test_one_process_for_each_service_and_node() -> None:
             "l7proxy-node2",
             "envoy-node2",
             "health-node2",
+            "flows-node2",
         ),
         *("internet-names", "internet-resolver", "internet-web", "internet-cdn"),
     ]

@@ -9,6 +9,7 @@
         ├── BusRefused        the server answered with an error
         ├── NotPermitted      the server refuses this user that subject
         ├── BucketMissing     no service has made the bucket yet
+        ├── LogMissing        no service has made the log yet
         ├── KeyInvalid        a key outside the alphabet, reserved, or too long
         ├── ValueTooLarge     a value beyond the limit of one key
         ├── NotOwner          a key of somebody else's bucket or shard
@@ -70,6 +71,16 @@ class BucketMissing(BusError):
     def __init__(self, bucket: str) -> None:
         self.bucket = bucket
         super().__init__(f"bucket {bucket} does not exist")
+
+
+class LogMissing(BusError):
+    """Log *name* does not exist, or no log takes subject *name*."""
+
+    hint = "It is made when the service that appends to it starts"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"there is no stream for {name}")
 
 
 class KeyInvalid(BusError):

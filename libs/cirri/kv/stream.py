@@ -94,7 +94,7 @@ class _Done(msgspec.Struct, frozen=True):
 async def info(link: Link, bucket: str) -> StreamInfo:
     """The stream behind *bucket*, as soon as all of it is made.  Raises: BucketMissing, BusError."""
     while True:
-        about = await _call(link, f"STREAM.INFO.{stream_name(bucket)}", b"", StreamInfo, bucket)
+        about = await call(link, f"STREAM.INFO.{stream_name(bucket)}", b"", StreamInfo, bucket)
         if not about.created.startswith(NOT_CREATED):
             link.whole_streams.add(bucket)
             return about
@@ -136,7 +136,7 @@ async def ensure(link: Link, bucket: Bucket[Any]) -> StreamInfo:
         }
         body = msgspec.json.encode(config)
         try:
-            return await _call(link, f"STREAM.CREATE.{name}", body, StreamInfo, bucket.name)
+            return await call(link, f"STREAM.CREATE.{name}", body, StreamInfo, bucket.name)
         except BusRefused as error:
             if error.code != NAME_IN_USE:
                 raise
@@ -149,7 +149,7 @@ async def raise_sequence(link: Link, bucket: str, first: int) -> None:
     JetStream 2.9 has no ``first_seq`` setting, but purging up to a sequence moves it.
     """
     body = msgspec.json.encode({"seq": first})
-    await _call(link, f"STREAM.PURGE.{stream_name(bucket)}", body, _Done, bucket)
+    await call(link, f"STREAM.PURGE.{stream_name(bucket)}", body, _Done, bucket)
 
 
 async def forget_key(link: Link, bucket: str, key: str) -> None:
@@ -163,7 +163,7 @@ async def forget_key(link: Link, bucket: str, key: str) -> None:
     while True:
         body = msgspec.json.encode({"seq": seq, "next_by_subj": subject_of(bucket, key)})
         try:
-            reply = await _call(link, f"STREAM.MSG.GET.{name}", body, _MessageReply, bucket)
+            reply = await call(link, f"STREAM.MSG.GET.{name}", body, _MessageReply, bucket)
         except BusRefused as error:
             if error.code == MESSAGE_MISSING:
                 return
@@ -172,7 +172,7 @@ async def forget_key(link: Link, bucket: str, key: str) -> None:
             return
         seq = reply.message.seq
         body = msgspec.json.encode({"seq": seq, "no_erase": True})
-        await _call(link, f"STREAM.MSG.DELETE.{name}", body, _Done, bucket)
+        await call(link, f"STREAM.MSG.DELETE.{name}", body, _Done, bucket)
 
 
 async def last(link: Link, bucket: str, pattern: str) -> Raw | None:
@@ -201,7 +201,7 @@ async def _stored(link: Link, bucket: str, request: dict[str, Any]) -> _Stored |
     await _whole(link, bucket)
     body = msgspec.json.encode(request)
     try:
-        reply = await _call(link, f"STREAM.MSG.GET.{stream_name(bucket)}", body, _MessageReply, bucket)
+        reply = await call(link, f"STREAM.MSG.GET.{stream_name(bucket)}", body, _MessageReply, bucket)
     except BusRefused as error:
         if error.code == MESSAGE_MISSING:
             return None
@@ -215,15 +215,16 @@ async def consume(link: Link, bucket: str, name: str, config: dict[str, Any]) ->
     stream = stream_name(bucket)
     body = msgspec.json.encode({"stream_name": stream, "config": {**config, "name": name}})
     subject = f"CONSUMER.CREATE.{stream}.{name}.{config['filter_subject']}"
-    return await _call(link, subject, body, ConsumerInfo, bucket)
+    return await call(link, subject, body, ConsumerInfo, bucket)
 
 
 async def drop_consumer(link: Link, bucket: str, name: str) -> None:
     """Remove consumer *name*; it may be gone already."""
-    await _call(link, f"CONSUMER.DELETE.{stream_name(bucket)}.{name}", b"", _Done, bucket)
+    await call(link, f"CONSUMER.DELETE.{stream_name(bucket)}.{name}", b"", _Done, bucket)
 
 
-async def _call(link: Link, verb: str, body: bytes, kind: type[R], bucket: str) -> R:
+async def call(link: Link, verb: str, body: bytes, kind: type[R], bucket: str) -> R:
+    """Ask JetStream for *verb*, about stream *bucket*; what it says.  Raises: BucketMissing, BusError."""
     # All of these may be asked twice, so a lost connection is no reason to give up.
     deadline = asyncio.get_running_loop().time() + API_S
     while True:

@@ -24,7 +24,7 @@ from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
 from cirri.manifests.problems import Path, listed, suggestion
-from cirri.model import Resource, health, http, names
+from cirri.model import Resource, flowsettings, health, http, names
 
 CONFIG_NAMESPACE = "kube-system"
 CONFIG_NAME = "cirri-config"
@@ -102,6 +102,13 @@ _NAMES = {
     names.GRACE: "how much longer they stay than their time",
     names.DELAY: "how long an answer may wait for the kernel to know its addresses",
     names.REFUSAL: "what is answered where no rule lets a name pass",
+}
+_FLOWS = {
+    flowsettings.BUFFER: "flows that each node holds in memory, one less than a power of two",
+    flowsettings.FORWARDED_AGE: "how long flows that passed are kept on the bus",
+    flowsettings.FORWARDED_BYTES: "room for them there; the oldest go first",
+    flowsettings.DROPPED_AGE: "how long flows that did not pass are kept on the bus",
+    flowsettings.DROPPED_BYTES: "room for them there; the oldest go first",
 }
 _HTTP_TIMES = (
     "longest request through the proxy; 0: without end",
@@ -208,6 +215,10 @@ KEYS: Mapping[str, Key] = {
     health.ENABLE: Key("true", "whether nodes probe each other", health.complaint(health.ENABLE)),
     health.PORT: Key("4240", "TCP port on which nodes answer probes", health.complaint(health.PORT)),
     health.INTERVAL: Key("10s", "time between probes of a node", health.complaint(health.INTERVAL)),
+    **{
+        key: Key(flowsettings.DEFAULTS[key], says, flowsettings.complaint(key))
+        for key, says in _FLOWS.items()
+    },
     "allow-localhost": Key(
         "auto", "whether a node may always reach its pods", _one_of("auto", "always", "policy")
     ),

@@ -8,7 +8,7 @@ from typing import Any
 
 from cirri.model.bucket import Bucket
 from cirri.model.endpoint import ENDPOINTS, REPORTS, Endpoint, EndpointState
-from cirri.model.flows import End, FlowBatch, RuleRef, ServiceRef, Workload, flow_subject
+from cirri.model.flows import FLOW_LOGS, End, FlowBatch, Log, RuleRef, ServiceRef, Workload, flow_subject
 from cirri.model.health import HEALTH, NodeHealth, PathHealth, PeerHealth
 from cirri.model.identity import IDENTITIES, Identity
 from cirri.model.lease import LEASES, Lease
@@ -48,6 +48,7 @@ __all__ = [
     "BUCKETS",
     "CONDITIONS",
     "ENDPOINTS",
+    "FLOW_LOGS",
     "HEALTH",
     "IDENTITIES",
     "L7_RECORDS",
@@ -72,6 +73,7 @@ __all__ = [
     "L7Batch",
     "L7Record",
     "Lease",
+    "Log",
     "NodeHealth",
     "NodeStatus",
     "Origin",

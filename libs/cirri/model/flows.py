@@ -4,7 +4,7 @@ A batch holds rows of one namespace and one verdict, so that permissions can be 
 point into its tables by index + 1 (0: not known, or none).  The rows' layout is ``cirri.history.rows``.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -18,6 +18,25 @@ FLOW_SUBJECTS = "cirri.flowlog"
 """Batches go to ``cirri.flowlog.NAMESPACE.VERDICT.NODE``."""
 NO_NAMESPACE = "_"
 """For what no pod's policy decided on: nodes, the outside."""
+
+
+class Log(NamedTuple):
+    """A stream of the bus: messages in the order in which they were stored, each kept for a while."""
+
+    name: str
+    """Of JetStream's stream."""
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Of everything in it."""
+        return tuple(f"{FLOW_SUBJECTS}.*.{verdict}.*" for verdict in self.verdicts)
+
+
+FORWARDED_LOG = Log("flowlog_forwarded", ("forwarded", "error"))
+DROPPED_LOG = Log("flowlog_dropped", ("dropped", "audited"))
+FLOW_LOGS = (FORWARDED_LOG, DROPPED_LOG)
+"""Two, so that what was denied is kept longer than what passed."""
 
 
 class Workload(Struct, frozen=True, kw_only=True, array_like=True):

@@ -92,4 +92,6 @@ class L7Batch(Struct, frozen=True, kw_only=True):
     """Of the instance's batches, from 1: a gap is a batch that did not arrive."""
     lost: int = 0
     """Records that this instance could not tell, since its start."""
+    told: int = 0
+    """Records of its earlier batches, those that did not arrive among them."""
     records: tuple[L7Record, ...] = ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cirri.model.bucket import Bucket
+from cirri.model.flows import Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,15 @@ class Service:
     serves: tuple[str, ...] = ()
     """Request subjects below ``cirri.NAME.`` that it answers (NODE is put first where scope is node)."""
     calls: tuple[str, ...] = ()
-    """Request subjects of other services that it uses, e.g. ``cirri.kubernetes.apply``."""
+    """Request subjects of other services that it uses, e.g. ``cirri.kubernetes.apply``; ``{node}`` in one
+    stands for its own node."""
     tells: tuple[str, ...] = ()
     """What it tells whoever listens, without an answer: ``l7`` is subject ``cirri.l7.NODE``."""
+    hears: tuple[str, ...] = ()
+    """What it hears of what others tell: of its own node where scope is node, else of every one."""
+    appends: tuple[Log, ...] = ()
+    """Logs that it makes and appends to; where scope is node, below subjects that end with its node."""
+    replays: tuple[Log, ...] = ()
+    """Logs that it reads."""
     capabilities: tuple[str, ...] = ()
     """Linux capabilities without CAP_; empty: runs unprivileged."""

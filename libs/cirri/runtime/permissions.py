@@ -2,7 +2,7 @@
 
 Each service is a user.  It may write the buckets (or shards) that it declares, read those that it
 declares, answer, call and tell on the subjects that it declares, and hear its own inbox.  People's users
-(``cli``, ``lab``) may read every bucket, call every service, hear what is told and look at ``$SRV``.
+(``cli``, ``lab``) may read every bucket and log, call every service, hear what is told and look at ``$SRV``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import msgspec
 from cirri.kv.wire import MAX_MESSAGE_BYTES, stream_name
 from cirri.model import BUCKETS, LEASES
 from cirri.model.bucket import Bucket, token
+from cirri.model.flows import FLOW_LOGS, FLOW_SUBJECTS, NO_NAMESPACE, Log
 from cirri.runtime.contract import Service
 from cirri.runtime.micro import VERBS
-from cirri.runtime.runtime import request_subject, told_subject
+from cirri.runtime.runtime import called_subject, request_subject, told_subject
 
 ANY_NODE = "*"
 
@@ -31,6 +32,14 @@ class User(NamedTuple):
     password: str
     node: str | None = None
     """Of a node-scoped service."""
+
+
+class Tenant(NamedTuple):
+    """A person who may read the flows of some namespaces, and nothing else."""
+
+    user: str
+    password: str
+    namespaces: tuple[str, ...]
 
 
 class Allowed(NamedTuple):
@@ -69,6 +78,29 @@ def writing(bucket: Bucket[Any], shard: str) -> Allowed:
     return Allowed((f"$KV.{bucket.name}.>", *make, *whole), ())
 
 
+def replaying(log: Log, namespace: str = "*") -> Allowed:
+    """What it takes to read *log*, or what it holds of *namespace* (a token) alone.
+
+    A consumer's filter is part of the subject under which it is asked for, and the server compares the two.
+    """
+    api, name = "$JS.API", log.name
+    create = f"{api}.CONSUMER.CREATE.{name}.*.{FLOW_SUBJECTS}.{namespace}.>"
+    whole = (f"{api}.STREAM.INFO.{name}", f"{api}.CONSUMER.LIST.{name}") if namespace == "*" else ()
+    return Allowed((create, f"{api}.CONSUMER.DELETE.{name}.*", f"$JS.FC.{name}.>", *whole), ())
+
+
+def appending(log: Log, node: str) -> Allowed:
+    """What it takes to make *log* and append what *node* (a token) has seen."""
+    verbs = tuple(f"$JS.API.STREAM.{verb}.{log.name}" for verb in ("CREATE", "UPDATE", "INFO"))
+    return Allowed((*verbs, *(f"{FLOW_SUBJECTS}.*.{verdict}.{node}" for verdict in log.verdicts)), ())
+
+
+def of_tenant(user: str, namespaces: Iterable[str]) -> Allowed:
+    """All that *user* may do who reads the flows of *namespaces*, and nothing else on the bus."""
+    places = [token(name) if name else NO_NAMESPACE for name in namespaces]
+    return _joined([_inbox(user), *(replaying(log, place) for log in FLOW_LOGS for place in places)])
+
+
 def of_service(service: Service, user: str, node: str | None = None, askers: Iterable[str] = ()) -> Allowed:
     """All that *service* may do as *user* (on *node*); *askers*: the users that it may answer."""
     parts = [_inbox(user), Allowed(tuple(_answers(asker) for asker in askers), ())]
@@ -81,7 +113,10 @@ def of_service(service: Service, user: str, node: str | None = None, askers: Ite
         f"$SRV.{verb}{tail}" for verb in VERBS for tail in ("", f".{service.name}", f".{service.name}.*")
     )
     told = tuple(told_subject(name, node or "") for name in service.tells)
-    parts.append(Allowed((*service.calls, *told), (*subjects, *watch)))
+    heard = tuple(told_subject(name, node or ANY_NODE) for name in service.hears)
+    parts += [appending(log, token(node) if node else ANY_NODE) for log in service.appends]
+    parts += [replaying(log) for log in service.replays]
+    parts.append(Allowed((*_calls(service, node), *told), (*subjects, *watch, *heard)))
     return _joined(parts)
 
 
@@ -89,6 +124,7 @@ def of_people(user: str, services: Iterable[Service]) -> Allowed:
     """All that a person's *user* may do."""
     parts = [_inbox(user), Allowed(("$SRV.>",), ())]
     parts += [reading(bucket) for bucket in BUCKETS]
+    parts += [replaying(log) for log in FLOW_LOGS]
     parts.append(Allowed(tuple(f"$JS.API.CONSUMER.LIST.{stream_name(b.name)}" for b in BUCKETS), ()))
     for service in services:
         node = ANY_NODE if service.scope == "node" else ""
@@ -107,10 +143,12 @@ def nats_config(
     port: int = 4222,
     store_dir: Path | str = "/var/lib/cirri/nats",
     people: Mapping[str, str] | None = None,
+    tenants: Iterable[Tenant] = (),
 ) -> str:
     """The text of nats.conf: JetStream in *store_dir*, a user for each of *services*.
 
-    *people*: passwords of users that may look and ask, e.g. ``{"cli": "..."}``.
+    *people*: passwords of users that may look and ask, e.g. ``{"cli": "..."}``; *tenants* see the flows of
+    their namespaces only.
     The text holds passwords: write it for the server's eyes only.
     """
     users = [User(*given) for given in services]
@@ -118,10 +156,11 @@ def nats_config(
     lines = []
     for u in users:
         served = {*_served(u.service, u.node)}
-        askers = (*people, *(other.user for other in users if served & {*other.service.calls}))
+        askers = (*people, *(o.user for o in users if served & {*_calls(o.service, o.node)}))
         lines.append(_user(u.user, u.password, of_service(u.service, u.user, u.node, askers)))
     kinds = tuple(dict.fromkeys(u.service for u in users))
     lines += [_user(name, password, of_people(name, kinds)) for name, password in people.items()]
+    lines += [_user(t.user, t.password, of_tenant(t.user, t.namespaces)) for t in tenants]
     return "\n".join(
         (
             f"host: {_quoted(host)}",
@@ -141,6 +180,10 @@ def nats_config(
 def _served(service: Service, node: str | None) -> tuple[str, ...]:
     """The request subjects that *service* (on *node*) answers."""
     return tuple(request_subject(service.name, name, node or "") for name in service.serves)
+
+
+def _calls(service: Service, node: str | None) -> tuple[str, ...]:
+    return tuple(called_subject(subject, node or "") for subject in service.calls)
 
 
 def _answers(user: str) -> str:

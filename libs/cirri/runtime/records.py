@@ -63,6 +63,7 @@ class RecordStream:
             instance=self._instance,
             number=self._number,
             lost=self.lost,
+            told=self.told,
             records=records,
         )
         with suppress(BusError):

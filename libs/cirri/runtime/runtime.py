@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cirri.kv import Bus, NotOwner, Publisher, Subscription, Table
+from cirri.kv.link import Handler
 from cirri.kv.wire import shard_of
 from cirri.model.bucket import Bucket, token
 from cirri.runtime.contract import Service
@@ -29,6 +30,11 @@ CLOSE_S = 0.5
 def request_subject(service: str, name: str, node: str = "") -> str:
     """``cirri.SERVICE[.NODE].NAME``: where a request for endpoint *name* goes."""
     return ".".join(("cirri", service, *([token(node)] if node else []), name))
+
+
+def called_subject(subject: str, node: str) -> str:
+    """*subject* of a contract's ``calls``, as *node* asks it."""
+    return subject.replace("{node}", token(node))
 
 
 def told_subject(name: str, node: str) -> str:
@@ -105,10 +111,10 @@ class Runtime:
         )
 
     async def request(self, subject: str, payload: bytes = b"", timeout_s: float = 5.0) -> bytes:
-        """Ask another service.  Raises: ContractViolation, and as Bus.request()."""
+        """Ask another service, by one of ``calls``.  Raises: ContractViolation, and as Bus.request()."""
         if subject not in self.service.calls:
             raise ContractViolation(self.service.name, "call", subject)
-        return await self.bus.request(subject, payload, timeout_s)
+        return await self.bus.request(called_subject(subject, self.settings.node), payload, timeout_s)
 
     async def tell(self, name: str, payload: bytes) -> None:
         """Say *payload* on ``cirri.NAME.NODE`` to whoever listens; nobody may.
@@ -118,6 +124,16 @@ class Runtime:
         if name not in self.service.tells:
             raise ContractViolation(self.service.name, "tell", name)
         await self.bus.publish(told_subject(name, self.settings.node), payload)
+
+    async def hear(self, name: str, handler: Handler) -> None:
+        """Call *handler* for each message of what is told as *name*, until the service ends.
+
+        Raises: ContractViolation.
+        """
+        if name not in self.service.hears:
+            raise ContractViolation(self.service.name, "hear", name)
+        node = self.settings.node if self.service.scope == "node" else "*"
+        self._subscriptions.append(await self.bus.subscribe(told_subject(name, node), handler))
 
     def ready(self, condition: str, ok: bool, why: str = "") -> None:
         """Say whether *condition* holds, for /readyz; the service is ready when all hold."""

@@ -29,8 +29,10 @@ def services_table() -> str:
     """Markdown: service, how many run, what it reads, writes and serves."""
     rows = ["| service | runs | keeps true | reads | writes | serves |", "|---|---|---|---|---|---|"]
     for s in services():
-        reads = ", ".join(f"`{b.name}`" for b in s.reads)
-        writes = ", ".join([*(f"`{b.name}`" for b in s.writes), *(f"map `{m}`" for m in s.maps)])
+        logs, heard = [f"log `{one.name}`" for one in s.replays], [f"`cirri.{name}.*`" for name in s.hears]
+        reads = ", ".join([*(f"`{b.name}`" for b in s.reads), *logs, *heard])
+        logs, maps = [f"log `{one.name}`" for one in s.appends], [f"map `{m}`" for m in s.maps]
+        writes = ", ".join([*(f"`{b.name}`" for b in s.writes), *logs, *maps])
         serves = ", ".join(f"`cirri.{s.name}.{name}`" for name in s.serves)
         where = "per cluster" if s.scope == "cluster" else "per node"
         rows.append(f"| `{s.name}` | {where} | {s.summary} | {reads} | {writes} | {serves} |")

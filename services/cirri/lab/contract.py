@@ -15,7 +15,7 @@ LAB = Service(
     reads=(RESOURCES, POD_CIDRS, NODES),
     calls=(APPLY, DELETE),
 )
-SERVICES = ("kubernetes", "identity", "ipam", "policy", "datapath", "dnsproxy", "l7proxy", "health")
+SERVICES = ("kubernetes", "identity", "ipam", "policy", "datapath", "dnsproxy", "l7proxy", "health", "flows")
 """Services of a lab, in the order in which they are started."""
 
 

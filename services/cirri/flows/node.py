@@ -1,0 +1,90 @@
+"""The flows of this node: what was drained and heard becomes tables, and tables reach whoever wants them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from cirri.flows import decode, proxied
+from cirri.flows.book import Book
+from cirri.flows.enrich import Enricher
+from cirri.flows.kernel import Raw
+from cirri.flows.names import PodNames
+from cirri.history.rows import Rows, Table
+from cirri.model import L7Record, RuleRef
+
+WAIT_S = 0.25
+"""How long rows wait for news of whom they are about: a pod's first packets may be faster than the bus."""
+PATIENT_ROWS = 65536
+"""Of more rows that wait, none waits for news."""
+GIVEN_UP = 4096
+"""Ends that are not waited for again, because it was in vain, until there is news."""
+
+Take = Callable[[Table], None]
+
+
+class _Waiting(NamedTuple):
+    rows: Rows
+    l7: tuple[L7Record, ...]
+    since: float
+
+
+class NodeFlows:
+    """Rows in, tables out, in order.  Time is taken from the clock; IO is others'."""
+
+    def __init__(
+        self,
+        book: Book,
+        names: PodNames,
+        rule: Callable[[int], RuleRef | None],
+        instance: int,
+        takers: Iterable[Take],
+    ) -> None:
+        self.book, self.names, self._rule = book, names, rule
+        self.takers: list[Take] = list(takers)
+        self.seq = 0
+        self.hopeful: Callable[[], bool] = lambda: False
+        """Whether there may be news: there is a bus."""
+        self._enricher = Enricher(book, names, rule, instance)
+        self._waiting: deque[_Waiting] = deque()
+        self._count = 0
+
+    def events(self, raw: Raw) -> None:
+        """What the kernel told."""
+        offset_ns = time.time_ns() - time.monotonic_ns()
+        self._add(decode.rows_of(decode.events_of(raw), offset_ns, self.seq + 1), ())
+
+    def records(self, records: tuple[L7Record, ...]) -> None:
+        """What proxies told."""
+        self.names.answers(records)
+        self._add(proxied.rows_of(records, self.seq + 1), records)
+
+    def news(self) -> None:
+        """More is known of somebody."""
+        self._enricher.given_up.clear()
+
+    def settle(self, *, final: bool = False) -> float | None:
+        """Pass on what need not wait; how long until what does need not any more (None: nothing waits)."""
+        while self._waiting:
+            rows, l7, since = self._waiting[0]
+            table, unknown = self._enricher.table(rows, l7)
+            if unknown and not final and self._count < PATIENT_ROWS and self.hopeful():
+                left_s = since + WAIT_S - time.monotonic()
+                if left_s > 0:
+                    return left_s
+            if len(self._enricher.given_up) > GIVEN_UP:
+                self._enricher.given_up.clear()
+            self._enricher.given_up |= unknown
+            self._waiting.popleft()
+            self._count -= len(rows)
+            for take in self.takers:
+                take(table)
+        return None
+
+    def _add(self, rows: Rows, l7: tuple[L7Record, ...]) -> None:
+        if len(rows):
+            self.seq += len(rows)
+            self._waiting.append(_Waiting(rows, l7, time.monotonic()))
+            self._count += len(rows)

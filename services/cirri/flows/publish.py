@@ -1,0 +1,244 @@
+"""Rows on their way to the cluster's stream: gathered, kept while the bus is away, losses counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cirri.history.gather import Gathering
+from cirri.history.rows import RowType, Table, Verdict
+from cirri.history.stream import LATE_S, make
+from cirri.history.wire import encode
+from cirri.kv import Bus, BusError, LogMissing
+from cirri.kv.log import Limits, append
+from cirri.model import FlowBatch, flow_subject
+from cirri.model.flows import Verdict as Kind
+from cirri.runtime.logs import Log
+
+GATHER_S = 1.0
+"""How long a row may wait for others."""
+BATCH_ROWS = 4096
+"""Rows of one message at most, about: it is sent when it has so many."""
+WAIT_BYTES = 16 << 20
+"""Of messages that wait for the bus: a million rows; of more, the oldest are lost."""
+AT_ONCE = 8
+"""Messages that are under way."""
+RETRY_S = (0.05, 1.0)
+
+KINDS: tuple[Kind, ...] = ("forwarded", "dropped", "audited", "error")
+_KIND = np.zeros(256, np.int64)
+_KIND[Verdict.DROPPED], _KIND[Verdict.AUDIT], _KIND[Verdict.ERROR] = 1, 2, 3
+
+
+class Message(NamedTuple):
+    """A batch that waits to be stored."""
+
+    subject: str
+    data: bytes
+    number: int
+    rows: int
+    events: int
+    """Of its rows: those of the kernel."""
+    began: float
+
+
+class Publisher:
+    """Has the stream, and everything that :meth:`take` gets, stored; :meth:`run` does the sending."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        log: Log,
+        who: tuple[str, int],
+        lost: dict[str, int],
+        settle: Callable[[int], None],
+    ) -> None:
+        """*who*: node and instance.  *lost* by cause is told with each batch, and counted up here.
+
+        *settle* hears how many of the kernel's events were stored, or given up.
+        """
+        self._bus, self._log, (self._node, self._instance) = bus, log, who
+        self._lost, self._settle = lost, settle
+        self.limits: Mapping[str, Limits] = {}
+        """Of each log, by name; nothing is sent before they are known."""
+        self.stored = self.waiting_bytes = 0
+        self.problem = "nothing has been stored yet"
+        """Why batches are not stored; empty: they are."""
+        self._made: tuple[int, object] = (0, None)
+        self._open: dict[tuple[str, Kind], Gathering] = {}
+        self._waiting: deque[Message] = deque()
+        self._under_way: list[Message] = []
+        self._number = 0
+        self._due: float | None = None
+        self._some, self._known = asyncio.Event(), asyncio.Event()
+
+    def want(self, limits: Mapping[str, Limits]) -> None:
+        """Have the logs keep so much."""
+        self.limits = dict(limits)
+        self._known.set()
+        self._some.set()
+
+    def take(self, table: Table) -> None:
+        """Have the rows of *table* stored soon."""
+        for (namespace, kind), which in parts(table):
+            gathering = self._open.get((namespace, kind))
+            if gathering is None:
+                gathering = self._open[namespace, kind] = Gathering(self._node, self._instance)
+            gathering.add(table, which)
+            if gathering.count >= BATCH_ROWS:
+                self._close(namespace, kind)
+        if self._open and self._due is None:
+            self._due = time.monotonic() + GATHER_S
+            self._some.set()
+
+    def flush(self) -> None:
+        """What is gathered waits to be sent from now on."""
+        self._due = None
+        for namespace, kind in list(self._open):
+            self._close(namespace, kind)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._known.wait()
+        pause, longest = RETRY_S
+        while True:
+            if self._due is not None and time.monotonic() >= self._due:
+                self.flush()
+            if not self._waiting:
+                self._some.clear()
+                try:
+                    async with asyncio.timeout(None if self._due is None else self._due - time.monotonic()):
+                        await self._some.wait()
+                except TimeoutError:
+                    continue
+                if (self._bus.link.generation, self.limits) == self._made:
+                    continue
+            try:
+                await self._send()
+                pause = RETRY_S[0]
+            except BusError as error:
+                self._say(str(error))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, longest)
+
+    async def finish(self, within_s: float) -> None:
+        """Send what there is, as far as that is possible in time; :meth:`run` has ended."""
+        self.flush()
+        try:
+            async with asyncio.timeout(within_s):
+                while self._waiting:
+                    await self._send()
+        except (BusError, TimeoutError) as error:
+            self._log.warning("not all was stored", rows=self.waiting_rows, error=str(error))
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that are not stored yet."""
+        return sum(m.rows for m in self._waiting) + sum(g.count for g in self._open.values())
+
+    async def _send(self) -> None:
+        """Some messages that wait.  Raises: BusError; what was not stored waits again."""
+        await self._bus.link.connected.wait()
+        if (self._bus.link.generation, self.limits) != self._made:
+            made = (self._bus.link.generation, self.limits)
+            await make(self._bus, dict(self.limits))
+            self._made = made
+            self._say("")
+        self._under_way = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+        sending = [append(self._bus.link, m.subject, m.data, self._id(m)) for m in self._under_way]
+        results: list[BaseException | None] = []
+        try:
+            results = list(await asyncio.gather(*sending, return_exceptions=True))
+        finally:
+            again, failed = [], None
+            for at, message in enumerate(self._under_way):
+                error = results[at] if at < len(results) else asyncio.CancelledError()
+                if error is None:
+                    self._done(message)
+                    self.stored += message.rows
+                elif time.monotonic() - message.began > LATE_S:
+                    self._give_up(message)
+                else:
+                    again.append(message)
+                    failed = error
+            self._under_way = []
+            self._waiting.extendleft(reversed(again))
+        if isinstance(failed, LogMissing):
+            self._made = (0, None)  # it was emptied, or lost: it is made anew
+        if isinstance(failed, BusError):
+            raise failed
+        if failed is not None:
+            raise failed
+        self._say("")
+
+    def _id(self, message: Message) -> str:
+        return f"{self._instance:016x}-{message.number}"
+
+    def _close(self, namespace: str, kind: Kind) -> None:
+        gathering = self._open.pop((namespace, kind))
+        table = gathering.table()
+        self._number += 1
+        batch = FlowBatch(
+            node=self._node,
+            instance=self._instance,
+            number=self._number,
+            namespace=namespace,
+            verdict=kind,
+            first_ns=int(table.rows["time"].min()),
+            last_ns=int(table.rows["time"].max()),
+            lost=dict(self._lost),
+            rows=table.rows.tobytes(),
+            ends=tuple(table.ends),
+            names=tuple(table.names),
+            services=tuple(table.services),
+            rules=tuple(table.rules),
+            l7=tuple(table.l7),
+        )
+        data = encode(batch)
+        events = int((table.rows["type"] != RowType.L7).sum())
+        subject = flow_subject(namespace, kind, self._node)
+        self._waiting.append(Message(subject, data, self._number, len(table.rows), events, time.monotonic()))
+        self.waiting_bytes += len(data)
+        while self.waiting_bytes > WAIT_BYTES and self._waiting:
+            self._give_up(self._waiting.popleft())
+        self._some.set()
+
+    def _done(self, message: Message) -> None:
+        self.waiting_bytes -= len(message.data)
+        self._settle(message.events)
+
+    def _give_up(self, message: Message) -> None:
+        self._lost["stream"] += message.rows
+        self._done(message)
+
+    def _say(self, problem: str) -> None:
+        if problem and not self.problem:
+            self._log.warning("flows are not stored", error=problem)
+        self.problem = problem
+
+
+def parts(table: Table) -> list[tuple[tuple[str, Kind], Any]]:
+    """Which rows of *table* belong together: of one namespace, one kind of verdict; None: all of them."""
+    places: dict[str, int] = {"": 0}
+    of_end = np.array([0, *(places.setdefault(e.namespace, len(places)) for e in table.ends)], np.int64)
+    number = np.array([0, *(e.endpoint for e in table.ends)], np.uint16)
+    rows = table.rows
+    source, destination, asked = rows["source_end"], rows["destination_end"], rows["endpoint"]
+    place = np.where(number[source] == asked, of_end[source], 0)
+    place = np.where(number[destination] == asked, of_end[destination], place)
+    place[asked == 0] = 0
+    keys = place * len(KINDS) + _KIND[rows["verdict"]]
+    names = list(places)
+    first = int(keys[0])
+    if (keys == first).all():
+        return [((names[first // len(KINDS)], KINDS[first % len(KINDS)]), None)]
+    found = []
+    for key in np.unique(keys).tolist():
+        which = np.flatnonzero(keys == key)
+        found.append(((names[key // len(KINDS)], KINDS[key % len(KINDS)]), which))
+    return found
