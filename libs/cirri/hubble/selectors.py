@@ -141,8 +141,10 @@ class _Parser:
 
     def _next(self) -> tuple[str, bool]:
         """The next token, and whether it is a word; ("", False) at the end."""
+        if self._at == len(self._tokens):
+            return "", False
         self._at += 1
-        return self._tokens[self._at - 1] if self._at <= len(self._tokens) else ("", False)
+        return self._tokens[self._at - 1]
 
     def _skip(self, sign: str) -> bool:
         there = self._at < len(self._tokens) and self._tokens[self._at] == (sign, False)

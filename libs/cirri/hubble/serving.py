@@ -1,0 +1,105 @@
+"""The sockets: services of the API over gRPC, on a unix socket and over TCP."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from cirri.errors import CirriError
+from cirri.hubble.messages import methods
+from cirri.hubble.tls import Complain, TlsFiles, server_credentials
+
+SOCKET = "hubble.sock"
+"""In a node's run folder."""
+NODE_PORT, RELAY_PORT = 4244, 4245
+SHARED = 0o117
+"""Owner and group may speak to the socket, others not."""
+OPTIONS = (("grpc.so_reuseport", 0), ("grpc.keepalive_permit_without_calls", 1))
+"""A second server on a port is an error, not half of the first one."""
+
+
+class PortTaken(CirriError):
+    """*address* cannot be listened on."""
+
+    hint = "Another observer may listen there; give this one another address"
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        super().__init__(f"cannot listen on {address}")
+
+
+class Serving:
+    """Services on sockets, until it is closed.  *complain*: of certificates that were renewed badly."""
+
+    def __init__(self, services: Mapping[str, Mapping[str, Any]], complain: Complain) -> None:
+        self._services, self._complain = services, complain
+        self._servers: list[Any] = []
+
+    async def listen_unix(self, path: Path) -> None:
+        """On *path*, in place of a socket that a killed process left."""
+        path.unlink(missing_ok=True)
+        mask = os.umask(SHARED)
+        try:
+            await self._listen(f"unix:{path}", None)
+        finally:
+            os.umask(mask)
+
+    async def listen(self, address: str, tls: TlsFiles | None = None) -> int:
+        """On *address* (``HOST:PORT``; port 0: any).  The port.  Raises: PortTaken, BadCertificate."""
+        return await self._listen(address, tls)
+
+    async def _listen(self, address: str, tls: TlsFiles | None) -> int:
+        # One server for each socket: a server that has been started takes no further ones.
+        server = grpc.aio.server(options=OPTIONS)
+        server.add_generic_rpc_handlers(
+            [
+                grpc.method_handlers_generic_handler(name, handlers(name, by))
+                for name, by in self._services.items()
+            ]
+        )
+        try:
+            if tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, server_credentials(tls, self._complain))
+        except RuntimeError:
+            raise PortTaken(address) from None
+        await server.start()
+        self._servers.append(server)
+        return int(port)
+
+    async def close(self, grace: float = 0) -> None:
+        """Hang up; calls have *grace* seconds to end."""
+        for server in self._servers:
+            await server.stop(grace)
+
+
+def handlers(service: str, by: Mapping[str, Any]) -> dict[str, Any]:
+    """What gRPC calls for the methods of *service*; a method that nobody gives is not implemented."""
+    found = {}
+    for name, (request, answer, streams) in methods(service).items():
+        if name not in by:
+            continue
+        make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+        found[name] = make(
+            by[name], request_deserializer=request.FromString, response_serializer=answer.SerializeToString
+        )
+    return found
+
+
+def stub(channel: Any, service: str) -> Any:
+    """An object with the methods of *service* on *channel* (of ``grpc.aio``)."""
+    calls = {}
+    for name, (request, answer, streams) in methods(service).items():
+        make = channel.unary_stream if streams else channel.unary_unary
+        calls[name] = make(
+            f"/{service}/{name}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+    return type(service.rpartition(".")[2], (), {name: staticmethod(call) for name, call in calls.items()})()
