@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +19,7 @@ def told(flow: Any, whitelist: list[Any], blacklist: list[Any]) -> bool:
 
 def matches(flow: Any, wanted: Any) -> bool:
     """All fields that are set must match."""
-    return all(any(FIELDS[f.name](flow, value) for value in values) for f, values in wanted.ListFields())
+    return all(any(_holds(flow, f.name, value) for value in values) for f, values in wanted.ListFields())
 
 
 def _l4(flow: Any) -> tuple[str, Any]:
@@ -139,7 +140,7 @@ def _interface(flow: Any, value: Any) -> bool:
     return value.index in (0, has.index) and value.name in ("", has.name)
 
 
-FIELDS = {
+FIELDS: dict[str, Callable[[Any, Any], bool]] = {
     "uuid": lambda f, v: f.uuid == v,
     "event_type": _event,
     "node_name": _node,
@@ -164,21 +165,25 @@ FIELDS = {
         _http(f) is not None
         and any(v.key in ("", h.key) and v.value in ("", h.value) for h in _http(f).headers)
     ),
-    **{
-        f"{side}_{field}": (lambda f, v, side=side, ask=ask: ask(f, side, v))
-        for side in ("source", "destination")
-        for field, ask in {
-            "ip": lambda f, s, v: _address(getattr(f.IP, s), v),
-            "pod": lambda f, s, v: _name(getattr(f, s).namespace, getattr(f, s).pod_name, v),
-            "fqdn": lambda f, s, v: any(_glob(name, v) for name in getattr(f, f"{s}_names")),
-            "label": lambda f, s, v: _label(getattr(f, s).labels, v),
-            "service": lambda f, s, v: _name(
-                getattr(f, f"{s}_service").namespace, getattr(f, f"{s}_service").name, v
-            ),
-            "workload": lambda f, s, v: _workload(getattr(f, s), v),
-            "cluster_name": lambda f, s, v: getattr(f, s).cluster_name == v,
-            "identity": lambda f, s, v: getattr(f, s).identity == v,
-            "port": _port,
-        }.items()
-    },
 }
+SIDES: dict[str, Callable[[Any, str, Any], bool]] = {
+    "ip": lambda f, s, v: _address(getattr(f.IP, s), v),
+    "pod": lambda f, s, v: _name(getattr(f, s).namespace, getattr(f, s).pod_name, v),
+    "fqdn": lambda f, s, v: any(_glob(name, v) for name in getattr(f, f"{s}_names")),
+    "label": lambda f, s, v: _label(getattr(f, s).labels, v),
+    "service": lambda f, s, v: _name(
+        getattr(f, f"{s}_service").namespace, getattr(f, f"{s}_service").name, v
+    ),
+    "workload": lambda f, s, v: _workload(getattr(f, s), v),
+    "cluster_name": lambda f, s, v: getattr(f, s).cluster_name == v,
+    "identity": lambda f, s, v: getattr(f, s).identity == v,
+    "port": _port,
+}
+"""Of either end, by what follows its name."""
+
+
+def _holds(flow: Any, field: str, value: Any) -> bool:
+    side, _, rest = field.partition("_")
+    if field not in FIELDS and side in ("source", "destination"):
+        return SIDES[rest](flow, side, value)
+    return FIELDS[field](flow, value)
