@@ -14,9 +14,10 @@ PACKAGES=(
   curl iputils-ping                                # what one runs in the lab's pods
   knot unbound nginx-light openssl ca-certificates # the lab's internet: names, resolver, web sites
   dnsdist dnsperf wrk                              # peers and load of the benchmarks
+  prometheus                                       # reads the metrics in tests, and checks deploy/prometheus
   containernetworking-plugins                      # peers of the CNI benchmark
 )
-SERVERS=(nats-server knot unbound nginx dnsdist)   # Debian starts one of each; Cirri starts those it needs itself
+SERVERS=(nats-server knot unbound nginx dnsdist prometheus)   # Debian starts one of each; Cirri starts those it needs itself
 PYTHON=/usr/bin/python3
 
 fail() { printf 'cirri setup: %s\n' "$1" >&2; exit 1; }
