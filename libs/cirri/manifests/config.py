@@ -24,7 +24,7 @@ from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
 from cirri.manifests.problems import Path, listed, suggestion
-from cirri.model import Resource, flowsettings, health, http, names
+from cirri.model import Resource, flowexport, flowmetrics, flowsettings, health, http, names
 
 CONFIG_NAMESPACE = "kube-system"
 CONFIG_NAME = "cirri-config"
@@ -102,6 +102,21 @@ _NAMES = {
     names.GRACE: "how much longer they stay than their time",
     names.DELAY: "how long an answer may wait for the kernel to know its addresses",
     names.REFUSAL: "what is answered where no rule lets a name pass",
+}
+_EXPORT = {
+    flowexport.PATH: "file of flows on each node, one JSON object a line; empty: none",
+    flowexport.SIZE: "megabytes after which it is put aside",
+    flowexport.BACKUPS: "how many of them are kept",
+    flowexport.COMPRESS: "whether those are compressed",
+    flowexport.ALLOW: "flow filters in JSON, one of which a flow in it must match",
+    flowexport.DENY: "flow filters in JSON, none of which it may match",
+    flowexport.FIELDS: "fields of a flow that it holds, separated by blanks; empty: all",
+    flowexport.DYNAMIC: "more such files, as YAML: a list flowLogs, whose entries may have an end",
+    flowexport.REDACT: "whether values of headers are left out of flows",
+    flowexport.HEADERS_ALLOW: "all but of these headers",
+    flowexport.HEADERS_DENY: "only of these headers",
+    flowexport.QUERY: "whether the query is left out of URLs",
+    flowexport.USER: "whether the password is left out of URLs",
 }
 _FLOWS = {
     flowsettings.BUFFER: "flows that each node holds in memory, one less than a power of two",
@@ -219,6 +234,18 @@ KEYS: Mapping[str, Key] = {
         key: Key(flowsettings.DEFAULTS[key], says, flowsettings.complaint(key))
         for key, says in _FLOWS.items()
     },
+    **{
+        key: Key(default, says, flowmetrics.complaint(key))
+        for key, (default, says) in {
+            flowmetrics.METRICS: (
+                "",
+                "metrics of flows to count, NAME:OPTION=VALUE;..., separated by blanks",
+            ),
+            flowmetrics.DYNAMIC: ("", "the same as YAML, where each can have filters"),
+            flowmetrics.SERVER: (flowmetrics.DEFAULT_SERVER, "where nodes serve them; empty: nowhere"),
+        }.items()
+    },
+    **{key: Key(flowexport.DEFAULTS[key], says, flowexport.complaint(key)) for key, says in _EXPORT.items()},
     "allow-localhost": Key(
         "auto", "whether a node may always reach its pods", _one_of("auto", "always", "policy")
     ),

@@ -18,6 +18,7 @@ from cirri.flows.book import Book
 from cirri.flows.kernel import KernelRing
 from cirri.flows.names import PodNames
 from cirri.flows.node import NodeFlows
+from cirri.flows.outlets import Outlets
 from cirri.flows.proxied import Heard
 from cirri.flows.publish import Publisher
 from cirri.flows.rules import RuleFile
@@ -57,12 +58,13 @@ class Keeper:
         self.book = Book(settings.node, settings.cluster)
         self.ring = Ring(int(DEFAULTS["hubble-event-buffer-capacity"]), settings.node, self.instance)
         self.publisher = Publisher(rt.bus, rt.log, (settings.node, self.instance), self.lost, self._settled)
+        self.outlets = Outlets(rt, lambda: self.lost)
         self.flows = NodeFlows(
             self.book,
             PodNames(),
             RuleFile(settings.run_dir / "rules.json").get,
             self.instance,
-            (self.ring.take, self.publisher.take),
+            (self.ring.take, self.publisher.take, self.outlets.take),
         )
         self.flows.hopeful = lambda: rt.bus.connected
         self.kernel = KernelRing(settings.bpffs, asyncio.get_running_loop())
@@ -85,6 +87,7 @@ class Keeper:
                 tasks.create_task(self._configure())
                 tasks.create_task(self._count())
                 tasks.create_task(self.publisher.run())
+                tasks.create_task(self.outlets.run())
                 await self.rt.hear(L7_RECORDS, self._hear)
                 tasks.create_task(self._learn())
                 await self._read()
@@ -94,6 +97,7 @@ class Keeper:
             self._take_all(final=True)
             self._losses()
             self._remember()
+            self.outlets.close()
             await self.publisher.finish(FINISH_S)
             if self._account is not None:
                 self._account.close()
@@ -155,7 +159,7 @@ class Keeper:
             self.rt.log.error("records cannot be read", error=str(error))
             return
         self.heard.note(batch)
-        self.flows.records(batch.records)
+        self.flows.records(self.outlets.redacted(batch.records))
         self.kernel.some.set()
 
     # news ---------------------------------------------------------------------------------------------
@@ -189,6 +193,7 @@ class Keeper:
             gone = set()
             for key in changed["endpoints"]:
                 book.endpoint(key, endpoints.get(key), now_ns)
+                self.outlets.endpoint(key, endpoints.get(key))
                 node, _, number = key.rpartition(".")
                 if key not in endpoints and node == token(book.node):
                     gone.add(int(number))
@@ -210,9 +215,9 @@ class Keeper:
         while True:
             await news.next()
             data = config_data(config)
-            self.settings, wrong = flow_settings(data)
-            why = "; ".join(str(each) for each in wrong)
-            self.rt.ready("configuration", not wrong, why)
+            self.settings, invalid = flow_settings(data)
+            wrong = [*invalid, *self.outlets.configure(data)]
+            self.rt.ready("configuration", not wrong, "; ".join(str(each) for each in wrong))
             self.book.cluster = data.get("cluster-name") or self.rt.settings.cluster
             self.book.news()
             if self.ring.capacity != self.settings.capacity:

@@ -1,0 +1,258 @@
+"""Flows into files, one JSON object a line, as Hubble's exporter writes them.
+
+What is written is decided in the service's loop, with masks; messages are made and written by a thread of
+each file, which may be late or fail: what it cannot write is counted and said, and nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from google.protobuf import json_format
+
+from cirri.errors import CirriError
+from cirri.flows.choice import choice
+from cirri.flows.columns import Codes
+from cirri.flows.rotating import RotatingFile
+from cirri.history.rows import Table
+from cirri.hubble.facts import Place
+from cirri.hubble.filters import BadFilter
+from cirri.hubble.flows import HERE, Teller
+from cirri.hubble.messages import POOL, Flow
+from cirri.model.flowexport import DYNAMIC, PATH, STATIC, STDOUT, Export, InvalidExport
+
+QUEUE_ROWS = 1 << 16
+"""Flows that wait for their thread; more are lost."""
+CHUNK_ROWS = 256
+"""Flows that are written at once, or lost at once."""
+SAY_S = 10.0
+"""Between two words about the same trouble."""
+STOP_S = 2.0
+"""How long the end of a file waits for what is still to be written."""
+
+Say = Callable[..., None]
+Tree = dict[str, Any]
+"""Of field names, with the fields below, or None: all of them."""
+
+
+class _Batch(NamedTuple):
+    table: Table
+    rows: Codes
+
+
+class Exports:
+    """The files that the configuration asks for."""
+
+    def __init__(
+        self,
+        say: Say,
+        place: Place = HERE,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._say, self._place, self._clock_ns = say, place, clock_ns
+        self._files: dict[Export, ExportFile] = {}
+        self.written: dict[str, int] = {}
+        """Flows by name of the list, since the start."""
+        self.lost: dict[tuple[str, str], int] = {}
+        """Flows by name of the list and cause: ``queue``: too many waited; ``file``: see the log."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the lists that are written."""
+        return tuple(export.name for export in self._files)
+
+    def configure(self, wanted: Iterable[Export]) -> list[InvalidExport]:
+        """Write these from now on; those that stay as they were are not touched.  What cannot be had."""
+        keep, wrong = list(wanted), []
+        for export in [export for export in self._files if export not in keep]:
+            self._end(export)
+        for export in keep:
+            if export not in self._files:
+                try:
+                    self._files[export] = ExportFile(export, self._say, self._place)
+                except (BadFilter, NoSuchField) as error:
+                    static = export.name == STATIC
+                    key = PATH if static else DYNAMIC
+                    wrong.append(InvalidExport(key, "" if static else export.name, str(error)))
+        return wrong
+
+    def take(self, table: Table) -> None:
+        """Write what is wanted of *table*."""
+        if not self._files or not len(table.rows):
+            return
+        now = self._clock_ns()
+        for export, file in list(self._files.items()):
+            if export.end_ns and now >= export.end_ns:
+                file.close_soon()
+            else:
+                file.take(table)
+
+    def counts(self) -> tuple[Mapping[str, int], Mapping[tuple[str, str], int]]:
+        """(flows written by list, flows lost by list and cause), since the start."""
+        written, lost = dict(self.written), dict(self.lost)
+        for export, file in self._files.items():
+            _add(written, export.name, file.written)
+            for cause, count in file.lost.items():
+                _add(lost, (export.name, cause), count)
+        return written, lost
+
+    def close(self) -> None:
+        """Write what is waiting, and end."""
+        for export in list(self._files):
+            self._end(export)
+
+    def _end(self, export: Export) -> None:
+        file = self._files.pop(export)
+        file.close()
+        _add(self.written, export.name, file.written)
+        for cause, count in file.lost.items():
+            _add(self.lost, (export.name, cause), count)
+
+
+def _add(counts: dict[Any, int], key: Any, count: int) -> None:
+    counts[key] = counts.get(key, 0) + count
+
+
+class ExportFile:
+    """One of them.  Raises: BadFilter, NoSuchField."""
+
+    def __init__(self, export: Export, say: Say, place: Place = HERE) -> None:
+        self._export, self._say, self._place = export, say, place
+        self._wanted = choice(export.include, export.exclude, place)
+        self._fields = field_tree(export.fields)
+        self._write, self._close = _sink(export)
+        self.written = 0
+        self.lost = {"queue": 0, "file": 0}
+        self._waiting: deque[_Batch] = deque()
+        self._rows = 0
+        self._turn = threading.Condition()
+        self._ending = False
+        self._said = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"export-{export.name}", daemon=True)
+        self._thread.start()
+
+    def take(self, table: Table) -> None:
+        """Queue what is wanted of *table*."""
+        rows = np.flatnonzero(self._wanted(table))
+        if not len(rows):
+            return
+        with self._turn:
+            if self._ending:
+                return
+            if self._rows + len(rows) > QUEUE_ROWS:
+                self.lost["queue"] += len(rows)
+                self._complain("flows are exported too slowly", lost=self.lost["queue"])
+                return
+            self._waiting.append(_Batch(table, rows))
+            self._rows += len(rows)
+            self._turn.notify()
+
+    def close_soon(self) -> None:
+        """End when all that is waiting has been written."""
+        with self._turn:
+            self._ending = True
+            self._turn.notify()
+
+    def close(self) -> None:
+        """End; what cannot be written any more is lost and counted."""
+        self.close_soon()
+        self._thread.join(STOP_S)
+        with self._turn:
+            self.lost["queue"] += self._rows
+            self._waiting.clear()
+            self._rows = 0
+
+    def _run(self) -> None:
+        while (batch := self._next()) is not None:
+            teller = Teller(batch.table, self._place)
+            for start in range(0, len(batch.rows), CHUNK_ROWS):
+                chunk = batch.rows[start : start + CHUNK_ROWS].tolist()
+                try:
+                    self._write(b"".join(self._line(teller.flow(index)) for index in chunk))
+                    self.written += len(chunk)
+                except OSError as error:
+                    self.lost["file"] += len(chunk)
+                    where = self._export.path
+                    self._complain("flows cannot be exported", error=f"{where}: {error.strerror or error}")
+        self._close()
+
+    def _next(self) -> _Batch | None:
+        with self._turn:
+            while not self._waiting and not self._ending:
+                self._turn.wait()
+            if not self._waiting:
+                return None
+            batch = self._waiting.popleft()
+            self._rows -= len(batch.rows)
+            return batch
+
+    def _line(self, flow: Any) -> bytes:
+        told = json_format.MessageToDict(flow, preserving_proto_field_name=True, descriptor_pool=POOL)
+        node, when = told.get("node_name", ""), told["time"]
+        if self._fields:
+            told = pruned(told, self._fields)
+        line = {"flow": told, "node_name": node, "time": when}
+        return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+    def _complain(self, event: str, **said: Any) -> None:
+        now = time.monotonic()
+        if now - self._said >= SAY_S:
+            self._said = now
+            self._say(event, export=self._export.name, **said)
+
+
+def _sink(export: Export) -> tuple[Callable[[bytes], Any], Callable[[], None]]:
+    if export.path == STDOUT:
+        return _to_stdout, lambda: None
+    file = RotatingFile(Path(export.path), export.max_bytes, export.backups, compress=export.compress)
+    return file.write, file.close
+
+
+def _to_stdout(lines: bytes) -> None:
+    sys.stdout.buffer.write(lines)
+    sys.stdout.buffer.flush()
+
+
+class NoSuchField(CirriError):
+    """A path leads nowhere in message ``Flow``."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self.path, self.name = path, name
+        super().__init__(f"{path!r} is no field of a flow: there is no {name!r}")
+
+
+def field_tree(paths: Iterable[str]) -> Tree:
+    """*paths* as a tree; empty if there are none.  Raises: NoSuchField."""
+    tree: Tree = {}
+    for path in paths:
+        names, message, here = path.split("."), Flow.DESCRIPTOR, tree
+        for name in names:
+            field = message.fields_by_name.get(name) if message is not None else None
+            if field is None:
+                raise NoSuchField(path, name)
+            message = field.message_type
+        for name in names[:-1]:
+            below = here.setdefault(name, {})
+            if below is None:
+                break  # a shorter path has it all
+            here = below
+        else:
+            here[names[-1]] = None
+    return tree
+
+
+def pruned(told: Mapping[str, Any], tree: Tree) -> dict[str, Any]:
+    """*told*, with what *tree* names only."""
+    return {
+        name: pruned(told[name], below) if below else told[name]
+        for name, below in tree.items()
+        if name in told
+    }
