@@ -13,7 +13,16 @@ import pytest
 
 from cirri.cli.monitor import describe, line
 from cirri.cli.pins import Names
-from cirri.layout import DropReason, EventRecord, EventType, PolicyDirection, PolicyMatch, address16
+from cirri.layout import (
+    DropReason,
+    EventRecord,
+    EventType,
+    PolicyDirection,
+    PolicyMatch,
+    TracePoint,
+    TraceState,
+    address16,
+)
 from cirri.maps import RingBuffer, test_run
 
 SYN, ACK = 2, 16
@@ -102,8 +111,10 @@ CASES = [
             destination=address16("fd00::2"),
             protocol=17,
             tcp_flags=0,
+            point=TracePoint.TO_ENDPOINT,
+            state=TraceState.NEW,
         ),
-        "-> identity 300->301 state new: [fd00::1]:40000 -> [fd00::2]:80 udp",
+        "-> endpoint 77, identity 300->301 state new: [fd00::1]:40000 -> [fd00::2]:80 udp",
     ),
     Case(
         "closed",
@@ -113,20 +124,28 @@ CASES = [
     ),
     Case(
         "ping",
-        event(EventType.TRACE, protocol=1, source_port=99, destination_port=8, tcp_flags=0),
-        "-> identity 300->301 state new: 10.52.0.1 -> 10.52.1.2 icmp type 8 id 99",
+        event(
+            EventType.TRACE,
+            protocol=1,
+            source_port=99,
+            destination_port=8,
+            tcp_flags=0,
+            point=TracePoint.FROM_HOST,
+        ),
+        "<- host, identity 300->301 state unknown: 10.52.0.1 -> 10.52.1.2 icmp type 8 id 99",
     ),
     Case(
         "verbose",
-        event(EventType.TRACE, rule=7),
-        "1970-01-01T00:01:05.000000Z -> identity 300->301 state new: 10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN "
+        event(EventType.TRACE, rule=7, point=TracePoint.TO_STACK, state=TraceState.ESTABLISHED),
+        "1970-01-01T00:01:05.000000Z -> stack, identity 300->301 state established: "
+        "10.52.0.1:40000 -> 10.52.1.2:80 tcp SYN "
         "rule CiliumNetworkPolicy default/rule1 spec",
         verbose=True,
     ),
     Case(
         "of a later version",
         EventRecord(type=200, protocol=250, match=99, direction=3),
-        "-> identity 0->0 state type 200: [::]:0 -> [::]:0 250",
+        "-- identity 0->0 type 200: [::]:0 -> [::]:0 250",
     ),
 ]
 
@@ -188,7 +207,7 @@ def test_events_of_all_nodes_are_followed(cluster: Any) -> None:
 
         assert process.wait(10) == 0
 
-    assert first[0].startswith("[node1] -> identity 300->301 state new: ")
+    assert first[0].startswith("[node1] -> somewhere, identity 300->301 state unknown: ")
     assert rest[0].startswith("[node2] xx drop (Invalid packet) endpoint 77")
     assert rest[1].startswith("[node2] -- identity 300->301 state closed: ")
 
@@ -213,7 +232,7 @@ def test_it_says_where_it_begins(cluster: Any) -> None:
 
 
 def test_events_can_be_chosen(cluster: Any) -> None:
-    arguments = ["--node", "node1", "-o", "json", "-t", "drop", "-t", "new", "--related-to", "77"]
+    arguments = ["--node", "node1", "-o", "json", "-t", "drop", "-t", "trace", "--related-to", "77"]
     with monitor(cluster, *arguments) as process:
         send(
             cluster,
@@ -225,7 +244,7 @@ def test_events_can_be_chosen(cluster: Any) -> None:
         )
         events = [json.loads(text) for text in shown(process, 2)]
 
-    assert [(e["node"], e["type"]) for e in events] == [("node1", "drop"), ("node1", "new")]
+    assert [(e["node"], e["type"]) for e in events] == [("node1", "drop"), ("node1", "trace")]
     assert (events[0]["reason"], events[0]["reasonText"]) == (133, "Policy denied")
     assert events[0]["tcpFlags"] == ["SYN"]
     assert events[0]["sourcePort"] == 40000

@@ -111,8 +111,8 @@ def _transport(l4: Any) -> dict[str, int]:
             "destination_port": told.destination_port,
         }
         if protocol == "TCP":
-            set_ = [bit for name, bit in TCP_FLAGS.items() if getattr(told.flags, name)]
-            row["tcp_flags"] = sum(set_)
+            bits = [bit for name, bit in TCP_FLAGS.items() if getattr(told.flags, name)]
+            row["tcp_flags"] = sum(bits)
         return row
     return {"protocol": _ICMPS[protocol], "destination_port": told.type} if protocol in _ICMPS else {}
 

@@ -1,4 +1,4 @@
-"""``cirri monitor``: follow the kernel's events, straight from the ring buffers."""
+"""``cirri monitor``: follow the kernel's events, from the rings or from the service that reads them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Any
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cirri.cli.context import Target
+from cirri.cli.observer import NODE_SOCKET, Unreachable
 from cirri.cli.pins import Names, Node, from_each, nodes, rule_text
 from cirri.cli.records import ICMP, end_text, events_record, protocol_text
 from cirri.layout import (
@@ -22,16 +24,21 @@ from cirri.layout import (
     EventType,
     PolicyDirection,
     PolicyMatch,
+    TracePoint,
+    TraceState,
     address_of,
     drop_text,
 )
-from cirri.maps import RingBuffer, open_per_cpu
+from cirri.maps import RingBuffer, RingBusy, open_per_cpu
 from cirri.maps.ring import POLL_S
+
+if TYPE_CHECKING:
+    from cirri.cli.monitorflows import Told
 
 KINDS = {
     EventType.DROP: "drop",
     EventType.POLICY_VERDICT: "policy-verdict",
-    EventType.TRACE: "new",
+    EventType.TRACE: "trace",
     EventType.CONNECTION_CLOSED: "closed",
 }
 TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
@@ -65,49 +72,64 @@ def monitor(
 ) -> None:
     """Follow the kernel's events from now on: drops, verdicts, connections.
 
-    What nobody has read yet, often minutes of it, is thrown away; with --all it is shown first.
-    A ring buffer has one reader: while a service reads it, this command says so.  Events that
-    the kernel could not store are counted and told.
+    A ring buffer has one reader.  That is the node's service `flows`, which tells its flows as events:
+    those that it still holds come first with --all.  While it is away this command reads the ring itself;
+    what nobody has read yet is thrown away then, or with --all shown first.  Events that the kernel could
+    not store are counted and told.
     """
     chosen = nodes(target, node)
-    offset_ns = time.time_ns() - time.monotonic_ns()
     with ExitStack() as stack:
-        rings, failed = from_each(chosen, lambda n: [_Followed(n, stack)])
-        skipped = 0 if everything else sum(ring.skip() for ring in rings)
+        followed, failed = from_each(chosen, lambda n: [_follow(n, stack, everything=everything)])
+        skipped = 0 if everything else sum(each.skip() for each in followed if isinstance(each, _Ring))
         since = "all that are there, then new ones" if everything else "from now on"
         if skipped:
             since += f"; {skipped} earlier ones are thrown away (--all shows them)"
-        names = ", ".join(ring.node.name for ring in rings)
+        names = ", ".join(each.node.name for each in followed)
         click.echo(f"Listening for events on {names}: {since}", err=True)
         try:
             while True:
-                _wait(rings)
-                for ring in rings:
-                    for record in ring.records():
-                        event = describe(record, ring.node.names, offset_ns)
+                _wait([each for each in followed if isinstance(each, _Ring)])
+                for each in followed:
+                    for event in each.events():
                         if (kinds and event["type"] not in kinds) or related_to not in (
                             None,
-                            record.endpoint,
+                            event["endpoint"],
                         ):
                             continue
                         if form:
-                            click.echo(json.dumps({"node": ring.node.name, **event}))
+                            click.echo(json.dumps({"node": each.node.name, **event}))
                             continue
-                        prefix = f"[{ring.node.name}] " if len(chosen) > 1 else ""
+                        prefix = f"[{each.node.name}] " if len(chosen) > 1 else ""
                         click.echo(prefix + line(event, verbose=verbose))
-                    if lost := ring.lost():
+                    if lost := each.lost():
                         click.echo(
-                            f"{ring.node.name}: {lost} events lost: the ring buffer was full", err=True
+                            f"{each.node.name}: {lost} events lost: the ring buffer was full", err=True
                         )
         except KeyboardInterrupt:
             raise click.exceptions.Exit(1 if failed else 0) from None
 
 
-class _Followed:
+def _follow(node: Node, stack: ExitStack, *, everything: bool) -> _Ring | Told:
+    """The node's ring, or who reads it.  Raises: RingBusy, if that one tells nothing."""
+    try:
+        return _Ring(node, stack)
+    except RingBusy as busy:
+        if not (node.run_dir / NODE_SOCKET).exists():
+            raise
+        from cirri.cli.monitorflows import Told
+
+        try:
+            return Told(node, stack, everything=everything)
+        except Unreachable:
+            raise busy from None
+
+
+class _Ring:
     """A node's ring buffer and its count of losses."""
 
     def __init__(self, node: Node, stack: ExitStack) -> None:
         self.node = node
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
         self.ring = stack.enter_context(RingBuffer(node.bpffs / EVENTS.name))
         self._counters = stack.enter_context(open_per_cpu(node.bpffs, EVENT_COUNTER))
         self._known = events_record(self._counters.to_dict())["lost"]
@@ -119,9 +141,10 @@ class _Followed:
         """Throw away what is there; how many those were."""
         return len(self.ring.read())
 
-    def records(self) -> list[EventRecord]:
+    def events(self) -> list[dict[str, Any]]:
         """What has come."""
-        return [EventRecord.unpack(raw) for raw in self.ring.read()]
+        records = (EventRecord.unpack(raw) for raw in self.ring.read())
+        return [describe(record, self.node.names, self._offset_ns) for record in records]
 
     def lost(self) -> int:
         """How many were lost since the last call."""
@@ -129,7 +152,7 @@ class _Followed:
         return int(self._known - before)
 
 
-def _wait(rings: Sequence[_Followed]) -> None:
+def _wait(rings: Sequence[_Ring]) -> None:
     """Until one has something, but not long: programs save wake-ups."""
     if not any(ring.ring.pending for ring in rings):
         select.select(rings, [], [], POLL_S)
@@ -161,9 +184,12 @@ def describe(record: EventRecord, names: Names, offset_ns: int) -> dict[str, Any
         event["verdict"] = _verdict(record)
         event["proxyPort"] = record.proxy_port
         event["match"] = _match(record.match)
+    if record.type == EventType.TRACE:
+        event["point"] = _name(TracePoint, record.point)
+        event["state"] = _name(TraceState, record.state)
     if record.reason:
         event["reason"], event["reasonText"] = record.reason, drop_text(record.reason)
-    if record.type == EventType.CONNECTION_CLOSED:
+    if record.type in (EventType.CONNECTION_CLOSED, EventType.TRACE):
         event["packets"], event["bytes"] = record.packets, record.bytes
     if record.protocol in ICMP:
         event["icmpType"] = record.destination_port
@@ -189,25 +215,41 @@ def line(event: dict[str, Any], *, verbose: bool = False) -> str:
             )
         case "closed":
             text = f"-- {identities} state closed: {flow} {event['packets']} packets {event['bytes']} bytes"
+        case "trace":
+            text = f"{_point(event)}, {identities} state {event['state']}: {flow}"
         case kind:
-            text = f"-> {identities} state {kind}: {flow}"
+            text = f"-- {identities} {kind}: {flow}"
     if verbose:
         rule = f" rule {rule_text(event['rule'])}" if event["rule"] else ""
         text = f"{event['time']} {text}{rule}"
     return text
 
 
+def _point(event: dict[str, Any]) -> str:
+    """``-> endpoint 77``, ``<- host``: where the packet goes to, or comes from."""
+    way, _, place = event["point"].partition("-")
+    if not place:
+        return "-> somewhere"
+    if place == "endpoint":
+        place = f"endpoint {event['endpoint']}"
+    return f"{'<-' if way == 'from' else '->'} {place}"
+
+
 def _flow(event: dict[str, Any]) -> str:
     """``10.0.0.1:40000 -> 10.0.0.2:80 tcp SYN``."""
     protocol = event["protocol"].lower()
     if "icmpType" in event:
-        return (
-            f"{event['source']} -> {event['destination']} {protocol} type {event['icmpType']} "
-            f"id {event['sourcePort']}"
+        return f"{event['source']} -> {event['destination']} {protocol} type {event['icmpType']}" + (
+            f" id {event['sourcePort']}" if event["sourcePort"] else ""
         )
     source = end_text(event["source"], event["sourcePort"])
     destination = end_text(event["destination"], event["destinationPort"])
     return " ".join(filter(None, (source, "->", destination, protocol, ",".join(event["tcpFlags"]))))
+
+
+def _name(names: type[IntEnum], number: int) -> str:
+    known = number in names._value2member_map_
+    return names(number).name.lower().replace("_", "-") if known else str(number)
 
 
 def _direction(direction: int) -> str:
