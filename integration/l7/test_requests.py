@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ from cirri.testing.recorder import Recorder, answer, ask, request
 from cirri.testing.wait import eventually
 
 PORT, ANY, NOTHING, SECOND = 8000, 8001, 8002, 8003
+FLOOD = 4000
+"""Requests at once: more than are told of."""
 
 
 def rules(*entries: dict[str, Any], **more: Any) -> str:
@@ -325,6 +329,53 @@ def test_records(world: Proxied, served: dict[int, Recorder]) -> None:
     assert asked.source.startswith(f"{CLIENT[0]}:")
     assert asked.latency_ns == 0 < answered.latency_ns < 10**10
     assert answered.time == asked.time + answered.latency_ns
+
+
+def test_every_request_is_told_of_or_counted(world: Proxied, served: dict[int, Recorder]) -> None:
+    heard: list[L7Batch] = []
+
+    async def hear(message: Any) -> None:
+        heard.append(msgspec.msgpack.decode(message.data, type=L7Batch))
+
+    def accounted() -> int:
+        mine = [
+            r for b in heard for r in b.records if r.http and r.http.url[10:].startswith(("/flood", "/last"))
+        ]
+        return len(mine) + heard[-1].lost - heard[0].lost
+
+    def flood() -> None:
+        with ExitStack() as stack:
+            clients = [stack.enter_context(world.connect(PORT)) for _ in range(100)]
+            for _ in range(FLOOD // len(clients)):
+                for client in clients:
+                    client.sendall(request("/flood"))
+                for client in clients:
+                    said = b""
+                    while not said.endswith(b"Access denied"):
+                        said += client.recv(4096)
+
+    async def one_more(client: socket.socket, number: int) -> None:
+        ask(client, request(f"/last/{number}"))
+        await eventually(
+            lambda: any(r.http.url.endswith(f"/last/{number}") for b in heard for r in b.records)
+        )
+
+    async def main() -> None:
+        assert world.nats is not None
+        bus = await Bus.connect(world.nats.url, name="test")
+        await bus.subscribe("cirri.l7.n1", hear)
+        with world.connect(PORT) as client:
+            await one_more(client, 0)
+            await asyncio.to_thread(flood)
+            for number in range(1, 100):
+                await one_more(client, number)
+                if accounted() == 2 * (FLOOD + 1 + number):
+                    break
+        await bus.drain()
+        assert heard[-1].lost > heard[0].lost
+        assert accounted() == 2 * (FLOOD + 1 + number)
+
+    asyncio.run(main())
 
 
 def test_what_people_are_told(world: Proxied, served: dict[int, Recorder]) -> None:

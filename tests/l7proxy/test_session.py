@@ -90,7 +90,7 @@ def test_a_change_and_a_removal() -> None:
     envoy.answers()
     assert serves(envoy.session, changed, 80)
     # It asks for its routes again when the listener is made again.
-    assert envoy.hears(ALL) == ["C direct/1", "L 81/1", "R 80/1"]
+    assert envoy.hears(ALL) == ["C direct/1", "R 80/1", "L 81/1"]
     envoy.ask(ROUTE_TYPE, "81")
     assert envoy.hears(ALL) == ["R 81/1"]
 

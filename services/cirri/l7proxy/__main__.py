@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from cirri.kv.news import News
-from cirri.l7proxy import LISTENERS, RULES, SERVICE, access, secrets, status
-from cirri.l7proxy.bootstrap import XDS_SOCKET
+from cirri.l7proxy import LISTENERS, RULES, SERVICE, access, sampling, secrets, status
+from cirri.l7proxy.bootstrap import ADMIN_SOCKET, XDS_SOCKET
 from cirri.l7proxy.ipcache import Ipcache
 from cirri.l7proxy.listening import Report, report
 from cirri.l7proxy.messages import LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
@@ -33,9 +33,6 @@ LOOK_S, HURRY_S = 0.5, 0.01
 """How often the kernel is asked what listens; while something is to begin to."""
 PATIENCE_S = 3.0
 """How long after the start an Envoy that listens may take to connect, before it counts as gone."""
-RECORDS_PER_S = 1000
-"""Requests of which records are made, over any second or two; others are counted as lost.  One takes
-60 us, so that records never take more than a sixteenth of a core from what they are about."""
 
 
 class L7Proxy:
@@ -59,7 +56,7 @@ class L7Proxy:
         self._look = asyncio.Event()
         self._ipcache = Ipcache(settings.bpffs)
         self._facts = access.Facts(settings.node, {}, self._ipcache.identity)
-        self._budget = Budget(RECORDS_PER_S)
+        self._budget = Budget(sampling.RECORDS_PER_S)
         self._since = time.monotonic()
 
     async def run(self) -> None:
@@ -71,6 +68,7 @@ class L7Proxy:
                 tasks.create_task(self.records.run())
                 tasks.create_task(self._follow_secrets())
                 tasks.create_task(self._follow())
+                tasks.create_task(self._count_untold())
                 await self._watch()
         finally:
             await self.server.close()
@@ -156,7 +154,7 @@ class L7Proxy:
             self.rt.ready("listeners", not absent, f"{absent} listeners do not serve")
 
     def _logged(self, log: str, message: bytes) -> None:
-        """Access records from Envoy; what there is no time for is counted."""
+        """Access records from Envoy; what there is no time for is counted: of TLS, or of a second Envoy."""
         try:
             count = access.count(message)
             self.requests += count
@@ -166,6 +164,15 @@ class L7Proxy:
             self.records.add(access.records(access.Source.of(log), message, self._facts))
         except ValueError as error:
             self.rt.log.error("access records cannot be read", log=log, error=str(error))
+
+    async def _count_untold(self) -> None:
+        """What Envoy made no records of."""
+        untold = sampling.Untold()
+        while True:
+            more = untold.more(await sampling.untold(self.rt.settings.run_dir / ADMIN_SOCKET))
+            self.requests += more
+            self.records.lose(2 * more)
+            await asyncio.sleep(sampling.LOOK_S)
 
     async def listeners(self, _: bytes) -> bytes:
         """For ``cirri l7 listeners``."""
@@ -196,7 +203,7 @@ def gauges(proxy: L7Proxy) -> Mapping[str, tuple[str, Callable[[], float]]]:
         "listeners_serving": ("Listeners that serve", lambda: len(proxy.reported.ports)),
         "listeners_limited": ("Listeners that allow less than meant", lambda: len(proxy.wanted.problems)),
         "rejections": ("Resources that Envoy rejected", lambda: proxy.server.refusals),
-        "requests": ("Requests and connections that Envoy told of", lambda: proxy.requests),
+        "requests": ("Requests and connections that Envoy has decided on", lambda: proxy.requests),
         "records_told": ("Records told on the bus", lambda: proxy.records.told),
         "records_lost": ("Records that could not be told", lambda: proxy.records.lost),
     }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cirri.l7proxy.listeners import ADS
-from cirri.l7proxy.messages import CLUSTER, typed
+from cirri.l7proxy.messages import ADS, CLUSTER, typed
 from cirri.l7proxy.routes import DIRECT
 from cirri.l7proxy.rules import Tls
 from cirri.l7proxy.secrets import authority_name, certificate_name

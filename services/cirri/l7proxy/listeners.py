@@ -11,9 +11,10 @@ from typing import Any
 
 from cirri.l7proxy import match
 from cirri.l7proxy.access import METHOD
-from cirri.l7proxy.messages import LISTENER, string_value, typed
+from cirri.l7proxy.messages import ADS, LISTENER, string_value, typed
 from cirri.l7proxy.routes import DIRECT, Verdict, cluster_name, route_name
 from cirri.l7proxy.rules import Allow, Rules, Tls, for_all
+from cirri.l7proxy.sampling import only_some
 from cirri.l7proxy.secrets import certificate_name
 from cirri.l7proxy.wire import Raw
 from cirri.model.http import HttpSettings, S
@@ -25,8 +26,6 @@ SERVER_MARK = {"ingress": 0x0A01, "egress": 0x0B01}
 DIRECTION = {"ingress": 1, "egress": 2}
 ADDRESSES = ("127.0.0.1", "::1")
 SOL_SOCKET, SO_MARK = 1, 36
-ADS = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
-"""What a listener refers to it waits for, for ever: it does not serve without."""
 RECORDS = "cirri.records"
 """The static cluster that access records go to."""
 HELLO_S = 15
@@ -287,7 +286,7 @@ def _access_log(what: str, given: Listener) -> dict[str, Any]:
     if http:
         config["additional_request_headers_to_log"] = [METHOD]
     inner = {"@type": f"type.googleapis.com/{full}", **config}
-    return {"name": name, "typed_config": inner}
+    return {"name": name, "typed_config": inner, **({"filter": only_some()} if http else {})}
 
 
 def _extension(name: str, kind: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,12 @@ LISTENER_TYPE = TYPES + "envoy.config.listener.v3.Listener"
 ROUTE_TYPE = TYPES + "envoy.config.route.v3.RouteConfiguration"
 CLUSTER_TYPE = TYPES + "envoy.config.cluster.v3.Cluster"
 SECRET_TYPE = TYPES + "envoy.extensions.transport_sockets.tls.v3.Secret"
-RESOURCE_TYPES = (CLUSTER_TYPE, SECRET_TYPE, LISTENER_TYPE, ROUTE_TYPE)
+BUCKET_TYPE = TYPES + "envoy.type.v3.TokenBucket"
+RESOURCE_TYPES = (CLUSTER_TYPE, SECRET_TYPE, BUCKET_TYPE, ROUTE_TYPE, LISTENER_TYPE)
 """In the order in which they are told: what is named, before what names it."""
+
+ADS = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+"""Where what is referred to comes from: who refers to it waits, for ever, and does not serve without it."""
 
 
 def one(number: int, type_: Type) -> Field:
@@ -288,6 +292,11 @@ SECRET = Message(
     tls_certificate=one(2, Message("TlsCertificate", certificate_chain=one(1, DATA_SOURCE),
                                    private_key=one(2, DATA_SOURCE))),
     validation_context=one(4, Message("CertificateValidationContext", trusted_ca=one(1, DATA_SOURCE))),
+)  # fmt: skip
+
+TOKEN_BUCKET = Message(
+    "envoy.type.v3.TokenBucket",
+    max_tokens=one(1, NUMBER), tokens_per_fill=one(2, NUMBER_VALUE), fill_interval=one(3, DURATION),
 )  # fmt: skip
 
 DELTA_REQUEST = Message(

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from cirri.l7proxy import clusters, rules, secrets
+from cirri.l7proxy import clusters, rules, sampling, secrets
 from cirri.l7proxy.listeners import listener
-from cirri.l7proxy.messages import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
+from cirri.l7proxy.messages import BUCKET_TYPE, CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 from cirri.l7proxy.routes import DIRECT, cluster_name, route_table
 from cirri.l7proxy.rules import Allow
 from cirri.model.http import HttpSettings, http_settings
@@ -67,9 +67,10 @@ def wanted(
     """
     http, faults = http_settings(node.settings)
     found: dict[str, dict[str, Resource]] = {
-        CLUSTER_TYPE: {}, SECRET_TYPE: {}, LISTENER_TYPE: {}, ROUTE_TYPE: {}
+        CLUSTER_TYPE: {}, SECRET_TYPE: {}, BUCKET_TYPE: {}, LISTENER_TYPE: {}, ROUTE_TYPE: {}
     }  # fmt: skip
     found[CLUSTER_TYPE][DIRECT] = Resource.of(DIRECT, clusters.direct(http))
+    found[BUCKET_TYPE][sampling.BUCKET] = Resource.of(sampling.BUCKET, sampling.bucket())
     refused: dict[int, str] = {}
     problems: dict[int, str] = {}
     for given in node.listeners:
