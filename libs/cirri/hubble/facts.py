@@ -44,7 +44,7 @@ _REASONS = np.arange(256, dtype=np.uint8)
 _REASONS[DropReason.NAT_NO_MAPPING] = NO_MAPPING_FOR_NAT_MASQUERADE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """What messages say that tables do not."""
 

@@ -64,7 +64,7 @@ def methods(service: str) -> dict[str, tuple[Any, Any, bool]]:
     }
 
 
-OBSERVER, PEER = "observer.Observer", "peer.Peer"
+OBSERVER, PEER, HEALTH = "observer.Observer", "peer.Peer", "grpc.health.v1.Health"
 """Services."""
 
 Timestamp = message("google.protobuf.Timestamp")
@@ -114,3 +114,5 @@ NodeState = enum("relay.NodeState")
 NotifyRequest = message("peer.NotifyRequest")
 ChangeNotification = message("peer.ChangeNotification")
 ChangeNotificationType = enum("peer.ChangeNotificationType")
+
+HealthCheckResponse = message("grpc.health.v1.HealthCheckResponse")

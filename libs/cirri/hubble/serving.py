@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from cirri.errors import CirriError
-from cirri.hubble.messages import methods
+from cirri.hubble.messages import HEALTH, HealthCheckResponse, methods
 from cirri.hubble.tls import Complain, TlsFiles, server_credentials
 
 SOCKET = "hubble.sock"
@@ -37,7 +37,8 @@ class Serving:
     """Services on sockets, until it is closed.  *complain*: of certificates that were renewed badly."""
 
     def __init__(self, services: Mapping[str, Mapping[str, Any]], complain: Complain) -> None:
-        self._services, self._complain = services, complain
+        self._services = {**services, HEALTH: {"Check": self._check}}
+        self._complain = complain
         self._servers: list[Any] = []
 
     async def listen_unix(self, path: Path) -> None:
@@ -52,6 +53,12 @@ class Serving:
     async def listen(self, address: str, tls: TlsFiles | None = None) -> int:
         """On *address* (``HOST:PORT``; port 0: any).  The port.  Raises: PortTaken, BadCertificate."""
         return await self._listen(address, tls)
+
+    async def _check(self, request: Any, context: Any) -> Any:
+        """Whether the service (of "", everything) works: as long as it answers at all."""
+        if request.service and request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return HealthCheckResponse(status=1)
 
     async def _listen(self, address: str, tls: TlsFiles | None) -> int:
         # One server for each socket: a server that has been started takes no further ones.

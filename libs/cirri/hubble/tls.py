@@ -54,6 +54,8 @@ def read(files: TlsFiles, now: float) -> _Read:
         except OSError as error:
             raise BadCertificate(path or Path(), f"cannot be read: {error.strerror}") from None
     if files.certificate is not None:
+        if files.key is None:
+            raise BadCertificate(files.certificate, "has no key file beside it")
         check(files.certificate, found[0] or b"", now)
     return _Read(*found)
 

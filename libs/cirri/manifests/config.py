@@ -24,7 +24,7 @@ from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
 from cirri.manifests.problems import Path, listed, suggestion
-from cirri.model import Resource, flowexport, flowmetrics, flowsettings, health, http, names
+from cirri.model import Resource, flowexport, flowmetrics, flowsettings, health, http, names, observing
 
 CONFIG_NAMESPACE = "kube-system"
 CONFIG_NAME = "cirri-config"
@@ -124,6 +124,20 @@ _FLOWS = {
     flowsettings.FORWARDED_BYTES: "room for them there; the oldest go first",
     flowsettings.DROPPED_AGE: "how long flows that did not pass are kept on the bus",
     flowsettings.DROPPED_BYTES: "room for them there; the oldest go first",
+}
+_OBSERVING = {
+    observing.LISTEN: "where each node tells its flows, HOST:PORT; empty: on its unix socket alone",
+    observing.CERTIFICATE: "the nodes' certificate for that, in PEM; empty: without TLS",
+    observing.KEY: "its key",
+    observing.CLIENT_CA: "who signs clients' certificates there; empty: they need none",
+    observing.RELAY_LISTEN: "where the relay tells the cluster's flows; empty: on its unix socket alone",
+    observing.RELAY_CERTIFICATE: "the relay's certificate for that; empty: without TLS",
+    observing.RELAY_KEY: "its key",
+    observing.RELAY_CLIENT_CA: "who signs its clients' certificates; empty: they need none",
+    observing.RELAY_AS_CLIENT: "the certificate that the relay shows to nodes",
+    observing.RELAY_AS_CLIENT_KEY: "its key",
+    observing.SERVER_CA: "who signs nodes' certificates; empty: the relay speaks to them without TLS",
+    observing.SORT_WINDOW: "how long the relay waits for what other nodes saw earlier",
 }
 _HTTP_TIMES = (
     "longest request through the proxy; 0: without end",
@@ -246,6 +260,7 @@ KEYS: Mapping[str, Key] = {
         }.items()
     },
     **{key: Key(flowexport.DEFAULTS[key], says, flowexport.complaint(key)) for key, says in _EXPORT.items()},
+    **{key: Key(observing.DEFAULTS[key], says, observing.complaint(key)) for key, says in _OBSERVING.items()},
     "allow-localhost": Key(
         "auto", "whether a node may always reach its pods", _one_of("auto", "always", "policy")
     ),

@@ -18,6 +18,7 @@ from cirri.flows.book import Book
 from cirri.flows.kernel import KernelRing
 from cirri.flows.names import PodNames
 from cirri.flows.node import NodeFlows
+from cirri.flows.observed import Observed
 from cirri.flows.outlets import Outlets
 from cirri.flows.proxied import Heard
 from cirri.flows.publish import Publisher
@@ -57,6 +58,7 @@ class Keeper:
         self.settings, _ = flow_settings({})
         self.book = Book(settings.node, settings.cluster)
         self.ring = Ring(int(DEFAULTS["hubble-event-buffer-capacity"]), settings.node, self.instance)
+        self.observed = Observed(rt, self.ring, self.lost)
         self.publisher = Publisher(rt.bus, rt.log, (settings.node, self.instance), self.lost, self._settled)
         self.outlets = Outlets(rt, lambda: self.lost)
         self.flows = NodeFlows(
@@ -64,7 +66,7 @@ class Keeper:
             PodNames(),
             RuleFile(settings.run_dir / "rules.json").get,
             self.instance,
-            (self.ring.take, self.publisher.take, self.outlets.take),
+            (self.ring.take, self.observed.source.take, self.publisher.take, self.outlets.take),
         )
         self.flows.hopeful = lambda: rt.bus.connected
         self.kernel = KernelRing(settings.bpffs, asyncio.get_running_loop())
@@ -88,6 +90,7 @@ class Keeper:
                 tasks.create_task(self._count())
                 tasks.create_task(self.publisher.run())
                 tasks.create_task(self.outlets.run())
+                tasks.create_task(self.observed.run())
                 await self.rt.hear(L7_RECORDS, self._hear)
                 tasks.create_task(self._learn())
                 await self._read()
@@ -294,6 +297,8 @@ def gauges(keeper: Keeper) -> Mapping[str, tuple[str, Callable[[], float]]]:
         "seen": ("Flows seen since the start", lambda: keeper.ring.seen),
         "held": ("Flows in memory", lambda: keeper.ring.held),
         "stored": ("Flows stored on the stream", lambda: keeper.publisher.stored),
+        "followers": ("Clients of the observer that follow", lambda: keeper.observed.source.following),
+        "told": ("Flows told to clients of the observer", lambda: keeper.observed.observer.told),
         "waiting": ("Flows that wait to be stored", lambda: keeper.publisher.waiting_rows),
         **{
             f"lost_{cause}": (f"Flows lost: {cause}", partial(keeper.lost.__getitem__, cause))

@@ -1,0 +1,70 @@
+"""The node's flows for observers: Cirri's own command line, the relay, and clients of the public API."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+
+from cirri.history.ring import Ring
+from cirri.hubble.facts import Place
+from cirri.hubble.node import NodeServer, RingSource
+from cirri.kv.news import News
+from cirri.model import NODES, RESOURCES
+from cirri.model.config import CONFIG, config_data
+from cirri.model.observing import observing
+from cirri.runtime import Runtime
+
+AGAIN_S = 5.0
+"""Between attempts to listen."""
+
+
+class Observed:
+    """Tells the flows of *ring*; whatever is put there is given to :attr:`source`, too."""
+
+    def __init__(self, rt: Runtime, ring: Ring, lost: Mapping[str, int]) -> None:
+        self._rt = rt
+        said = version("cirri")
+        self._place = Place(rt.settings.cluster, said, _interface)
+        self.source = RingSource(ring, lost, f"cirri {said}")
+        self._server = NodeServer(
+            self.source,
+            rt.settings.node,
+            self._place,
+            rt.settings.run_dir,
+            lambda error: rt.log.error("certificate is not taken", error=str(error)),
+        )
+        self.observer = self._server.observer
+
+    async def run(self) -> None:
+        """Until cancelled; with what the configuration says, once that is known."""
+        rt, server = self._rt, self._server
+        config = rt.table(RESOURCES, CONFIG, needed=False)
+        nodes = rt.table(NODES, needed=False)
+        news = News({"config": config, "nodes": nodes})
+        await server.start()
+        try:
+            why = ""
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN_S if why else None):
+                        await news.next()
+                data = config_data(config)
+                settings, wrong = observing(data)
+                self._place.cluster = data.get("cluster-name") or rt.settings.cluster
+                server.know(nodes, settings)
+                why = await server.want(settings)
+                rt.ready(
+                    "observed", not (why or wrong), "; ".join([*map(str, wrong), *([why] if why else [])])
+                )
+        finally:
+            await server.close()
+
+
+def _interface(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return ""
