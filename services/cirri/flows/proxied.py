@@ -34,6 +34,8 @@ def rows_of(records: Sequence[L7Record], seq: int) -> Rows:
         row["source_identity"], row["destination_identity"] = identities
         row["time"], row["rule"], row["endpoint"] = one.time, one.rule, one.endpoint
         row["type"], row["verdict"] = RowType.L7, VERDICTS[one.verdict]
+        if answer and one.verdict == "dropped":
+            row["verdict"] = Verdict.FORWARDED  # the request was dropped; that it was refused got through
         row["reply"] = Reply.YES if answer else Reply.NO
         row["protocol"] = 17 if one.dns is not None else 6
         row["direction"] = PolicyDirection.INGRESS if one.direction == "ingress" else PolicyDirection.EGRESS
