@@ -87,7 +87,7 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 SEC("tc/from_network")
 int from_network(struct __sk_buff *skb)
 {
-	struct passage *passage = passage_begin(POLICY_INGRESS);
+	struct passage *passage = passage_begin(POLICY_INGRESS, TRACE_FROM_NETWORK);
 
 	return passage ? passage_end(skb, passage, handle_from_network(skb, passage)) : TC_ACT_SHOT;
 }
@@ -157,7 +157,7 @@ int to_network(struct __sk_buff *skb)
 
 	if (skb->tc_index == DELIVERED)
 		return TC_ACT_OK;
-	passage = passage_begin(POLICY_EGRESS);
+	passage = passage_begin(POLICY_EGRESS, TRACE_TO_NETWORK);
 	return passage ? passage_end(skb, passage, handle_to_network(skb, passage)) : TC_ACT_SHOT;
 }
 

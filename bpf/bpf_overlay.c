@@ -92,7 +92,7 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pas
 SEC("tc/from_overlay")
 int from_overlay(struct __sk_buff *skb)
 {
-	struct passage *passage = passage_begin(POLICY_INGRESS);
+	struct passage *passage = passage_begin(POLICY_INGRESS, TRACE_FROM_OVERLAY);
 
 	return passage ? passage_end(skb, passage, handle_from_overlay(skb, passage)) : TC_ACT_SHOT;
 }
@@ -148,7 +148,7 @@ static __always_inline int handle_to_overlay(struct __sk_buff *skb, struct passa
 SEC("tc/to_overlay")
 int to_overlay(struct __sk_buff *skb)
 {
-	struct passage *passage = passage_begin(POLICY_EGRESS);
+	struct passage *passage = passage_begin(POLICY_EGRESS, TRACE_TO_OVERLAY);
 
 	return passage ? passage_end(skb, passage, handle_to_overlay(skb, passage)) : TC_ACT_SHOT;
 }

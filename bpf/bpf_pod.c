@@ -93,7 +93,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct passage
 SEC("tc/from_pod")
 int from_pod(struct __sk_buff *skb)
 {
-	struct passage *passage = passage_begin(POLICY_EGRESS);
+	struct passage *passage = passage_begin(POLICY_EGRESS, TRACE_FROM_ENDPOINT);
 	int action;
 
 	if (!passage)
@@ -149,7 +149,7 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct passage *
 SEC("tc/to_pod")
 int to_pod(struct __sk_buff *skb)
 {
-	struct passage *passage = passage_begin(POLICY_INGRESS);
+	struct passage *passage = passage_begin(POLICY_INGRESS, TRACE_TO_ENDPOINT);
 	int action;
 
 	if (!passage)

@@ -39,21 +39,38 @@ enum ct_flag {
 #define CT_AUDITED(directions)	((directions) * CT_AUDITED_INGRESS)
 
 
+/* What each packet needs stands in one cache line. */
 struct ct_value {
 	__u64 expires;		/* ns, CLOCK_MONOTONIC */
-	__u64 forward_packets;
+	__u64 forward_untold;	/* counted since the last event of this direction: see CT_ONE */
+	__u64 reply_untold;
+	__u32 epoch;		/* struct runtime.epoch when the verdict was taken */
+	__u32 flags;		/* enum ct_flag */
+	__u32 frontend;		/* struct lb_service.frontend under which the end that opened it knows the other; 0: none */
+	__u32 forward_told;	/* when that event was, in ct_tick() */
+	__u32 reply_told;
+	__u8  forward_seen;	/* TCP flags of packets with such events */
+	__u8  reply_seen;
+	__u16 pad;
+	__u64 forward_packets;	/* that events told */
 	__u64 forward_bytes;
 	__u64 reply_packets;
 	__u64 reply_bytes;
 	__u32 source_identity;	/* of the end that opened the connection */
 	__u32 destination_identity;
-	__u32 epoch;		/* struct runtime.epoch when the verdict was taken */
 	__u32 egress_rule;	/* provenance of the verdicts; 0: not enforced or not asked here */
 	__u32 ingress_rule;
-	__u32 flags;		/* enum ct_flag */
-	__u32 frontend;		/* struct lb_service.frontend under which the end that opened it knows the other; 0: none */
-	__u32 pad;
 };
+
+/* Packets and bytes in one number, so that one addition counts both, whoever else counts: packets in the upper 24 bits.
+ * From CT_MANY on it is told whatever else is the case, long before one runs into the other.
+ */
+#define CT_ONE		(1ull << 40)
+#define CT_PACKETS(sum)	((sum) >> 40)
+#define CT_BYTES(sum)	((sum) & (CT_ONE - 1))
+#define CT_MANY		(1ull << 63 | 1ull << 39)
+#define CT_LONG_AGO	(1u << 31)	/* ticks: for a direction of which nothing was told yet */
+#define CT_TICK_SHIFT	20	/* ns of a tick, as a power of two: a millisecond, nearly */
 
 MAP(cirri_ct, LRU_HASH, struct ct_key, struct ct_value, 131072);
 
@@ -154,32 +171,24 @@ static __always_inline __u32 ct_learn(__u32 flags, const struct packet *packet, 
 	return learned & ~flags;
 }
 
-/* Counts *packet* and keeps the entry alive; true if this very packet closed the connection.
- * Counters are plain additions: two CPUs with packets of one connection at once may lose one.
- * Flags are not, since one of them decides that the connection was closed, once.
- */
-static __always_inline bool ct_update(struct ct_value *value, const struct packet *packet, bool reply,
-				      __u64 now, __u32 length)
+static __always_inline __u32 ct_tick(__u64 now)
 {
-	__u32 flags = value->flags;
-	__u32 learned = ct_learn(flags, packet, reply);
-	bool closed = false;
+	return now >> CT_TICK_SHIFT;
+}
 
-	if (learned) {
-		flags = __sync_fetch_and_or(&value->flags, learned);
-		closed = !CT_CLOSED(flags);
-		flags |= learned;
-		closed = closed && CT_CLOSED(flags);
-	}
-	value->expires = now + ct_lifetime_ns(packet->protocol, flags);
-	if (reply) {
-		value->reply_packets++;
-		value->reply_bytes += length;
-	} else {
-		value->forward_packets++;
-		value->forward_bytes += length;
-	}
-	return closed;
+static __always_inline __u64 *ct_untold(struct ct_value *value, bool reply)
+{
+	return reply ? &value->reply_untold : &value->forward_untold;
+}
+
+/* What is untold of the connection *before*, on the same ports, is told with the next one's; *same*: the same end opened both. */
+static __always_inline void ct_inherit(struct ct_value *value, struct ct_value *before, bool same)
+{
+	__u64 forward = __sync_lock_test_and_set(&before->forward_untold, 0);
+	__u64 reply = __sync_lock_test_and_set(&before->reply_untold, 0);
+
+	value->forward_untold += same ? forward : reply;
+	value->reply_untold += same ? reply : forward;
 }
 
 /* The directions (enum policy_direction) in which only audit lets the connection pass. */

@@ -77,18 +77,26 @@ struct {
 
 enum event_counter {
 	EVENTS_SUBMITTED = 0,
-	EVENTS_LOST = 1,
-	EVENT_COUNTERS = 2,
+	EVENTS_LOST = 1,	/* for which there was no room */
+	EVENTS_FORGONE_PACKETS = 2,	/* that no event will stand for any more, for the same reason */
+	EVENTS_FORGONE_BYTES = 3,
+	EVENT_COUNTERS = 4,
 };
 
 MAP(cirri_event_counters, PERCPU_ARRAY, __u32, __u64, EVENT_COUNTERS);
 
-static __always_inline void event_count(__u32 counter)
+static __always_inline void event_count(__u32 counter, __u64 by)
 {
 	__u64 *count = bpf_map_lookup_elem(&cirri_event_counters, &counter);
 
 	if (count)
-		(*count)++;
+		*count += by;
+}
+
+static __always_inline void event_forgo(__u64 packets, __u64 bytes)
+{
+	event_count(EVENTS_FORGONE_PACKETS, packets);
+	event_count(EVENTS_FORGONE_BYTES, bytes);
 }
 
 /* Readers poll (100 ms is enough for people) and are woken only while the ring passes a quarter

@@ -19,23 +19,25 @@ struct verdict {
 	__u8  told;		/* those of them that observers know of */
 	__u16 proxy_port;	/* of this node: the entry that lets it pass has it go there; host order, 0: nowhere */
 	__u32 names;		/* the destination's number in lib/names.h, of who is asked; 0: none */
-	__u8  point;		/* of what passed: enum trace_point */
-	__u8  state;		/* enum trace_state */
-	__u8  reply;		/* as in struct event */
-	__u64 packets;		/* that an event stands for */
-	__u64 bytes;
+	__u32 length;		/* of what is dropped, as it was met; 0: as it is */
 };
 
+/* Tells a verdict on *packet*, or that it is dropped. */
 GLOBAL int report(struct __sk_buff *skb, const struct packet *packet,
 			     const struct verdict *verdict, __u32 type, __u32 reason)
 {
+	bool is_drop = type == EVENT_DROP;
 	struct event *event;
+	__u32 length;
 
 	if (!packet || !verdict)
 		return 0;
+	length = verdict->length ? verdict->length : skb->len;
 	event = bpf_ringbuf_reserve(&cirri_events, sizeof(*event), 0);
 	if (!event) {
-		event_count(EVENTS_LOST);
+		event_count(EVENTS_LOST, 1);
+		if (is_drop)
+			event_forgo(1, length);
 		return 0;
 	}
 	event->timestamp = bpf_ktime_get_ns();
@@ -47,24 +49,24 @@ GLOBAL int report(struct __sk_buff *skb, const struct packet *packet,
 	event->destination_port = packet->destination_port;
 	event->type = type;
 	event->protocol = packet->protocol;
-	event->direction = type == EVENT_POLICY_VERDICT || type == EVENT_DROP ? verdict->direction : 0;
+	event->direction = verdict->direction;
 	event->reason = reason;
 	event->rule = verdict->rule;
-	event->length = skb->len;
+	event->length = length;
 	event->endpoint = verdict->endpoint;
 	event->tcp_flags = packet->tcp_flags;
 	event->match = verdict->match;
-	event->audited = type == EVENT_POLICY_VERDICT && (verdict->audited & verdict->direction);
-	event->point = type == EVENT_TRACE ? verdict->point : TRACE_UNKNOWN;
-	event->proxy_port = type == EVENT_POLICY_VERDICT && !reason ? verdict->proxy_port : 0;
+	event->audited = !is_drop && verdict->audited & verdict->direction;
+	event->point = TRACE_UNKNOWN;
+	event->proxy_port = is_drop || reason ? 0 : verdict->proxy_port;
 	event->ifindex = skb->ifindex;
-	event->state = type == EVENT_TRACE ? verdict->state : STATE_UNKNOWN;
-	event->reply = type == EVENT_TRACE || type == EVENT_CONNECTION_CLOSED ? verdict->reply : 0;
+	event->state = STATE_UNKNOWN;
+	event->reply = 0;
 	event->pad = 0;
-	event->packets = type == EVENT_DROP ? 1 : type == EVENT_POLICY_VERDICT ? 0 : verdict->packets;
-	event->bytes = type == EVENT_DROP ? skb->len : type == EVENT_POLICY_VERDICT ? 0 : verdict->bytes;
+	event->packets = is_drop;
+	event->bytes = is_drop ? length : 0;
 	bpf_ringbuf_submit(event, event_wakeup());
-	event_count(EVENTS_SUBMITTED);
+	event_count(EVENTS_SUBMITTED, 1);
 	return 0;
 }
 

@@ -15,6 +15,8 @@ enum runtime_flag {
 	RUNTIME_NODE_SOCKETS = 16,	/* only sockets of the node's own namespace are translated */
 	RUNTIME_NODE_SERVES = 32,	/* processes of the node serve clients outside through frontends */
 	RUNTIME_PROXIES = 64,	/* there are entries that redirect, or connections that were redirected */
+	RUNTIME_TRACE_EACH = 128,	/* observers are told of each packet */
+	RUNTIME_TRACE_FROM = 256,	/* and of where it came from */
 };
 
 struct runtime {
@@ -25,9 +27,12 @@ struct runtime {
 	__u32 tunnel_ifindex;	/* device that packets to other nodes' pods take; 0: they take the uplink, as they are */
 	__u32 lb_epoch;		/* raised after a backend left a frontend or takes no more connections */
 	__be16 tunnel_port;	/* UDP, while there is a tunnel */
-	__u16 pad;
+	__u8  trace_flags;	/* TCP flags that observers are told of at once */
+	__u8  pad;
 	union address nat4;	/* of the node: what is sent in its name; zero: it has none of this family */
 	union address nat6;
+	__u32 trace_interval;	/* how often they are told of a connection in each direction, in ct_tick(); 0: of the first packet */
+	__u32 pad2;
 };
 
 MAP(cirri_runtime, ARRAY, __u32, struct runtime, 1);

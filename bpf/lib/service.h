@@ -275,8 +275,8 @@ GLOBAL int service_node_answer(struct __sk_buff *skb, struct passage *passage)
 	passage->reply = passage->high != !!(value->flags & CT_FROM_HIGH);
 	if (!passage->reply || !ct_continues(value, packet, true, passage->now))
 		return 0;
-	if (ct_update(value, packet, true, passage->now, skb->len))
-		report_closed(skb, passage, value);
+	passage->key = key;
+	passage_count(skb, passage, value);
 	passage->frontend = value->frontend;
 	return service_answer(skb, passage);
 }

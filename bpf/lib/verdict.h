@@ -8,51 +8,12 @@
 #include "fragment.h"
 #include "judge.h"
 #include "mark.h"
+#include "passage.h"
 #include "policy.h"
 #include "report.h"
 #include "runtime.h"
 #include "socket.h"
-
-/* A packet on its way through a program. */
-struct passage {
-	struct packet packet;
-	struct verdict verdict;
-	struct ct_key key;
-	__u64 now;		/* ns, CLOCK_MONOTONIC, coarse */
-	__u32 epoch;		/* read before the endpoints were looked up: what is found now is stored under it */
-	__u32 latest;		/* read after: what was stored under another one is judged again */
-	__u16 high;		/* the source is the end stored as `high` in key */
-	__u16 reply;		/* it travels against the packet that opened its connection */
-	__u16 host_firewall;	/* the node is an endpoint */
-	__u32 frontend;		/* of the connection: struct ct_value.frontend */
-	__u32 switches;		/* struct runtime.flags */
-	__u16 mark;		/* enum mark, of the side of a proxy that sent it; 0: none did */
-	__u8  to_proxy;		/* it is the node's stack's, for a proxy */
-	__u8  ended;		/* an entry under key is of a connection before */
-	__u32 proxy_port;	/* at which that proxy listens; 0: a socket has the connection */
-};
-
-SCRATCH(cirri_passage, struct passage);
-
-/* For a packet that an entry point met in *direction* and knows nothing of yet; NULL: never, but the verifier asks. */
-static __always_inline struct passage *passage_begin(__u8 direction)
-{
-	__u32 zero = 0;
-	struct passage *passage = bpf_map_lookup_elem(&cirri_passage, &zero);
-
-	if (!passage)
-		return NULL;
-	__builtin_memset(&passage->packet, 0, sizeof(passage->packet));
-	__builtin_memset(&passage->verdict, 0, sizeof(passage->verdict));
-	passage->verdict.direction = direction;
-	return passage;
-}
-
-/* What the entry point returns for *action*, which is one or a drop reason. */
-static __always_inline int passage_end(struct __sk_buff *skb, const struct passage *passage, int action)
-{
-	return action < 0 ? drop(skb, &passage->packet, &passage->verdict, action) : action;
-}
+#include "trace.h"
 
 /* Judges a known connection again: something changed since it was allowed. */
 GLOBAL int judge_again(struct __sk_buff *skb, struct passage *passage, struct ct_value *value,
@@ -198,19 +159,34 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 	error = judge(skb, packet, source, destination, verdict);
 	if (error)
 		return error;
+	if (!(packet->flags & (PACKET_MASQUERADED | PACKET_OF_PROXY)))
+		sight(skb, passage, TELL_TRACE);
 	if (!ct_wanted(packet))
 		return 0;
 	key = &entry->key;
 	*key = passage->key;	/* an argument is no key, see bpf/README.md */
+	value = &entry->value;
+	value->forward_untold = CT_ONE + skb->len;
+	value->reply_untold = 0;
 	/* Ports are used again: to write where the connection before stands costs a tenth of a new place. */
 	if (passage->ended)
 		over = bpf_map_lookup_elem(&cirri_ct, key);
-	if (over && over->expires >= passage->now && !CT_CLOSED(over->flags))
-		over = NULL;
-	value = over ? over : &entry->value;
+	if (over) {
+		ct_inherit(value, over, passage->high == !!(over->flags & CT_FROM_HIGH));
+		if (over->expires < passage->now || CT_CLOSED(over->flags)) {
+			over->forward_untold = value->forward_untold;
+			over->reply_untold = value->reply_untold;
+			value = over;
+		}
+	}
 	value->expires = passage->now + ct_lifetime_ns(packet->protocol, 0);
-	value->forward_packets = 1;
-	value->forward_bytes = skb->len;
+	value->forward_told = ct_tick(passage->now) - CT_LONG_AGO;
+	value->reply_told = ct_tick(passage->now) - CT_LONG_AGO;
+	value->forward_seen = 0;
+	value->reply_seen = 0;
+	value->pad = 0;
+	value->forward_packets = 0;
+	value->forward_bytes = 0;
 	value->reply_packets = 0;
 	value->reply_bytes = 0;
 	value->source_identity = verdict->source_identity;
@@ -222,35 +198,20 @@ GLOBAL int verdict_new(struct __sk_buff *skb, struct passage *passage, const str
 		      CT_AUDITED(verdict->audited) | (packet->flags & PACKET_MASQUERADED ? CT_MASQUERADED : 0) |
 		      (packet->flags & PACKET_UPSTREAM ? CT_UPSTREAM : 0) | (verdict->proxy_port ? CT_REDIRECTED : 0);
 	value->frontend = passage->frontend;
-	value->pad = 0;
-	if (!over && bpf_map_update_elem(&cirri_ct, key, value, BPF_ANY))
-		return DROP_CT_CREATE_FAILED;
-	verdict->point = destination && !endpoint_is_host(destination) ? TRACE_TO_ENDPOINT : TRACE_UNKNOWN;
-	verdict->state = STATE_NEW;
-	verdict->reply = 1;
-	verdict->packets = 1;
-	verdict->bytes = skb->len;
-	if (!(packet->flags & (PACKET_MASQUERADED | PACKET_OF_PROXY)))
-		report(skb, packet, verdict, EVENT_TRACE, 0);
-	return 0;
-}
-
-/* Tells that this packet ended the connection in *value*, as seen from the end that opened it. */
-GLOBAL int report_closed(struct __sk_buff *skb, const struct passage *passage, const struct ct_value *value)
-{
-	struct verdict verdict = {};
-	struct packet forward;
-
-	if (!passage || !value || value->flags & CT_MASQUERADED || passage->key.leg)
+	passage->counted = 1;
+	passage->length = skb->len;
+	if (value == over)
 		return 0;
-	verdict.source_identity = value->source_identity;
-	verdict.destination_identity = value->destination_identity;
-	verdict.endpoint = passage->verdict.endpoint;
-	verdict.reply = 1;
-	verdict.packets = value->forward_packets + value->reply_packets;
-	verdict.bytes = value->forward_bytes + value->reply_bytes;
-	ct_forward(&forward, &passage->packet, passage->reply);
-	return report(skb, &forward, &verdict, EVENT_CONNECTION_CLOSED, 0);
+	if (bpf_map_update_elem(&cirri_ct, key, value, over ? BPF_ANY : BPF_NOEXIST)) {
+		/* Another packet of it was first, on another CPU; or there is no place. */
+		over = bpf_map_lookup_elem(&cirri_ct, key);
+		passage->counted = !!over;
+		if (!over)
+			return DROP_CT_CREATE_FAILED;
+		passage->reply = passage->high != !!(over->flags & CT_FROM_HIGH);
+		__sync_fetch_and_add(ct_untold(over, passage->reply), CT_ONE + skb->len);
+	}
+	return 0;
 }
 
 /* To be called before anything is looked up that the epoch covers, endpoints among it: a change
@@ -267,6 +228,9 @@ static __always_inline void verdict_begin(struct __sk_buff *skb, struct passage 
 	passage->mark = passage->switches & RUNTIME_PROXIES ? mark_of_proxy(skb->mark) : 0;
 	passage->to_proxy = 0;
 	passage->proxy_port = 0;
+	passage->tracing.interval = runtime ? runtime->trace_interval : 0;
+	passage->tracing.flags = runtime ? runtime->trace_flags : 0;
+	passage->tracing.each = !!(passage->switches & RUNTIME_TRACE_EACH);
 }
 
 /* What is known of the connection under passage->key, if *packet* is part of it; says whether it is a reply. */
@@ -395,6 +359,8 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 	 */
 	passage->latest = runtime_epoch();
 	passage->now = bpf_ktime_get_coarse_ns();
+	if (passage->switches & RUNTIME_TRACE_FROM && !(packet->flags & PACKET_MASQUERADED))
+		trace_from(skb, passage);
 	value = verdict_known(passage);
 	if (value) {
 		if (value->epoch != passage->latest) {
@@ -411,8 +377,7 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 		}
 		if (verdict_is_stale(passage, value))
 			return DROP_UNROUTABLE;
-		if (ct_update(value, packet, passage->reply, passage->now, skb->len))
-			report_closed(skb, passage, value);
+		passage_count(skb, passage, value);
 		/* Of two that a client reaches one pod by, with one port, it waits for the last. */
 		if (passage->frontend)
 			value->frontend = passage->frontend;
@@ -421,8 +386,12 @@ static __always_inline int verdict_take(struct __sk_buff *skb, struct passage *p
 			return verdict_redirect(skb, passage, source, destination);
 		return 0;
 	}
-	if (packet->flags & PACKET_ICMP_ERROR && icmp_is_related(skb, passage, source))
+	if (packet->flags & PACKET_ICMP_ERROR && icmp_is_related(skb, passage, source)) {
+		passage->related = 1;
+		if (!(packet->flags & PACKET_MASQUERADED))
+			sight(skb, passage, TELL_TRACE);
 		return 0;
+	}
 	if (mark_is_client_side(passage->mark))
 		return DROP_UNROUTABLE;	/* a proxy answers nobody */
 	error = verdict_new(skb, passage, source, destination);

@@ -365,7 +365,8 @@ def ends(f: Family) -> Iterator[Case]:
             lifetime(21600),
             *both(f.tcp(f.a, f.world, "FA", KEPT, 80), f.tcp(f.host, f.world, "FA", KEPT, 80)),
             Send("net", f.tcp(f.world, f.host, "FA", 80, KEPT),
-                 into("A", f.tcp(f.world, f.a, "FA", 80, KEPT, ttl=63)), ("closed packets=5",)),
+                 into("A", f.tcp(f.world, f.a, "FA", 80, KEPT, ttl=63)),
+                 ("closed packets=2", "closed packets=2 back")),
             lifetime(REST_S),
             *both(syn, f.tcp(f.host, f.world, "S", KEPT, 80), NEW),
             lifetime(60),
@@ -527,12 +528,12 @@ def past_the_stack(f: Family) -> Iterator[Case]:
     packet = f.tcp(f.a, f.world, "S", KEPT, 80)
     yield Case(
         f"{f.name} nat no port for a pod",
-        (ON, occupied(f, candidates(f, f.a, KEPT, 80)), Send("A", packet, DropReason.NAT_NO_MAPPING, NEW)),
+        (ON, occupied(f, candidates(f, f.a, KEPT, 80)), Send("A", packet, DropReason.NAT_NO_MAPPING)),
     )
     tunnel = f.udp(f.a, f.world, KEPT, TUNNEL)
     yield Case(
         f"{f.name} nat of a pod to a tunnel's port",
-        (ON, Do(tunnels), Send("A", tunnel, DropReason.UNKNOWN_SENDER, NEW)),
+        (ON, Do(tunnels), Send("A", tunnel, DropReason.UNKNOWN_SENDER)),
     )
 
 

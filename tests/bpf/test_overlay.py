@@ -17,6 +17,7 @@ from cirri.layout import (
     IpcacheValue,
     PolicyDirection,
     RuntimeFlag,
+    TraceState,
     address16,
 )
 from cirri.testing.datapath import (
@@ -84,7 +85,7 @@ def rows(f: Family) -> list[Case]:
 CASES = [case for f in FAMILIES for case in rows(f)] + [
     Case(
         "tunnel v6 to a node without IPv4",
-        (Do(tunnels), Do(towards_ipv6), Send("A", V6.udp(V6.a, V6.r), DropReason.NO_TUNNEL_ENDPOINT, NEW)),
+        (Do(tunnels), Do(towards_ipv6), Send("A", V6.udp(V6.a, V6.r), DropReason.NO_TUNNEL_ENDPOINT)),
     )
 ]
 
@@ -202,7 +203,7 @@ def test_a_client_outside_stays_one(pair: TwoNodes, f: Family) -> None:
         family = socket.AF_INET if f.version == 4 else socket.AF_INET6
         with socket_in(pair.ns("n2"), socket.SOCK_DGRAM, family) as one:
             one.sendto(b"hello", (f.host, 30080))
-        found = [e for e in second.events() if e.type == EventType.TRACE]
+        found = [e for e in second.events() if e.state == TraceState.NEW]
         assert [(e.source, e.source_identity) for e in found] == [(address16(f.host), f.world_identity)]
     finally:
         first.ipcache.put(key, value)
@@ -231,7 +232,7 @@ def test_the_identity_in_the_tunnel_is_judged_before_the_address_is_known(pair: 
     try:
         second.raise_epoch()
         assert pair.ping("A", R4) == f"{R4} reply"
-        new = [e.source_identity for e in second.events() if e.type == EventType.TRACE]
+        new = [e.source_identity for e in second.events() if e.state == TraceState.NEW]
         assert new == [A.identity]
     finally:
         second.ipcache.put(key, value)

@@ -86,7 +86,7 @@ def redirects(f: Family) -> list[Case]:
             "egress, and nobody listens",
             (
                 ON,
-                Send("A", syn, NO_PROXY, (out, "new")),
+                Send("A", syn, NO_PROXY, (out,)),
                 flagged(CtFlag.REDIRECTED),
                 Send("A", syn, NO_PROXY),
             ),
@@ -95,17 +95,17 @@ def redirects(f: Family) -> list[Case]:
         ),
         Case(
             "egress of a datagram",
-            (ON, Send("A", f.udp(f.a, f.world), NO_PROXY, (out, "new"))),
+            (ON, Send("A", f.udp(f.a, f.world), NO_PROXY, (out,))),
             closed,
             (entry(protocol=17, port=53),),
         ),
         Case(
             "ingress by the uplink",
-            (ON, Send("net", f.tcp(f.r, f.b, "S"), NO_PROXY, (into, "new"))),
+            (ON, Send("net", f.tcp(f.r, f.b, "S"), NO_PROXY, (into,))),
             {},
             (entry("B", IN),),
         ),
-        Case("ingress from here", (ON, Send("A", syn, NO_PROXY, (into, "new"))), {}, (entry("B", IN),)),
+        Case("ingress from here", (ON, Send("A", syn, NO_PROXY, (into,))), {}, (entry("B", IN),)),
         Case(
             "a protocol that no proxy takes",
             (
@@ -139,7 +139,7 @@ def redirects(f: Family) -> list[Case]:
                     "A",
                     f.fragments(f.a, f.world, f.udp(f.a, f.world, size=64).payload)[0],
                     DropReason.PROXY_UNKNOWN_PROTO,
-                    (out, "new"),
+                    (out,),
                 ),
             ),
             closed,
@@ -175,7 +175,7 @@ def redirects(f: Family) -> list[Case]:
             "no socket has it, and no proxy need",
             (
                 ON,
-                Send("A", syn, NO_PROXY, (out, "new")),
+                Send("A", syn, NO_PROXY, (out,)),
                 change(closed, (plain,)),
                 Send("A", syn, "B"),
                 flagged(CtFlag(0)),
@@ -213,9 +213,7 @@ def names(f: Family) -> list[Case]:
 
     def case(what: str, told: str, *entries: Entry, identity: int = 0, to: object = STACK) -> Case:
         reason = to if isinstance(to, DropReason) else None
-        steps = (
-            Send("A", world, reason or STACK, (told,) if reason and reason != NO_PROXY else (told, "new")),
-        )
+        steps = (Send("A", world, reason or STACK, (told,) if reason else (told, "new")),)
         return Case(
             f"name: {what}",
             (ON, learn, *steps, *([destination(identity)] if identity else [])),

@@ -7,7 +7,7 @@ from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple
 
 from cirri.layout.address import address16, address_of, address_text, network_of, prefix16
-from cirri.layout.conntrack import CT, CtFlag, CtKey, CtValue
+from cirri.layout.conntrack import CT, TICK_BITS, UNTOLD_BITS, CtFlag, CtKey, CtValue
 from cirri.layout.drop import DropReason, drop_text
 from cirri.layout.endpoint import (
     ENDPOINT_MEMOS,
@@ -189,6 +189,8 @@ ENUMS: tuple[EnumMirror, ...] = (
 """``enum drop_reason`` is proved by :func:`cirri.layout.drop.drop_asserts`, with its texts."""
 
 CONSTANTS: tuple[tuple[str, str, int], ...] = (
+    ("lib/conntrack.h", "CT_ONE", 1 << UNTOLD_BITS),
+    ("lib/conntrack.h", "CT_TICK_SHIFT", TICK_BITS),
     ("lib/event.h", "EVENT_COUNTERS", EVENT_COUNTERS),
     ("lib/maglev.h", "MAGLEV_PART", MAGLEV_PART),
     ("lib/mark.h", "MARK_MASK", MARK_MASK),

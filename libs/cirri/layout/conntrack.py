@@ -9,6 +9,10 @@ from cirri.layout.mirror import U8, U16, U32, U64, Address16, Be16, Mirror
 from cirri.layout.spec import MapSpec, MapType
 
 HEADER = "lib/conntrack.h"
+UNTOLD_BITS = 40
+"""Of bytes, below those of packets."""
+TICK_BITS = 20
+"""Nanoseconds of a tick, as a power of two."""
 
 
 class CtFlag(IntFlag):
@@ -90,20 +94,44 @@ class CtValue(Mirror, frozen=True, kw_only=True):
 
     expires: U64 = 0
     """ns of CLOCK_MONOTONIC."""
+    forward_untold: U64 = 0
+    """Counted since the last event of this direction: packets in the upper 24 bits, bytes in the lower 40."""
+    reply_untold: U64 = 0
+    epoch: U32 = 0
+    flags: U32 = 0
+    """:class:`CtFlag`."""
+    frontend: U32 = 0
+    """:attr:`LbService.frontend` under which the end that opened it knows the other; 0: none."""
+    forward_told: U32 = 0
+    """When that event was, in ticks of 2^20 ns of CLOCK_MONOTONIC, the lower 32 bits."""
+    reply_told: U32 = 0
+    forward_seen: U8 = 0
+    """TCP flags of packets with such events."""
+    reply_seen: U8 = 0
+    pad: U16 = 0
     forward_packets: U64 = 0
+    """That events told; see :meth:`forward` for all there were."""
     forward_bytes: U64 = 0
     reply_packets: U64 = 0
     reply_bytes: U64 = 0
     source_identity: U32 = 0
     destination_identity: U32 = 0
-    epoch: U32 = 0
     egress_rule: U32 = 0
     ingress_rule: U32 = 0
-    flags: U32 = 0
-    """:class:`CtFlag`."""
-    frontend: U32 = 0
-    """:attr:`LbService.frontend` under which the end that opened it knows the other; 0: none."""
-    pad: U32 = 0
+
+    @property
+    def forward(self) -> tuple[int, int]:
+        """(packets, bytes) that the end sent that opened the connection."""
+        return _with(self.forward_packets, self.forward_bytes, self.forward_untold)
+
+    @property
+    def reply(self) -> tuple[int, int]:
+        """(packets, bytes) that the other end sent."""
+        return _with(self.reply_packets, self.reply_bytes, self.reply_untold)
+
+
+def _with(packets: int, octets: int, untold: int) -> tuple[int, int]:
+    return packets + (untold >> UNTOLD_BITS), octets + (untold & (1 << UNTOLD_BITS) - 1)
 
 
 CT = MapSpec("cirri_ct", HEADER, MapType.LRU_HASH, CtKey, CtValue, 131072)

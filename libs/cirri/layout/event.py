@@ -9,7 +9,7 @@ from cirri.layout.spec import MapSpec, MapType
 
 HEADER = "lib/event.h"
 
-EVENT_COUNTERS = 2
+EVENT_COUNTERS = 4
 
 
 class EventType(IntEnum):
@@ -56,6 +56,10 @@ class EventCounter(IntEnum):
 
     SUBMITTED = 0
     LOST = 1
+    """For which there was no room."""
+    FORGONE_PACKETS = 2
+    """That no event will stand for any more, for the same reason."""
+    FORGONE_BYTES = 3
 
 
 class EventRecord(Mirror, frozen=True, kw_only=True):

@@ -84,6 +84,14 @@ def complaint(key: str) -> Callable[[str], str]:
     return says
 
 
+def duration_s(text: str) -> float | None:
+    """Seconds of a duration such as ``1m30s``; None: it is none."""
+    parts = re.findall(r"(\d+)(ms|s|m|h)", text)
+    if "".join(map("".join, parts)) != text:
+        return None
+    return sum((int(number) * UNITS[unit] for number, unit in parts), 0.0)
+
+
 def _size(data: Mapping[str, str], key: str) -> int:
     text = data.get(key) or DEFAULTS[key]
     if not (text.isascii() and text.isdecimal() and int(text) in SIZES):
@@ -94,8 +102,7 @@ def _size(data: Mapping[str, str], key: str) -> int:
 def _seconds(data: Mapping[str, str], key: str) -> float:
     """Of a duration such as ``1m30s``; ``0s`` leaves it to us, as with Cilium."""
     text = data.get(key) or DEFAULTS[key]
-    parts = re.findall(r"(\d+)(ms|s|m|h)", text)
-    seconds = sum(int(number) * UNITS[unit] for number, unit in parts)
-    if "".join(map("".join, parts)) != text or 0 < seconds < LEAST_S:
+    seconds = duration_s(text)
+    if seconds is None or 0 < seconds < LEAST_S:
         raise InvalidLimits(key, text, 'a duration of a second or more, as in "30s" or "1m30s", or "0s"')
     return seconds or SWEEP_S

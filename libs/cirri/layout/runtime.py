@@ -3,7 +3,7 @@
 from enum import IntFlag
 from typing import ClassVar
 
-from cirri.layout.mirror import U16, U32, Address16, Be16, Mirror
+from cirri.layout.mirror import U8, U32, Address16, Be16, Mirror
 from cirri.layout.scalar import U32_NUMBER
 from cirri.layout.spec import MapSpec, MapType
 
@@ -28,6 +28,10 @@ class RuntimeFlag(IntFlag):
     """There are entries that redirect, or connections that were redirected: without it none is looked for.
     To be set before the first such entry is switched to, and kept until the last such connection has ended.
     """
+    TRACE_EACH = 128
+    """Observers are told of each packet."""
+    TRACE_FROM = 256
+    """And of where it came from."""
 
 
 class RuntimeConfig(Mirror, frozen=True, kw_only=True):
@@ -47,10 +51,16 @@ class RuntimeConfig(Mirror, frozen=True, kw_only=True):
     """Raised after a backend left a frontend or takes no more connections."""
     tunnel_port: Be16 = 0
     """UDP, while there is a tunnel."""
-    pad: U16 = 0
+    trace_flags: U8 = 0
+    """TCP flags that observers are told of at once."""
+    pad: U8 = 0
     nat4: Address16 = bytes(16)
     """Of the node: what is sent in its name; zero: it has none of this family."""
     nat6: Address16 = bytes(16)
+    trace_interval: U32 = 0
+    """How often observers are told of a connection in each direction, in ticks as in
+    :attr:`CtValue.forward_told`; 0: of its first packet."""
+    pad2: U32 = 0
 
 
 RUNTIME = MapSpec("cirri_runtime", HEADER, MapType.ARRAY, U32_NUMBER, RuntimeConfig, 1)

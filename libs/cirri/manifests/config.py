@@ -19,7 +19,7 @@ from cirri.addresses.config import (
     service_networks,
 )
 from cirri.labels import InvalidLabelFilter, LabelFilter, parse_prefix
-from cirri.layout import limits
+from cirri.layout import limits, tracing
 from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
@@ -185,6 +185,15 @@ KEYS: Mapping[str, Key] = {
         "whether drivers send packets on that are for other nodes' backends",
         complaint("bpf-lb-acceleration"),
     ),
+    **{
+        key: Key(tracing.DEFAULTS[key], says, tracing.complaint(key))
+        for key, says in {
+            tracing.LEVEL: "of which packets observers are told that pass: none (each, and whence), "
+            "low (each), medium or maximum (a connection's first, then as the next two keys say)",
+            tracing.INTERVAL: "how often they are told of a connection in each direction",
+            tracing.FLAGS: "TCP flags of which they are told at once, when first seen in a direction",
+        }.items()
+    },
     **{
         key: Key(limits.DEFAULTS[key], says, limits.complaint(key))
         for key, says in {

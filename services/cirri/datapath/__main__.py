@@ -64,6 +64,8 @@ async def serve(rt: Runtime) -> None:
         log.warning("node", fault=fault)
     kernel = Kernel(settings.bpffs)
     kernel.runtime.uplink(node.uplink)
+    if not kernel.runtime.traces:
+        kernel.runtime.trace(configured.tracing)
     connections = open_pinned(settings.bpffs, CT)
     nat = NatTable(settings.bpffs)
     node.tunnel = kernel.runtime.value.tunnel_ifindex
@@ -120,6 +122,7 @@ async def serve(rt: Runtime) -> None:
         async for _ in views.config.changes():
             if configured.note(config_data(views.config)):
                 look()
+            kernel.runtime.trace(configured.tracing)
 
     async def follow_routes() -> None:
         before, looked = routes.Wanted(), 0.0

@@ -1,4 +1,4 @@
-"""How large maps are and how often they are swept.
+"""How large maps are, how often they are swept, and how often observers are told of packets.
 
 Programs are loaded with their maps before the bus has answered, so what the configuration said is kept in a
 file: sizes are those that it had when the service last heard of it.
@@ -15,6 +15,7 @@ import msgspec
 
 from cirri.kv import Table
 from cirri.layout.limits import InvalidLimits, Limits
+from cirri.layout.tracing import Tracing
 from cirri.model import Resource
 from cirri.model.config import config_data
 
@@ -34,6 +35,7 @@ class Configured:
         self.made = self._known or Limits()
         self.now = self.made
         self.fault = ""
+        self.tracing = Tracing()
 
     async def begin(self, config: Table[Resource]) -> dict[str, int]:
         """Sizes of maps to be made, by name."""
@@ -49,6 +51,7 @@ class Configured:
         """The configuration as it is; whether that is another thing to complain of."""
         before, self.fault = self.fault, ""
         try:
+            self.tracing = Tracing.of(data)
             self.now = Limits.of(data)
         except InvalidLimits as error:
             self.fault = str(error)

@@ -26,6 +26,7 @@ from cirri.layout import (
     RuntimeFlag,
 )
 from cirri.layout.mirror import NO_ADDRESS
+from cirri.layout.tracing import Tracing
 from cirri.maps import BpfMap, open_pinned
 
 
@@ -64,6 +65,18 @@ class Switches:
         if ipv6 and nat6 != NO_ADDRESS:
             flags |= RuntimeFlag.MASQUERADE6
         self._set(flags=int(flags), nat4=nat4, nat6=nat6)
+
+    @property
+    def traces(self) -> bool:
+        """Whether it was ever said what observers are told."""
+        return bool(self.value.trace_interval)
+
+    def trace(self, wanted: Tracing) -> None:
+        """Say of which packets observers are told."""
+        flags = RuntimeFlag(self.value.flags) & ~(RuntimeFlag.TRACE_EACH | RuntimeFlag.TRACE_FROM)
+        self._set(
+            flags=int(flags | wanted.switches), trace_interval=wanted.ticks, trace_flags=wanted.tcp_flags
+        )
 
     @property
     def host_firewall(self) -> bool:
