@@ -6,6 +6,7 @@ Envoy tells of a request once, when it has been answered; that makes two records
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from cirri.l7proxy.messages import LOGS
@@ -20,7 +21,7 @@ PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 BEGAN, ENDED = 1, 3
 """``AccessLogType`` of TCP connections: the server has been reached, the end."""
-METHOD = ":method"
+METHOD = b":method"
 """The header that is logged because Envoy's list of methods is short."""
 REFUSED, SERVER = "route_not_found", "via_upstream"
 """Where an answer came from: no rule let the request pass, the server."""
@@ -64,17 +65,29 @@ def count(message: bytes) -> int:
 
 def records(source: Source, message: bytes, facts: Facts) -> Iterator[L7Record]:
     """The records that *message* makes.  Raises: ValueError if it is no message of access records."""
-    told = LOGS.decode(message)
-    for entry in told.get("http_logs", {}).get("log_entry", ()):
+    from google.protobuf.message import DecodeError
+
+    try:
+        told = _messages().FromString(message)
+    except DecodeError as error:
+        raise ValueError(str(error)) from error
+    for entry in told.http_logs.log_entry:
         yield from _http(source, entry, facts)
-    for entry in told.get("tcp_logs", {}).get("log_entry", ()):
-        yield from _tls(source, entry["common_properties"], facts)
+    for entry in told.tcp_logs.log_entry:
+        yield from _tls(source, entry.common_properties, facts)
 
 
-def _ends(source: Source, common: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+@lru_cache(maxsize=1)
+def _messages() -> Any:
+    from cirri.l7proxy.bulk import message_class
+
+    return message_class(LOGS)
+
+
+def _ends(source: Source, common: Any, facts: Facts) -> dict[str, Any]:
     """Who spoke with whom."""
-    client, client_text = _end(common.get("downstream_remote_address"))
-    server, server_text = _end(common.get("downstream_local_address"))
+    client, client_text = _end(common.downstream_remote_address.socket_address)
+    server, server_text = _end(common.downstream_local_address.socket_address)
     own = facts.endpoints.get(server if source.direction == "ingress" else client)
     identities = {"source": facts.identity(client), "destination": facts.identity(server)}
     if own is not None:
@@ -90,35 +103,33 @@ def _ends(source: Source, common: Mapping[str, Any], facts: Facts) -> dict[str, 
     }
 
 
-def _http(source: Source, entry: Mapping[str, Any], facts: Facts) -> Iterator[L7Record]:
-    common, request = entry.get("common_properties", {}), entry.get("request", {})
-    response = entry.get("response", {})
-    name, details = common.get("route_name", ""), response.get("response_code_details", "")
-    taken = verdict_of(name)
-    verdict, message = _judged(taken, details, common.get("upstream_transport_failure_reason", ""))
-    headers = dict(request.get("request_headers", ()))
-    host, path = request.get("authority", ""), request.get("path", "")
-    http = {
-        "method": headers.get(METHOD) or _method(request.get("request_method", 0)),
-        "url": f"{request.get('scheme') or 'http'}://{host}{path}",
-        "protocol": PROTOCOLS.get(entry.get("protocol_version", 0), ""),
+def _http(source: Source, entry: Any, facts: Facts) -> Iterator[L7Record]:
+    common, request, response = entry.common_properties, entry.request, entry.response
+    taken = verdict_of(_text(common.route_name))
+    details, failure = _text(response.response_code_details), _text(common.upstream_transport_failure_reason)
+    verdict, message = _judged(taken, details, failure)
+    headers = {each.key: each.value for each in request.request_headers}
+    host = _text(request.authority)
+    http: dict[str, Any] = {
+        "method": _text(headers.get(METHOD, b"")) or _method(request.request_method),
+        "url": f"{_text(request.scheme) or 'http'}://{host}{_text(request.path)}",
+        "protocol": PROTOCOLS.get(entry.protocol_version, ""),
         "host": host,
     }
-    server_name = common.get("tls_properties", {}).get("tls_sni_hostname", "")
+    server_name = _text(common.tls_properties.tls_sni_hostname)
     ends = _ends(source, common, facts) | {
         "rule": taken.cookie if taken else 0,
         "log": taken.log if taken else "",
         "tls": TlsFacts(server_name=server_name) if server_name else None,
         "message": message,
     }
-    began, took = common.get("start_time", 0), common.get("duration", 0)
+    began, took = _ns(common.start_time), _ns(common.duration)
     # What went wrong after the request had been let pass is about the answer.
     asked: Verdict = "forwarded" if taken else verdict
     yield L7Record(time=began, type="request", verdict=asked, http=HttpFacts(**http), **ends)
-    code = response.get("response_code", 0)
     yield L7Record(
         time=began + took, type="response", verdict=verdict, latency_ns=took,
-        http=HttpFacts(**http, code=code), **ends,
+        http=HttpFacts(**http, code=response.response_code.value), **ends,
     )  # fmt: skip
 
 
@@ -131,13 +142,13 @@ def _judged(taken: Taken | None, details: str, failure: str) -> tuple[Verdict, s
     return "error", "; ".join(filter(None, (taken.message, details, failure)))
 
 
-def _tls(source: Source, common: Mapping[str, Any], facts: Facts) -> Iterator[L7Record]:
-    kind, lost = common.get("access_log_type", 0), common.get("response_flags", {}).get("no_route_found")
-    if source.what == "refused" and not lost:
+def _tls(source: Source, common: Any, facts: Facts) -> Iterator[L7Record]:
+    kind = common.access_log_type
+    if source.what == "refused" and not common.response_flags.no_route_found:
         return  # what did find its chain is told of there
-    server_name = common.get("tls_properties", {}).get("tls_sni_hostname", "")
+    server_name = _text(common.tls_properties.tls_sni_hostname)
     taken = verdict_of(source.what.removeprefix("tls ")) if source.what != "refused" else None
-    began, took = common.get("start_time", 0), common.get("duration", 0)
+    began, took = _ns(common.start_time), _ns(common.duration)
     ends = _ends(source, common, facts) | {"tls": TlsFacts(server_name=server_name)}
     if taken is None:
         yield L7Record(time=began, type="request", verdict="dropped", **ends)
@@ -146,7 +157,7 @@ def _tls(source: Source, common: Mapping[str, Any], facts: Facts) -> Iterator[L7
     if kind == BEGAN:
         yield L7Record(time=began, type="request", verdict="forwarded", **ends)
     elif kind == ENDED:
-        failure = common.get("upstream_transport_failure_reason", "")
+        failure = _text(common.upstream_transport_failure_reason)
         verdict: Verdict = "error" if failure else "forwarded"
         yield L7Record(
             time=began + took, type="response", verdict=verdict, latency_ns=took, message=failure, **ends
@@ -157,8 +168,16 @@ def _method(number: int) -> str:
     return METHODS[number] if number < len(METHODS) else ""
 
 
-def _end(address: Mapping[str, Any] | None) -> tuple[str, str]:
+def _end(address: Any) -> tuple[str, str]:
     """(address, address and port as text)"""
-    inner = (address or {}).get("socket_address", {})
-    host, port = inner.get("address", ""), inner.get("port_value", 0)
+    host, port = _text(address.address), address.port_value
     return host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
+
+
+def _ns(time: Any) -> int:
+    """A ``Duration`` or ``Timestamp`` in nanoseconds."""
+    return int(time.seconds * 10**9 + time.nanos)

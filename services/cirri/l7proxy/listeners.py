@@ -275,7 +275,7 @@ def _access_log(what: str, given: Listener) -> dict[str, Any]:
         "grpc_service": {"envoy_grpc": {"cluster_name": RECORDS}},
         "transport_api_version": "V3",
         "buffer_flush_interval": "0.2s",
-        "buffer_size_bytes": 65536,
+        "buffer_size_bytes": 16384,
     }
     kind = "HttpGrpcAccessLogConfig" if http else "TcpGrpcAccessLogConfig"
     name = f"envoy.access_loggers.{'http' if http else 'tcp'}_grpc"
@@ -284,7 +284,7 @@ def _access_log(what: str, given: Listener) -> dict[str, Any]:
     if not http and what == "refused":
         return _extension(name, full, config)
     if http:
-        config["additional_request_headers_to_log"] = [METHOD]
+        config["additional_request_headers_to_log"] = [METHOD.decode()]
     inner = {"@type": f"type.googleapis.com/{full}", **config}
     return {"name": name, "typed_config": inner, **({"filter": only_some()} if http else {})}
 
