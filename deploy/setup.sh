@@ -117,7 +117,7 @@ fi
 
 # --- compiled programs ---------------------------------------------------------------------------
 
-for folder in bpf services/cirri/cni libs/cirri/maglev libs/cirri/hubble; do
+for folder in bpf services/cirri/cni libs/cirri/maglev libs/cirri/hubble services/cirri/dnsproxy/core; do
   make -q -C "$folder" >/dev/null 2>&1 && continue
   did=1
   echo "compiling $folder"

@@ -33,6 +33,7 @@ from integration.bench.rounds import Effort
 from integration.bench.stats import Goal, Interval, Round, bootstrap_median, percentile, ratio
 from pyroaring import BitMap
 
+from cirri.dnsproxy.core import read_addresses
 from cirri.dnsproxy.message import Malformed, check_query, question_end, read_answer
 from cirri.layout.address import address16
 from cirri.proxies import DnsRule
@@ -246,6 +247,10 @@ def fuzz(rows: Sequence[str], effort: Effort, report: Report) -> None:
         except Exception as error:  # noqa: BLE001 - which is what is looked for
             wrong += 1
             report.notes.append(f"{rows[0]}: {error!r} of {wire.hex()}")
+        compiled = read_addresses(wire)
+        if compiled is not None and {address for address, _ in compiled} != found:
+            wrong += 1
+            report.notes.append(f"{rows[0]}: the compiled reader differs about {wire.hex()}")
         slowest = max(slowest, time.perf_counter() - started)
         if found is not None:
             read += 1

@@ -1,6 +1,7 @@
 """What pods were told becomes sets of selectors, and ends when its time and its connections are over."""
 
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -13,6 +14,8 @@ API, CDN, ORG = b"\3api\7example\3com\0", b"\3cdn\7example\3com\0", b"\7example\
 X, Y, Z = (address16(f"192.0.2.{n}") for n in (1, 2, 3))
 COM = NameSelector(key="com", entry='{"matchPattern":"*.example.com"}')
 ONE = NameSelector(key="api", entry='{"matchName":"api.example.com"}')
+T = crc32(API) % ROUND_S
+"""When rounds of the name begin."""
 A, B = frozenset({"com"}), frozenset({"com", "api"})
 
 
@@ -28,7 +31,7 @@ def facts(*names: NameSelector, **more: Any) -> Facts:
     return found
 
 
-def learn(of: Facts, pod: int, name: bytes, *addresses: tuple[bytes, int], now: float = 0) -> Record | None:
+def learn(of: Facts, pod: int, name: bytes, *addresses: tuple[bytes, int], now: float = T) -> Record | None:
     record = of.learn(of.pods[pod], name, addresses, now)
     if record is not None:
         of.apply(record)
@@ -65,7 +68,7 @@ def test_a_fact_is_known_until_it_would_last_longer() -> None:
     assert not pod.knows(API, ((X, 30),), 1000), "the kernel has not been told"
     settle(of)
     end = pod.names[API][X]
-    assert (end % ROUND_S, 1030 <= end < 1030 + ROUND_S) == (0, True)
+    assert (end % ROUND_S, 1030 <= end < 1030 + ROUND_S) == (T, True)
     assert pod.knows(API, ((X, 30),), 1000)
     assert pod.knows(API, ((X, 30),), end - 30)
     assert not pod.knows(API, ((X, 30),), end - 29)
@@ -125,10 +128,10 @@ def test_records_make_the_same_facts() -> None:
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [
-        (NameSettings(), {X: 60, Y: 120, Z: 60}),
-        (NameSettings(min_ttl_s=100), {X: 120, Y: 120, Z: 120}),
-        (NameSettings(per_name=2), {X: 0, Y: 120, Z: 60}),
-        (NameSettings(per_name=1), {X: 0, Y: 120, Z: 0}),
+        (NameSettings(), {X: T + 60, Y: T + 120, Z: T + 60}),
+        (NameSettings(min_ttl_s=100), {X: T + 120, Y: T + 120, Z: T + 120}),
+        (NameSettings(per_name=2), {X: T, Y: T + 120, Z: T + 60}),
+        (NameSettings(per_name=1), {X: T, Y: T + 120, Z: T}),
     ],
 )
 def test_limits(limits: NameSettings, expected: dict[bytes, int]) -> None:
@@ -165,13 +168,13 @@ def test_what_is_over_goes_after_two_idle_rounds() -> None:
     of = facts(COM)
     learn(of, 1, API, (X, 30), (Y, 30))
     clock, both = Clock(of), {(1, X): A, (1, Y): A}
-    assert clock.round(59) == both
-    assert clock.round(61) == both
-    assert clock.round(121, (1, X)) == {(1, X): A}
-    assert clock.round(181) == {(1, X): A}, "once idle may be between two connections"
-    assert clock.round(241, (1, X)) == {(1, X): A}
-    assert clock.round(301) == {(1, X): A}
-    assert clock.round(361) == {}
+    assert clock.round(T + 59) == both
+    assert clock.round(T + 61) == both
+    assert clock.round(T + 121, (1, X)) == {(1, X): A}
+    assert clock.round(T + 181) == {(1, X): A}, "once idle may be between two connections"
+    assert clock.round(T + 241, (1, X)) == {(1, X): A}
+    assert clock.round(T + 301) == {(1, X): A}
+    assert clock.round(T + 361) == {}
     assert not of.pods[1].names
     assert not of.pods[1].held
 
@@ -180,18 +183,18 @@ def test_asked_again_lives_again() -> None:
     of = facts(COM)
     learn(of, 1, API, (X, 30))
     clock = Clock(of)
-    clock.round(61)
-    learn(of, 1, API, (X, 30), now=100)
-    assert clock.round(121) == {(1, X): A}
-    assert clock.round(179) == {(1, X): A}
+    clock.round(T + 61)
+    learn(of, 1, API, (X, 30), now=T + 100)
+    assert clock.round(T + 121) == {(1, X): A}
+    assert clock.round(T + 179) == {(1, X): A}
 
 
 def test_grace_period() -> None:
     of = facts(COM)
     of.limits = NameSettings(grace_s=300)
     learn(of, 1, API, (X, 30))
-    assert of.expired(359) == {}
-    assert of.expired(360) == {(1, X): [(60, API)]}
+    assert of.expired(T + 359) == {}
+    assert of.expired(T + 360) == {(1, X): [(T + 60, API)]}
 
 
 def test_one_of_two_names_is_over() -> None:
@@ -199,8 +202,8 @@ def test_one_of_two_names_is_over() -> None:
     learn(of, 1, API, (X, 30))
     learn(of, 1, CDN, (X, 300))
     clock = Clock(of)
-    clock.round(61)
-    assert clock.round(121) == {(1, X): A}
+    clock.round(T + 61)
+    assert clock.round(T + 121) == {(1, X): A}
 
 
 def test_too_many_zombies() -> None:
@@ -209,7 +212,7 @@ def test_too_many_zombies() -> None:
     for ttl, address in ((30, X), (100, Y), (200, Z)):
         learn(of, 1, API, (address, ttl))
     alive = ((1, X), (1, Y), (1, Z))
-    assert Clock(of).round(1000, *alive) == {(1, Y): A, (1, Z): A}
+    assert Clock(of).round(T + 1000, *alive) == {(1, Y): A, (1, Z): A}
 
 
 def test_settled_of_an_unknown_address() -> None:
@@ -221,4 +224,42 @@ def test_settled_of_an_unknown_address() -> None:
 
 def test_learnt_is_plain() -> None:
     of = facts()
-    assert learn(of, 1, API, (X, 30)) == Learnt(1, API, ((X, 60),))
+    assert learn(of, 1, API, (X, 30)) == Learnt(1, API, ((X, T + 60),))
+
+
+def test_rounds_of_names_begin_one_after_another() -> None:
+    of = facts(COM)
+    ends = set()
+    for number in range(1000):
+        record = learn(of, 1, b"\3%03d\7example\3com\0" % number, (X, 30), now=0)
+        assert isinstance(record, Learnt)
+        ends |= {until for _, until in record.addresses}
+    assert ends == set(range(30, 30 + ROUND_S))
+
+
+def test_doubt_is_told_before_the_kernel_changes() -> None:
+    """Of a name whose address gets another set, has less time, or goes."""
+    of = facts(COM, ONE)
+    doubted: list[tuple[int, bytes]] = []
+    of.doubt = lambda pod, name: doubted.append((pod, name))
+    learn(of, 1, CDN, (X, 30))
+    learn(of, 2, CDN, (X, 30))
+    settle(of)
+    doubted.clear()
+    learn(of, 1, CDN, (X, 90))
+    learn(of, 1, CDN, (Y, 90))
+    settle(of)
+    assert set(doubted) <= {(1, CDN)}
+    doubted.clear()
+    learn(of, 1, API, (X, 30))
+    assert set(doubted) == {(1, CDN), (1, API)}, "the address is in another set now"
+    settle(of)
+    doubted.clear()
+    of.apply(Learnt(1, CDN, ((X, 5),)))
+    assert doubted == [(1, CDN)]
+    doubted.clear()
+    of.apply(Gone(2, CDN, (X,)))
+    assert set(doubted) == {(2, CDN)}
+    doubted.clear()
+    of.apply(Owner(1, "another"))
+    assert set(doubted) == {(1, CDN), (1, API)}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import dns.flags
 import dns.message
+import dns.rdatatype
 import dns.rrset
 
 HEAD = struct.pack("!6H", 7, 0x8180, 1, 1, 0, 0)
@@ -27,7 +28,9 @@ def seeds() -> list[bytes]:
         owner, ttl, kind_of, kind, data = text.split(" ", 4)
         reply.answer.append(dns.rrset.from_text(owner, int(ttl), kind_of, kind, data))
     reply.additional.append(dns.rrset.from_text("www.example.org.", 30, "IN", "A", "192.0.2.67"))
-    return [reply.to_wire(), *loops(), *huge()]
+    full = reply.to_wire()
+    reply.answer = [rrset for rrset in reply.answer if rrset.rdtype != dns.rdatatype.HTTPS]
+    return [full, reply.to_wire(), *loops(), *huge()]
 
 
 def loops() -> list[bytes]:

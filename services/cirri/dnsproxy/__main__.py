@@ -17,13 +17,14 @@ from cirri.dnsproxy.counts import Counts
 from cirri.dnsproxy.desk import Desk
 from cirri.dnsproxy.duty import Duty
 from cirri.dnsproxy.facts import Facts
-from cirri.dnsproxy.inflight import Inflight, Question
+from cirri.dnsproxy.inflight import Inflight
 from cirri.dnsproxy.journal import Journal
 from cirri.dnsproxy.kernel import Kernel
 from cirri.dnsproxy.opening import Openings
+from cirri.dnsproxy.slots import Question
 from cirri.dnsproxy.sockets import inherited, listening, prepare
 from cirri.dnsproxy.tcp import Streams
-from cirri.dnsproxy.udp import LOOK_S, Relay
+from cirri.dnsproxy.udp import Relay
 from cirri.dnsproxy.watch import Watch
 from cirri.model.request import NameCacheRequest
 from cirri.proxies import SOCKET, ProxiesClient
@@ -33,6 +34,8 @@ from cirri.runtime.records import RecordStream
 
 TICK_S = 0.05
 """Between two looks at what the other instance may have left behind."""
+LOOK_S = 0.2
+"""Between two looks at what waits too long."""
 DRAIN_S = 1.0
 """How long questions under way may still be answered after SIGTERM; the other instance has the rest."""
 MOST_FILES = 65536
@@ -91,8 +94,8 @@ class Proxy:
         for one in shared:
             prepare(one)
         datagrams = [one for one in shared if one.type == socket.SOCK_DGRAM]
-        self._again(self.inflight.left)
         self.relay.listen(datagrams)
+        self._again(self.inflight.left)
         await self.streams.listen([one for one in shared if one.type == socket.SOCK_STREAM])
         self.rt.ready("listening", True)
         self.rt.log.info("listening", sockets=len(shared), instance_number=self.inflight.number)
@@ -101,7 +104,7 @@ class Proxy:
         """Take over what another process had not done."""
         if questions:
             self.counts.replayed += len(questions)
-            self.relay.take(questions, None, 0)
+            self.relay.take(questions)
             self.rt.log.info("questions taken over", count=len(questions))
 
     async def _tick(self) -> None:
@@ -111,11 +114,11 @@ class Proxy:
             self._again(list(self.inflight.orphans()))
             self.openings.refresh()
             self.desk.look()
+            self.relay.look()
+            self.watch.look()
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_S
-                self.relay.look()
                 self.streams.look()
-                self.watch.look()
                 there = self.kernel.ready
                 self.rt.ready("kernel", there, "" if there else "there is no map cirri_names yet")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cirri.dnsproxy.batches import Inbox
+from cirri.dnsproxy.core import Core
 from cirri.dnsproxy.counts import Counts
 from cirri.dnsproxy.facts import Pod
 from cirri.dnsproxy.kernel import Kernel
@@ -20,20 +21,23 @@ from cirri.dnsproxy.message import (
     Malformed,
     Unanswerable,
     check_query,
+    folded,
     read_answer,
     refusal,
 )
 from cirri.dnsproxy.opening import Openings
 from cirri.dnsproxy.rules import Names, Rules
-from cirri.dnsproxy.sockets import packed_address
+from cirri.dnsproxy.sockets import packed_address, spelled
 from cirri.dnsproxy.watch import Watch
 from cirri.layout.address import address16
 from cirri.model.names import name_settings
 from cirri.proxies import DnsRule, NodeProxies
 
 _CODES = {"refused": REFUSED, "nameError": NXDOMAIN}
-FORGET_S = 1.0
-"""How long the identity of a server is remembered: policy may give it another one."""
+AGAIN_S = 1.0
+"""How often servers' identities are looked up: policy may give them others."""
+MOST_JUDGES = 512
+"""Of those that are looked up again; where more are known, all are forgotten."""
 
 
 class Asked(NamedTuple):
@@ -46,14 +50,19 @@ class Asked(NamedTuple):
     identity: int
     """Of the server."""
     question: bytes
-    """Name, type and class, in lower case."""
+    """Name in lower case, type and class."""
     rule: int
     began: float
     """Monotonic."""
     message: bytes
-    slot: int = 0
-    ring: Inbox | None = None
-    """Where it is noted as under way."""
+
+
+class Judge(NamedTuple):
+    """By what a subject's questions to a server are judged."""
+
+    names: Names
+    server: int
+    """The server's identity."""
 
 
 class Desk:
@@ -70,14 +79,16 @@ class Desk:
         self._kernel, self._warn = kernel, warn
         self._rules, self._refusal = Rules(), REFUSED
         self._dns: tuple[DnsRule, ...] = ()
-        self._names: dict[tuple[int, int, bytes], tuple[Names, int]] = {}
-        self._forget_at = 0.0
+        self._judges: dict[tuple[int, int, bytes], Judge] = {}
+        self._again_at = 0.0
+        self.core: Core | None = None
+        """What repeats our decisions about questions over UDP."""
 
     def adopt(self, told: NodeProxies) -> None:
         """Follow what the datapath service says."""
         if told.dns != self._dns:
             self._rules, self._dns = Rules(told.dns), told.dns
-        self._names.clear()
+        self._forget()
         limits, _ = name_settings(told.settings)  # who applied them was told what is wrong
         self.openings.facts.limits = limits
         self._refusal = _CODES[limits.refusal]
@@ -91,23 +102,32 @@ class Desk:
             address[12:] if address.startswith(bytes(10) + b"\xff\xff") else address: facts.pods[number]
             for address, number in self.by_address.items()
         }
+        if self.core is not None:
+            self.core.pods((pod.id, pod.identity, address) for address, pod in self.pods.items())
 
-    def decide(self, pod: Pod, protocol: int, server: bytes, message: bytes) -> tuple[int, int, int]:
-        """(end of the question, cookie of the rule that lets it pass or ``REFUSED``, the server's identity).
+    def decide(self, pod: Pod, protocol: int, server: bytes, message: bytes) -> tuple[int, int, Judge]:
+        """(end of the question, cookie of the rule that lets it pass or ``REFUSED``, who says so).
 
         Raises: Malformed.
         """
         end = check_query(message)
-        names = self._names.get((pod.identity, protocol, server))
-        if names is None:
-            names = self._look_up(pod.identity, protocol, server)
-        return end, names[0].rule(message[HEADER : end - 4].lower()), names[1]
+        at = (pod.identity, protocol, server)
+        judge = self._judges.get(at)
+        if judge is None:
+            judge = self._judges[at] = self._judge(*at)
+        return end, judge.names.rule(message[HEADER : end - 4].lower()), judge
 
     def look(self) -> None:
-        """Now and then: let servers be looked up again."""
-        if time.monotonic() > self._forget_at:
-            self._forget_at = time.monotonic() + FORGET_S
-            self._names.clear()
+        """Now and then: see whether servers have other identities."""
+        if time.monotonic() <= self._again_at:
+            return
+        self._again_at = time.monotonic() + AGAIN_S
+        if len(self._judges) > MOST_JUDGES:
+            self._forget()
+        for at, before in list(self._judges.items()):
+            now = self._judges[at] = self._judge(*at)
+            if self.core is not None and at[1] == socket.IPPROTO_UDP and now != before:
+                self.core.route(at[0], at[2], now.names.number, now.server)
 
     def objection(self, message: bytes) -> bytes:
         """The answer to what cannot be decided about; empty: none."""
@@ -127,12 +147,12 @@ class Desk:
         return refusal(asked.message, self._refusal, end)
 
     def believe(self, question: bytes, message: bytes) -> Answer | None:
-        """What *message* says about *question* (in lower case); None: it is no answer to it, or broken."""
+        """What *message* says about *question* (:func:`folded`); None: it is no answer to it, or broken."""
         end = HEADER + len(question)
         if len(message) < HEADER or not message[2] & 0x80:
             self.counts.spoofed += 1
             return None
-        if message[4:6] != b"\0\1" or message[HEADER:end].lower() != question:
+        if message[4:6] != b"\0\1" or len(message) < end or folded(message, end) != question:
             if message[4:8] == bytes(4) and message[3] & 0x0F:  # an error may leave the question out
                 return Answer(())
             self.counts.spoofed += 1
@@ -145,12 +165,17 @@ class Desk:
             self.counts.malformed += 1
             return None
 
-    def cannot(self, server: tuple[str, int], error: OSError) -> None:
+    def cannot(self, server: bytes, error: str) -> None:
         """Nobody can speak as *server*."""
-        self._warn("cannot answer as server", server=f"{server[0]} {server[1]}", error=str(error))
+        self._warn("cannot answer as server", server=" ".join(map(str, spelled(server))), error=error)
 
-    def _look_up(self, subject: int, protocol: int, server: bytes) -> tuple[Names, int]:
+    def _forget(self) -> None:
+        """Who judges is looked up again at the next question of each."""
+        self._judges.clear()
+        if self.core is not None:
+            self.core.clear()
+
+    def _judge(self, subject: int, protocol: int, server: bytes) -> Judge:
         who = self._kernel.identity(packed_address(server))
         port = int.from_bytes(server[2:4], "big")
-        found = self._names[subject, protocol, server] = self._rules.names(subject, protocol, port, who), who
-        return found
+        return Judge(self._rules.names(subject, protocol, port, who), who)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from zlib import crc32
 
 from msgspec import Struct
 
@@ -102,6 +103,8 @@ class Facts:
     def __init__(self) -> None:
         self.pods: dict[int, Pod] = {}
         self.limits = NameSettings()
+        self.doubt: Callable[[int, bytes], None] = lambda pod, name: None
+        """Called before a fact about a name of a pod ends, or the kernel may know something else about it."""
         self._selectors: dict[int, Matcher[str]] = {}
         self._written: dict[int, tuple[NameSelector, ...]] = {}
         self._sets: dict[frozenset[str], int] = {}
@@ -152,6 +155,9 @@ class Facts:
         """What has to be noted because *name* has *addresses*; None: nothing new, or no room."""
         known = pod.names.get(name, {})
         until: dict[bytes, int] = {}
+        turn = (
+            crc32(name) % ROUND_S
+        )  # rounds of names begin one after another: not all are learnt anew at once
         room = (MOST if self._like(pod, name) else MOST // 2) - pod.pairs
         for address, ttl in addresses:
             needed = now + max(ttl, self.limits.min_ttl_s)
@@ -161,7 +167,7 @@ class Facts:
                 if room <= 0:
                     continue
                 room -= 1
-            until[address] = math.ceil(needed / ROUND_S) * ROUND_S
+            until[address] = math.ceil((needed - turn) / ROUND_S) * ROUND_S + turn
         if not until:
             return None
         live = {address: end for address, end in (known | until).items() if end > now}
@@ -220,10 +226,13 @@ class Facts:
                 held.names.add(name)
                 held.keys |= like
                 self._compare(pod, address, held)
+            elif until < known[address]:
+                self.doubt(pod.id, name)
             known[address] = until
 
     def _gone(self, pod: Pod, name: bytes, addresses: Iterable[bytes]) -> None:
         known = pod.names.get(name, {})
+        self.doubt(pod.id, name)
         for address in addresses:
             if known.pop(address, None) is None:
                 continue
@@ -244,6 +253,8 @@ class Facts:
         if self.number(held.keys) == held.number:
             pod.unsettled.discard(address)
         else:
+            for name in held.names:
+                self.doubt(pod.id, name)
             pod.unsettled.add(address)
 
     def settled(self, pod: Pod, address: bytes, number: int) -> None:

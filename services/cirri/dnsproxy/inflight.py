@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cirri.dnsproxy.batches import Inbox
+from cirri.dnsproxy.slots import Question, left, needed
 from cirri.dnsproxy.sockets import FAMILIES
 
 SLOTS, SIZE = 1024, 4096
@@ -25,8 +25,6 @@ INSTANCES = 4
 FRESH_S = 5.0
 """Clients wait no longer: what is older is left alone."""
 _BEAT = struct.Struct("=d")
-
-Question = tuple[bytes, bytes, bytes]
 
 
 class Inflight:
@@ -40,27 +38,8 @@ class Inflight:
         """Of the instance; -1: there are too many, and this one's questions are not kept."""
         self.left = list(self._left(self.number)) if self.number >= 0 else []
         """What the owner before us had not done."""
-        self._memory = {family: self._made(family) for family in FAMILIES}
-        self._rings = {family: Inbox(SLOTS, SIZE, memory) for family, memory in self._memory.items()}
-        self._next = dict.fromkeys(FAMILIES, 0)
-        self._family = {id(ring): family for family, ring in self._rings.items()}
-
-    def ring(self, family: socket.AddressFamily) -> Inbox:
-        """Where datagrams of *family* go."""
-        return self._rings[family]
-
-    def room(self, ring: Inbox, count: int) -> int:
-        """The first of *count* slots that are next in turn."""
-        family = self._family[id(ring)]
-        if self._next[family] + count > SLOTS:
-            self._next[family] = 0
-        return self._next[family]
-
-    def took(self, ring: Inbox, count: int) -> None:
-        """*count* of them are in use."""
-        family = self._family[id(ring)]
-        self._next[family] += count
-        _BEAT.pack_into(self._memory[family], len(self._memory[family]) - _BEAT.size, time.monotonic())
+        self.memories = {family: self._made(family) for family in FAMILIES}
+        """Slots for datagrams, and behind them when one was received last."""
 
     def orphans(self) -> Iterator[Question]:
         """Questions of instances that have died since this was called last."""
@@ -93,7 +72,7 @@ class Inflight:
         return True
 
     def _made(self, family: socket.AddressFamily) -> mmap.mmap:
-        size = Inbox.needed(SLOTS, SIZE) + _BEAT.size
+        size = needed(SLOTS, SIZE) + _BEAT.size
         if self.number < 0:
             return mmap.mmap(-1, size)
         fd = os.open(
@@ -107,14 +86,14 @@ class Inflight:
 
     def _left(self, number: int) -> Iterator[Question]:
         """What is not done in the file of a dead instance, whose lock we have; the file goes."""
-        size = Inbox.needed(SLOTS, SIZE) + _BEAT.size
+        size = needed(SLOTS, SIZE) + _BEAT.size
         for family in FAMILIES:
             with suppress(OSError), open(self._path(number, family), "r+b") as file:
                 if os.fstat(file.fileno()).st_size != size:
                     continue
                 memory = mmap.mmap(file.fileno(), size)
                 if time.monotonic() - _BEAT.unpack_from(memory, size - _BEAT.size)[0] < FRESH_S:
-                    yield from Inbox(SLOTS, SIZE, memory, fresh=False).left()
+                    yield from left(memory, SLOTS, SIZE)
         self._remove(number)
 
     def _remove(self, number: int) -> None:

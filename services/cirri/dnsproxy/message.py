@@ -65,6 +65,11 @@ def question_end(message: bytes) -> int:
     return at + 5
 
 
+def folded(message: bytes, end: int) -> bytes:
+    """The question of *message* that ends at *end*, its name in lower case."""
+    return message[HEADER : end - 4].lower() + message[end - 4 : end]
+
+
 def check_query(message: bytes) -> int:
     """:func:`question_end` of a query.
 

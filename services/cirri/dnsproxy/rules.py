@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from cirri.proxies import DnsRule
 
 REFUSED = -1
 """Instead of a cookie: no rule lets the name pass."""
+
+
+_numbers = itertools.count(1)
 
 
 class _Part(NamedTuple):
@@ -32,6 +36,8 @@ class Names:
 
     def __init__(self, parts: Iterable[_Part]) -> None:
         self._parts = tuple(parts)
+        self.number = next(_numbers)
+        """No other one has it, ever."""
         self._known: dict[bytes, int] = {}
 
     def rule(self, name: bytes) -> int:

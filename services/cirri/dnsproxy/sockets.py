@@ -1,4 +1,6 @@
-"""The sockets: shared ones that pods' questions come to, and those that speak for pods and servers.
+"""The sockets: shared ones that pods' questions come to, and streams that speak for pods.
+
+Those for datagrams that speak for pods and servers are made in ``core/sockets.c``.
 
 Addresses are as the kernel writes them (struct sockaddr_in, sockaddr_in6): nothing is spelled out per packet.
 """
@@ -59,36 +61,16 @@ def prepare(one: socket.socket) -> None:
     _widen(one)
 
 
-def speaking_as_server(address: tuple[str, int]) -> socket.socket:
-    """A UDP socket whose datagrams come from a server's *address*.
-
-    It hears nothing: what is sent to the server must not end here, so it is connected to nobody's port.
-    Raises: OSError.
-    """
-    one = _opened(_family(address[0]), socket.SOCK_DGRAM, FACES_CLIENT)
-    try:
-        one.bind(address)
-        one.connect((LOCAL[one.family], 9))
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-    except OSError:
-        one.close()
-        raise
-    return one
-
-
-def speaking_as_pod(pod: str, server: tuple[str, int], kind: socket.SocketKind) -> socket.socket:
-    """A socket from a pod's address and a random port to *server*; a stream still has to be connected.
+def speaking_as_pod(pod: str) -> socket.socket:
+    """A stream from a pod's address and a random port, to be connected.
 
     Raises: OSError.
     """
-    one = _opened(_family(pod), kind, FACES_SERVER)
+    one = _opened(_family(pod), socket.SOCK_STREAM, FACES_SERVER)
     try:
         if one.family == socket.AF_INET:
             one.setsockopt(socket.IPPROTO_IP, _NO_PORT_YET, 1)
         one.bind((pod, 0))
-        if kind == socket.SOCK_DGRAM:
-            _widen(one)
-            one.connect(server)
     except OSError:
         one.close()
         raise

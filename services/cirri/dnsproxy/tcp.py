@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from cirri.dnsproxy.desk import Asked, Desk
 from cirri.dnsproxy.facts import Pod
-from cirri.dnsproxy.message import AXFR, IXFR, Malformed
+from cirri.dnsproxy.message import AXFR, IXFR, Malformed, folded
 from cirri.dnsproxy.rules import REFUSED
 from cirri.dnsproxy.sockets import packed_address, speaking_as_pod, spelled, written
 
@@ -143,12 +143,12 @@ class Client(asyncio.Protocol):
             return
         desk.counts.queries += 1
         try:
-            end, rule, who = desk.decide(pod, socket.IPPROTO_TCP, self._server, message)
+            end, rule, judge = desk.decide(pod, socket.IPPROTO_TCP, self._server, message)
         except Malformed:
             self._tell(desk.objection(message))
             return
-        question = message[12:end].lower()
-        asked = Asked(pod, self._client, self._server, who, question, rule, self._used, message)
+        question = folded(message, end)
+        asked = Asked(pod, self._client, self._server, judge.server, question, rule, self._used, message)
         if rule == REFUSED:
             self._tell(desk.refuse(asked, end))
             return
@@ -173,7 +173,7 @@ class Client(asyncio.Protocol):
         loop = self._streams.loop
         sock: socket.socket | None = None
         try:
-            sock = speaking_as_pod(spelled(self._client)[0], spelled(self._server), socket.SOCK_STREAM)
+            sock = speaking_as_pod(spelled(self._client)[0])
             async with asyncio.timeout(CONNECT_S):
                 await loop.sock_connect(sock, spelled(self._server))
                 transport, _ = await loop.create_connection(lambda: Server(self), sock=sock)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from cirri.dnsproxy.message import Answer, text, type_name
+from cirri.dnsproxy.core import Event, Kind
+from cirri.dnsproxy.message import HEADER, Answer, read_answer, text, type_name
 from cirri.dnsproxy.sockets import spelled
 from cirri.layout.address import address_of
 from cirri.model.records import DnsFacts, L7Record, RecordType, Verdict
@@ -16,8 +17,9 @@ from cirri.runtime.records import RecordStream
 if TYPE_CHECKING:
     from cirri.dnsproxy.desk import Asked
 
-PER_LOOK = 400
-"""Records that are made between two calls of :meth:`Watch.look`: five times a second."""
+PER_LOOK = 100
+"""Records that are made between two calls of :meth:`Watch.look`, twenty times a second, and as many of what
+the compiled edge does by itself."""
 
 
 class Watch:
@@ -36,6 +38,17 @@ class Watch:
             self._stream.lose(self.missed)
             self.missed = 0
 
+    def heard(self, event: Event, asked: Asked) -> None:
+        """The compiled edge has done something; it has kept to its own room."""
+        self.room += 1
+        if event.kind == Kind.PASSED:
+            self._add(asked, "request", "forwarded", DnsFacts(), time_ns=event.time_ns)
+        elif event.kind == Kind.ANSWERED:
+            answer = read_answer(event.answer, HEADER + len(asked.question))
+            self._answered(asked, event.answer, answer, event.now, event.time_ns)
+        else:
+            self._add(asked, "response", "error", DnsFacts(), time_ns=event.time_ns, message="no answer")
+
     def passed(self, asked: Asked) -> None:
         """A question goes to its server."""
         if self.room:
@@ -52,21 +65,27 @@ class Watch:
 
     def answered(self, asked: Asked, message: bytes, answer: Answer, now: float) -> None:
         """Its answer came."""
-        if not self.room:
+        if self.room:
+            self._answered(asked, message, answer, now, time.time_ns())
+        else:
             self.missed += 1
-            return
+
+    def failed(self, asked: Asked, why: str) -> None:
+        """No answer came."""
+        if self.room:
+            self._add(asked, "response", "error", DnsFacts(), message=why)
+        else:
+            self.missed += 1
+
+    def _answered(self, asked: Asked, message: bytes, answer: Answer, now: float, time_ns: int) -> None:
         facts = DnsFacts(
             rcode=message[3] & 0x0F,
             ips=tuple(str(address_of(address)) for address, _ in answer.addresses),
             cnames=tuple(map(text, answer.aliases)),
             ttl=min((ttl for _, ttl in answer.addresses), default=0),
         )
-        self._add(asked, "response", "forwarded", facts, latency_ns=int((now - asked.began) * 1e9))
-
-    def failed(self, asked: Asked, why: str) -> None:
-        """No answer came."""
-        if self.room:
-            self._add(asked, "response", "error", DnsFacts(), message=why)
+        latency_ns = int((now - asked.began) * 1e9)
+        self._add(asked, "response", "forwarded", facts, time_ns=time_ns, latency_ns=latency_ns)
 
     def _add(
         self,
@@ -75,13 +94,14 @@ class Watch:
         verdict: Verdict,
         facts: DnsFacts,
         *,
+        time_ns: int = 0,
         latency_ns: int = 0,
         message: str = "",
     ) -> None:
         self.room -= 1
         question = asked.question
         record = L7Record(
-            time=time.time_ns(),
+            time=time_ns or time.time_ns(),
             node=self._node,
             type=kind,
             verdict=verdict,
