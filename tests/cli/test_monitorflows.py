@@ -52,6 +52,11 @@ CASES = [
     ),
     Case("trace", lambda seen: seen.trace(WEB, DB, 80), f"-> endpoint 77, {IDS} state new: {WAY}"),
     Case(
+        "trace of nowhere",
+        lambda seen: seen.trace(WEB, DB, 80, point=0, state=0),
+        f"-> somewhere, {IDS} state unknown: {WAY}",
+    ),
+    Case(
         "ping",
         lambda seen: seen.trace(WEB, DB, 8, protocol=ICMP, state=ESTABLISHED, point=7),
         f"<- host, {IDS} state established: 10.52.0.1 -> fd00::2 icmp type 8",

@@ -101,8 +101,9 @@ def event_of(flow: Any) -> dict[str, Any]:
         event["proxyPort"] = flow.proxy_port
         event["match"] = _match(flow.policy_match_type)
     if kind == TRACE:
-        event["point"] = enum_name(flow, "trace_observation_point").lower().replace("_", "-")
-        event["state"] = enum_name(flow, "trace_reason").lower().removeprefix("trace_reason_")
+        point, state = enum_name(flow, "trace_observation_point"), enum_name(flow, "trace_reason")
+        event["point"] = point.lower().replace("_", "-").removesuffix("-point")
+        event["state"] = state.lower().removeprefix("trace_reason_")
     if reason := flow.drop_reason_desc:
         event["reason"], event["reasonText"] = reason, DROPS.get(reason, f"reason {reason}")
     if protocol in ("ICMPv4", "ICMPv6"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import re
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +29,12 @@ NODE_SOCKET = "hubble.sock"
 CONNECT_S = 5.0
 UNARY_S = 12.0
 """Time for an answer that is one message."""
+
+
+_PREFIX = re.compile(
+    r"^[A-Z_]+: ((ipv4|ipv6|unix):\S+: )?(Failed to connect to remote host: |connect failed: addr: \S+ error: )?"
+)
+"""Of gRPC's words for a failure."""
 
 
 class Unreachable(CirriError):
@@ -63,6 +73,8 @@ class Server:
     """Take whatever certificate the server has."""
     ca: tuple[str, ...] = ()
     """Files; none: the system's authorities."""
+    trusted: bytes = b""
+    """Certificates instead of those in :attr:`ca`."""
     certificate: str = ""
     key: str = ""
     name: str = ""
@@ -145,8 +157,11 @@ class Observer:
 @contextmanager
 def connected(server: Server, timeout_s: float = CONNECT_S) -> Iterator[Observer]:
     """A connection to *server*.  Raises :class:`Unreachable`, :class:`BadCertificate`."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what fails is told once, and by us
     import grpc
 
+    if server.tls and server.insecure:
+        server = _as_it_is(server)
     options = [("grpc.max_receive_message_length", -1)]
     if server.name:
         options.append(("grpc.ssl_target_name_override", server.name))  # type: ignore[arg-type]
@@ -188,21 +203,92 @@ def _explained(server: Server) -> Iterator[None]:
             case grpc.StatusCode.CANCELLED:
                 return
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise Unreachable(server.address, _first(error.details()), server.hint) from None
+                raise _unreachable(server, error.details()) from None
             case code:
                 raise Refused(code.name, _first(error.details())) from None
 
 
+def _unreachable(server: Server, details: str | None) -> Unreachable:
+    """What gRPC says, in words that help."""
+    said = _first(details)
+    for part, why, hint in _CAUSES:
+        if part in said:
+            return Unreachable(server.address, why, hint)
+    return Unreachable(server.address, said, server.hint)
+
+
+_CAUSES = (
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is signed by nobody who is trusted, or has expired",
+        "--tls-ca-cert-files names an authority that signed it",
+    ),
+    (
+        "Hostname Verification Check failed",
+        "its certificate is for another name",
+        "--tls-server-name says which name to expect",
+    ),
+    ("errors resolving", "nobody has that name", ""),
+    (
+        "WRONG_VERSION_NUMBER",
+        "it speaks no TLS",
+        "Leave --tls and tls:// out",
+    ),
+    (
+        "Socket closed",
+        "it hung up",
+        "It may want TLS (--tls), or a client's certificate (--tls-client-cert-file)",
+    ),
+)
+"""Part of what gRPC says, what that means, and what to do."""
+
+
 def _first(details: str | None) -> str:
     """What gRPC says, without its list of every address that it tried."""
-    lines = (details or "").strip().splitlines()
-    return lines[0].removeprefix("failed to connect to all addresses; last error: ") if lines else ""
+    line = (details or "").strip().partition("\n")[0]
+    line = line.removeprefix("failed to connect to all addresses; last error: ")
+    return _PREFIX.sub("", line)
+
+
+def _as_it_is(server: Server) -> Server:
+    """*server* with the certificate that it presents as the authority, and a name that it is for.
+
+    gRPC cannot be told to verify nothing; so it is told to verify what nobody could get wrong.
+    Raises: Unreachable, BadCertificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if server.certificate:
+        context.load_cert_chain(server.certificate, server.key)
+    presented = ssl.DER_cert_to_PEM_cert(_peer(server, context, binary=True))
+    context.load_verify_locations(cadata=presented)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_mode = ssl.CERT_REQUIRED  # only then Python says what is in the certificate
+    names = _peer(server, context, binary=False).get("subjectAltName", ())
+    known = [name for kind, name in names if kind in ("DNS", "IP Address")]
+    name = known[0].replace("*", "any") if known else server.name
+    return replace(server, trusted=presented.encode(), name=name)
+
+
+def _peer(server: Server, context: ssl.SSLContext, *, binary: bool) -> Any:
+    """The server's certificate, as bytes or as what is in it.  Raises: Unreachable."""
+    host, _, port = server.address.rpartition(":")
+    host = host.strip("[]")
+    context.set_alpn_protocols(["h2"])
+    try:
+        with (
+            socket.create_connection((host, int(port)), CONNECT_S) as plain,
+            context.wrap_socket(plain, server_hostname=server.name or host) as wrapped,
+        ):
+            return wrapped.getpeercert(binary)
+    except (OSError, ValueError) as error:
+        raise Unreachable(server.address, str(error), server.hint) from error
 
 
 def _credentials(server: Server) -> Any:
     import grpc
 
-    authorities = b"\n".join(_read(path) for path in server.ca) or None
+    authorities = server.trusted or b"\n".join(_read(path) for path in server.ca) or None
     if not (server.certificate and server.key):
         return grpc.ssl_channel_credentials(authorities)
     return grpc.ssl_channel_credentials(authorities, _read(server.key), _read(server.certificate))
