@@ -32,7 +32,8 @@ UNARY_S = 12.0
 
 
 _PREFIX = re.compile(
-    r"^[A-Z_]+: ((ipv4|ipv6|unix):\S+: )?(Failed to connect to remote host: |connect failed: addr: \S+ error: )?"
+    r"^[A-Z_]+: ((ipv4|ipv6|unix):\S+: )?"
+    r"(Failed to connect to remote host: |connect failed: addr: \S+ error: )?"
 )
 """Of gRPC's words for a failure."""
 
