@@ -22,11 +22,9 @@ from cirri.hubble.messages import (
     NodeState,
     ServerStatusResponse,
 )
+from cirri.hubble.order import Chosen, by_time
 from cirri.hubble.source import AgentEvent, Follower, Source
 from cirri.hubble.wanted import EVER, BadRequest, Wanted, flows_test, indexes, mask_of, masked
-
-Chosen = tuple[Table, Numbers]
-"""A table, and which rows of it are told."""
 
 LATE_NS = 10**9
 """How long after ``until`` rows are waited for that were seen before it."""
@@ -78,7 +76,8 @@ class Observer:
         follower = self._source.follow() if wanted.follow else None
         try:
             if not wanted.from_now:
-                async for table, chosen in self._past(wanted, lambda each: indexes(wanted, test, each)):
+                past = self._past(wanted, lambda each: indexes(wanted, test, each))
+                async for table, chosen in by_time(past):
                     for response in self._tell(table, chosen, mask):
                         yield response
             if follower is not None:
