@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from cirri.engine.ports import PROTOCOL_NAMES
 from cirri.history.questions import ranked, when
+from cirri.history.replay import Asked, asked
 from cirri.history.rows import RowType, Verdict
 from cirri.history.seen import Groups, Pair, Seen
 from cirri.layout import PolicyDirection, drop_text
@@ -60,7 +61,7 @@ class Map:
         seen = seen.where(seen.counted() | seen.denied() | seen.asking())
         groups, pairs = seen.pairs()
         counted = seen.counted()
-        for pair, last, opened, asked, denied, packets, size in zip(
+        for pair, last, opened, requests, denied, packets, size in zip(
             pairs,
             groups.latest,
             groups.sums(seen.opening()),
@@ -72,7 +73,7 @@ class Map:
         ):
             sums = self._sums.setdefault(pair, _Sums())
             sums.connections += opened
-            sums.requests += asked
+            sums.requests += requests
             sums.denied += denied
             sums.packets += packets
             sums.bytes += size
@@ -193,6 +194,8 @@ class _Stopped:
     last_ns: int = 0
     uuid: str = ""
     rule: RuleRef | None = None
+    asked: Asked | None = None
+    """Of the latest flow."""
 
 
 class Blocked:
@@ -238,6 +241,11 @@ class Blocked:
             one.rule = seen.table.rules[rule - 1]
         if (time_ns := int(seen.rows["time"][index])) >= one.last_ns:
             one.last_ns, one.uuid = time_ns, seen.uuid(index)
+            one.asked = asked(seen, index)
+
+    def asked(self) -> dict[str, Asked]:
+        """What the latest flow of each asked of policies, by its UUID."""
+        return {one.uuid: one.asked for one in self._found.values() if one.asked is not None}
 
     def answer(self) -> list[Block]:
         """All of it, the most frequent first."""

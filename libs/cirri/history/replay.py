@@ -24,6 +24,7 @@ from cirri.model.flows import End
 from cirri.model.records import L7Record
 from cirri.whatif.ask import Side, proxy_reason, reason, sides
 from cirri.whatif.endpoints import ENDPOINTS, NODES, WORLD
+from cirri.whatif.explain import Destination, destination
 from cirri.whatif.learnt import known_as, spoken_of
 from cirri.whatif.live import world_of
 from cirri.whatif.party import Party, Setting
@@ -178,17 +179,26 @@ def place(seen: Seen, index: int, *, server: bool) -> Place:
 
 
 class Replay:
-    """The world in which *resources* are in force, with everybody at *places*."""
+    """The world in which *resources* are in force, with everybody at *places*; *names* for those who are
+    to be explained."""
 
-    def __init__(self, resources: Sequence[Resource], places: Iterable[Place]) -> None:
+    def __init__(
+        self,
+        resources: Sequence[Resource],
+        places: Iterable[Place],
+        names: Mapping[Place, str] | None = None,
+    ) -> None:
         self._spoken = spoken_of(resources)
+        self._names = names or {}
         self._parties: dict[Place, Party] = {}
+        # Pods are those that were seen, as they were.
         kept = [one for one in resources if one.kind != "Pod"]
         self.world, self.warnings = world_of(kept, lambda setting: self._meet(places, setting))
 
     def _meet(self, places: Iterable[Place], setting: Setting) -> list[Party]:
         for number, each in enumerate(dict.fromkeys(places)):
-            self._parties[each] = self.described(each, setting, name=f"#{number}")
+            name = self._names.get(each, f"#{number}")
+            self._parties[each] = self.described(each, setting, name=name)
         return list(self._parties.values())
 
     def described(self, place: Place, setting: Setting, *, name: str) -> Party:
@@ -208,6 +218,11 @@ class Replay:
         if place.labels & NODES and (node := self.world.parties.get(f"node:{place.node}")) is not None:
             return node
         return self.world.parties[self._parties[place].name]
+
+    def explain(self, about: Asked, resources: Sequence[Resource]) -> Destination:
+        """What policies say, rule by rule; *resources* are those with the pods.  Raises Contradiction."""
+        source, target = self.party(about.client), self.party(about.server)
+        return destination(self.world, resources, source, target, about.port, request=about.request)
 
     def decide(self, about: Asked) -> Decision:
         """What policies say.  Raises Contradiction."""

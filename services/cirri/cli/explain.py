@@ -29,22 +29,22 @@ OTHERS = 3
 """Policies that do not select the subject, as many as are shown without -v."""
 
 
-def _port(_: click.Context, __: click.Parameter, text: str) -> Port:
+def _port(_: click.Context, __: click.Parameter, text: str | None) -> Port | None:
     from cirri.whatif.port import InvalidPort, Port
 
     try:
-        return Port.parse(text)
+        return None if text is None else Port.parse(text)
     except InvalidPort as error:
         raise click.BadParameter(str(error)) from error
 
 
 @click.command()
-@click.option("--from", "source", required=True, metavar="WHO", help="Who opens the connection; see above.")
+@click.argument("flow", required=False, metavar="[FLOW-UUID]")
+@click.option("--from", "source", metavar="WHO", help="Who opens the connection; see above.")
 @click.option("--to", "target", metavar="WHO", help="Whom it is for: also a Service.")
 @click.option("--name", metavar="NAME", help="Instead of --to: an address that DNS gives for this name.")
 @click.option(
     "--port",
-    required=True,
     metavar="PORT[/PROTOCOL]",
     callback=_port,
     help="80/TCP, 53/UDP, 9/SCTP; an ICMP type: 8/ICMP, 128/ICMPv6.",
@@ -71,10 +71,11 @@ def explain(
     cluster: Target,
     /,
     *,
-    source: str,
+    flow: str | None,
+    source: str | None,
     target: str | None,
     name: str | None,
-    port: Port,
+    port: Port | None,
     files: Sequence[str],
     namespace: str,
     verbose: bool,
@@ -85,6 +86,9 @@ def explain(
 
     Both ends are asked: egress of the source, ingress of the destination.  Without -f the objects of the
     cluster are.  A Service is translated to what it leads to and to the port there, as nodes do it.
+
+    With FLOW-UUID that flow is looked up among the stored ones: what was decided then and by which rule,
+    and what policies say now.
 
     \b
     WHO is one of
@@ -98,6 +102,14 @@ def explain(
     """
     from cirri.whatif.explain import explain as explained
 
+    if flow is not None:
+        if source or target or name or port or files or any(asked.values()):
+            raise click.UsageError("a flow's UUID says all that there is to ask")
+        _explain_flow(cluster, flow, form, verbose=verbose)
+        return
+    if source is None or port is None:
+        missing = "--from" if source is None else "--port"
+        raise click.UsageError(f"Missing option '{missing}', or the UUID of a flow")
     if (target is None) == (name is None):
         raise click.UsageError("give one of --to and --name")
     target = target if target is not None else f"name/{name}"
@@ -119,6 +131,17 @@ def explain(
         emit(report, form)
     else:
         click.echo(text(report, verbose=verbose))
+
+
+def _explain_flow(cluster: Target, text_: str, form: str | None, *, verbose: bool) -> None:
+    from cirri.cli import explainflow
+
+    found = explainflow.find(cluster, explainflow.uuid_of(text_))
+    report = explainflow.report(found)
+    if form:
+        emit({"flow": found.flow, "now": report}, form)
+    else:
+        click.echo("\n".join((*explainflow.lines(found.flow), text(report, verbose=verbose))))
 
 
 def _request(

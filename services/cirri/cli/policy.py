@@ -21,6 +21,7 @@ from cirri.cli.output import emit, for_people, output, table
 from cirri.cli.policytest import test
 from cirri.cli.policywait import wait
 from cirri.cli.selectors import selectors
+from cirri.cli.simulate import generate, simulate
 from cirri.manifests import POLICY_KINDS
 from cirri.model import (
     POLICIES,
@@ -104,7 +105,7 @@ def policy() -> None:
     """Ask what policies say, in force or in manifests, and why."""
 
 
-for command in (explain, matrix, selectors, test, wait):
+for command in (explain, generate, matrix, selectors, simulate, test, wait):
     policy.add_command(command)
 
 

@@ -27,6 +27,7 @@ ENTRIES: dict[str, Entry] = {
     "confirm": Entry("cirri.cli.confirm", "confirm", "Keep policies that would be undone otherwise."),
     "delete": Entry("cirri.cli.apply", "delete", "Delete objects by name or by manifest."),
     "endpoint": Entry("cirri.cli.endpoint", "endpoint", "Show endpoints: pods as the nodes realized them."),
+    "flows": Entry("cirri.cli.flows", "flows", "Ask what the network did, and what fails."),
     "fqdn": Entry("cirri.cli.fqdn", "fqdn", "Show names that policies speak of, and what pods were told."),
     "get": Entry("cirri.cli.get", "get", "Show objects: pods, services, policies, ..."),
     "health": Entry("cirri.cli.nodehealth", "health", "Show which nodes reach each other."),
