@@ -58,8 +58,18 @@ def _codes(codes: Mapping[str, int]) -> str:
     return ", ".join(f"{code if code != '0' else 'none'}: {count}" for code, count in codes.items())
 
 
+UNREAD = "Requests are read where a policy asks for it (toPorts with rules.http or rules.dns)."
+
+
 def _question(
-    name: str, path: str, columns: Columns, text: str, *, since: str = "1h", argument: str = ""
+    name: str,
+    path: str,
+    columns: Columns,
+    text: str,
+    *,
+    since: str = "1h",
+    argument: str = "",
+    hint: str = "",
 ) -> None:
     """Add the command *name*, which puts the question *path* (MODULE.CLASS of ``cirri.history``)."""
 
@@ -70,7 +80,8 @@ def _question(
         words = [given.pop("word")] if argument else []
         question = getattr(import_module(f"cirri.history.{module}"), kind)(*words)
         found = ask_stream(target, question, scope_of(**given))
-        show(found, columns, form, limit, namespace="" if given["everywhere"] else given["namespace"])
+        namespace = "" if given["everywhere"] else given["namespace"]
+        show(found, columns, form, limit, namespace=namespace, hint=hint)
 
     if argument:
         run = click.argument("word", metavar=argument)(run)
@@ -78,14 +89,22 @@ def _question(
     flows.command(name, help=text)(options)
 
 
-def show(found: Sequence[Any], columns: Columns, form: str | None, limit: int, *, namespace: str) -> None:
-    """Print an answer; *namespace*: the one that was asked about, "" for all."""
+def show(
+    found: Sequence[Any],
+    columns: Columns,
+    form: str | None,
+    limit: int,
+    *,
+    namespace: str,
+    hint: str = "",
+) -> None:
+    """Print an answer about *namespace* ("": all); *hint*: why there may be none."""
     if form:
         emit(found, form)
         return
     if not found:
         where = f" with an end in namespace {namespace} (-A asks about all)" if namespace else ""
-        click.echo(f"Nothing of that kind was seen in this time{where}.")
+        click.echo(" ".join(filter(None, (f"Nothing of that kind was seen in this time{where}.", hint))))
         return
     shown = found[: limit or None]
     click.echo(table(list(columns), [[cell(one) for cell in columns.values()] for one in shown]))
@@ -109,6 +128,7 @@ _question(
         **_LAST,
     },
     "Which HTTP calls are made?  Of connections whose requests a proxy reads (a policy with rules.http).",
+    hint=UNREAD,
 )
 _question(
     "failing",
@@ -127,6 +147,7 @@ _question(
     },
     "Which lookups failed lately?  Of pods whose lookups the DNS proxy reads (a policy with rules.dns).",
     since="5m",
+    hint=UNREAD,
 )
 _question(
     "interrupted",
@@ -156,6 +177,7 @@ _question(
         **_LAST,
     },
     "What is the rate of 4xx and 5xx answers, of each server and of the cluster (*)?",
+    hint=UNREAD,
 )
 _question(
     "latency",
@@ -169,6 +191,7 @@ _question(
         },
     },
     "How long do answers take (50, 95 and 99 percent of them), between whom the longest?",
+    hint=UNREAD,
 )
 _question(
     "external",
@@ -194,6 +217,7 @@ _question(
     },
     "Who looked up NAME?  It may have * in it, as in matchPattern.",
     argument="NAME",
+    hint=UNREAD,
 )
 
 
