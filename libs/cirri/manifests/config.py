@@ -20,6 +20,7 @@ from cirri.addresses.config import (
 )
 from cirri.labels import InvalidLabelFilter, LabelFilter, parse_prefix
 from cirri.layout import limits, tracing
+from cirri.lbipam.config import CHOICES, DEFAULT_IPAM
 from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
@@ -152,6 +153,9 @@ KEYS: Mapping[str, Key] = {
         "", "label prefixes that make an identity, separated by blanks; ! in front excludes", _label_filter
     ),
     "cluster-name": Key("default", "name of this cluster"),
+    DEFAULT_IPAM: Key(
+        CHOICES[0], "who gives addresses to LoadBalancer Services without a class", _one_of(*CHOICES)
+    ),
     "enable-policy": Key(
         "default", "when endpoints are under default deny", _one_of("default", "always", "never")
     ),

@@ -9,6 +9,7 @@ from cirri.manifests.schema import Fields
 from cirri.manifests.schemas.cidrgroup import CILIUM_CIDR_GROUP
 from cirri.manifests.schemas.cilium import CILIUM_CLUSTERWIDE_NETWORK_POLICY, CILIUM_NETWORK_POLICY
 from cirri.manifests.schemas.events import EVENT
+from cirri.manifests.schemas.lbpools import CILIUM_LOAD_BALANCER_IP_POOL
 from cirri.manifests.schemas.networkpolicy import NETWORK_POLICY
 from cirri.manifests.schemas.pods import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD
 from cirri.manifests.schemas.secrets import SECRET
@@ -68,6 +69,15 @@ KINDS: dict[str, Kind] = {
             CILIUM_CIDR_GROUP,
             namespaced=False,
             short=("ccg",),
+            older=("cilium.io/v2alpha1",),
+        ),
+        Kind(
+            "CiliumLoadBalancerIPPool",
+            _CILIUM,
+            "ciliumloadbalancerippools",
+            CILIUM_LOAD_BALANCER_IP_POOL,
+            namespaced=False,
+            short=("ippools", "ippool", "lbippool", "lbippools"),
             older=("cilium.io/v2alpha1",),
         ),
     )

@@ -147,7 +147,11 @@ def with_condition(policy: Resource, condition: PolicyCondition | None, revision
 
 
 def _condition(policy: Resource, field: str) -> str:
-    found = [c for c in _status(policy).get("conditions") or [] if c.get("type") == "Valid"]
+    return _said(policy, "Valid", field)
+
+
+def _said(resource: Resource, condition: str, field: str) -> str:
+    found = [c for c in _status(resource).get("conditions") or [] if c.get("type") == condition]
     return str(found[0].get(field, "")) if found else ""
 
 
@@ -252,6 +256,14 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("TYPE", lambda r: str(r.manifest.get("type") or "Opaque")),
         Column("DATA", _secret_keys),
         AGE,
+    ),
+    "CiliumLoadBalancerIPPool": (
+        NAME,
+        Column("DISABLED", lambda r: str(bool(_spec(r).get("disabled"))).lower()),
+        Column("CONFLICTING", lambda r: _said(r, "cilium.io/PoolConflict", "status") or "Unknown"),
+        Column("IPS AVAILABLE", lambda r: _said(r, "cilium.io/IPsAvailable", "message")),
+        AGE,
+        Column("MESSAGE", lambda r: _said(r, "cilium.io/PoolConflict", "message"), wide=True, filled=True),
     ),
     "CiliumCIDRGroup": (NAME, Column("CIDRS", lambda r: str(len(_spec(r).get("externalCIDRs") or []))), AGE),
 }

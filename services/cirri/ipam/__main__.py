@@ -8,7 +8,7 @@ from msgspec import json
 
 from cirri.addresses import InvalidPools, Pools, capacity, cluster_pools
 from cirri.addresses.strays import refuse_strays
-from cirri.ipam import SERVICE
+from cirri.ipam import SERVICE, balancers
 from cirri.ipam.assign import assign
 from cirri.kv import BusError
 from cirri.kv.news import News
@@ -33,6 +33,7 @@ async def serve(rt: Runtime) -> None:
         return json.encode({"config_error": error, "nodes": len(current), "blocks": blocks, "errors": errors})
 
     await rt.handle("status", status)
+    rt.tasks.create_task(balancers.run(rt))
     await publisher.start()
     current = {each.node: each for each in publisher.stored.values()}
     inputs = News({"config": config, "nodes": nodes, "reports": reports})

@@ -1,0 +1,93 @@
+"""Addresses of LoadBalancer Services: from a pool to the client that is answered there."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cirri.testing.lab import Lab
+
+WEB = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec: {nodeName: node1, containers: [{name: c, image: quay.io/cilium/starwars, ports: [{containerPort: 80}]}]}
+"""
+POOL = """---
+apiVersion: cilium.io/v2
+kind: CiliumLoadBalancerIPPool
+metadata: {{name: {name}}}
+spec: {{blocks: [{blocks}]{more}}}
+"""
+SERVICE = """---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{type: LoadBalancer, ipFamilyPolicy: {policy}, selector: {{app: web}}, ports: [{{port: 80}}]}}
+"""
+BLOCKS = '{start: 198.51.100.10, stop: 198.51.100.11}, {cidr: "2001:db8:5::/126"}'
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(1, f"test-{os.getpid()}-pools") as made:
+        made.apply(WEB)
+        yield made
+
+
+def addresses(lab: Lab) -> dict[str, list[str]]:
+    """By Service."""
+    return {
+        service["metadata"]["name"]: [each["ip"] for each in balancer(service)]
+        for service in lab.get("services", "-n", "default")["items"]
+    }
+
+
+def balancer(service: dict[str, Any]) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = service.get("status", {}).get("loadBalancer", {}).get("ingress", [])
+    return found
+
+
+def told(lab: Lab, kind: str, name: str) -> dict[str, tuple[str, str, str]]:
+    """(status, reason, message) of each of its conditions."""
+    about = next(each for each in lab.get(kind)["items"] if each["metadata"]["name"] == name)
+    found = about.get("status", {}).get("conditions", [])
+    return {
+        each["type"].partition("/")[2]: (each["status"], each["reason"], each["message"]) for each in found
+    }
+
+
+def test_from_a_pool_to_an_answer(lab: Lab) -> None:
+    """A Service waits for a pool, is answered at its address, and loses it with the pool."""
+    services = "".join(
+        SERVICE.format(name=name, policy=policy)
+        for name, policy in (("one", "RequireDualStack"), ("other", "SingleStack"), ("third", "SingleStack"))
+    )
+    lab.apply(services)
+    assert lab.cirri("get", "services", "one").stdout.count("<pending>") == 1
+    lab.apply(POOL.format(name="blue", blocks=BLOCKS, more=""))
+    wanted = {"one": ["198.51.100.10", "2001:db8:5::"], "other": ["198.51.100.11"], "third": []}
+    lab.wait(lambda: addresses(lab).items() >= wanted.items(), what="addresses of the pool")
+    why = ("False", "out_of_ips", "no IPv4 address is left in blue")
+    assert told(lab, "services", "third")["IPAMRequestSatisfied"] == why
+    lab.wait(lambda: told(lab, "ippools", "blue")["IPsUsed"][2] == "3", what="figures of the pool")
+    assert told(lab, "ippools", "blue")["IPsTotal"] == ("Unknown", "noreason", "6")
+    for address in ("198.51.100.10", "[2001:db8:5::]"):
+        plain, via = address.strip("[]"), "fd00:192:168:3::b" if ":" in address else "192.168.3.11"
+        lab.cirri("lab", "exec", "--host", "client", "--", "ip", "route", "add", plain, "via", via)
+        answer = lab.cirri(
+            "lab", "exec", "--host", "client", "--", "curl", "-s", "-m", "5", f"http://{address}/v1/"
+        )
+        assert "empire-hangar-v1" in answer.stdout or answer.stdout, address
+    lab.apply(POOL.format(name="late", blocks="{cidr: 198.51.100.0/24}", more=""))
+    clash = "block 198.51.100.0-198.51.100.255 overlaps 198.51.100.10-198.51.100.11 of pool blue"
+    lab.wait(
+        lambda: told(lab, "ippools", "late").get("PoolConflict") == ("True", "cidr_overlap", clash),
+        what="clash",
+    )
+    assert "late" in lab.cirri("get", "ippools").stdout
+    lab.delete("ippools", "late")
+    lab.delete("ippools", "blue")
+    lab.wait(lambda: not any(addresses(lab).values()), what="addresses are taken away")
+    assert told(lab, "services", "one")["IPAMRequestSatisfied"][1] == "no_pool"

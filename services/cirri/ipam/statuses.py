@@ -1,0 +1,114 @@
+"""What objects say of the addresses of LoadBalancer Services.  Pure: time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cirri.lbipam import (
+    SATISFIED,
+    Assignment,
+    InvalidLbPool,
+    LbPool,
+    Outcome,
+    PoolState,
+    assign,
+    claim_of,
+    is_managed,
+    pool_of,
+)
+from cirri.model import Resource
+
+Manifest = dict[str, Any]
+CONFLICT, TOTAL, AVAILABLE, USED = (
+    f"cilium.io/{name}" for name in ("PoolConflict", "IPsTotal", "IPsAvailable", "IPsUsed")
+)
+"""Types of conditions of pools, as the field has them: figures stand in the message."""
+VIP = "VIP"
+"""``ipMode``: packets keep the address on their way to a node."""
+
+
+def decided(pools: Iterable[Resource], services: Iterable[Resource], *, default: bool) -> Assignment:
+    """Who has which address; a pool that cannot be understood gives none."""
+    known: list[LbPool] = []
+    for each in pools:
+        try:
+            known.append(pool_of(each))
+        except InvalidLbPool:  # refused by `cirri apply`; another version may have stored it
+            continue
+    claims = (claim_of(service, default=default) for service in services)
+    return assign(known, filter(None, claims))
+
+
+def changed(
+    pools: Iterable[Resource], services: Iterable[Resource], *, default: bool, now: str
+) -> Iterator[Manifest]:
+    """Each object whose status is another one than it says, with the new status.
+
+    While there is no pool, Services are left alone but for those that had addresses of one.  *now*: RFC 3339.
+    """
+    offered, asking = list(pools), list(services)
+    if not offered:
+        asking = [service for service in asking if is_managed(service)]
+    found = decided(offered, asking, default=default)
+    for pool in offered:
+        if pool.name in found.pools:
+            yield from _differs(pool, _pool_status(pool, found.pools[pool.name], now))
+    for service in asking:
+        outcome = found.services.get((service.namespace, service.name))
+        if outcome is not None:
+            yield from _differs(service, _service_status(service, outcome, now))
+        elif is_managed(service):
+            yield from _differs(service, _released(service))
+
+
+def _differs(resource: Resource, status: Manifest) -> Iterator[Manifest]:
+    if status != (resource.manifest.get("status") or {}):
+        yield {**resource.manifest, "status": status}
+
+
+def _service_status(service: Resource, outcome: Outcome, now: str) -> Manifest:
+    ok = outcome.reason == "satisfied"
+    condition = {
+        "type": SATISFIED,
+        "status": "True" if ok else "False",
+        "reason": outcome.reason,
+        "message": outcome.message,
+    }
+    ingress = [{"ip": address, "ipMode": VIP} for address in outcome.addresses]
+    return _with(service, [condition], now) | {"loadBalancer": {"ingress": ingress} if ingress else {}}
+
+
+def _released(service: Resource) -> Manifest:
+    """Of a Service that asks for no addresses of ours any more."""
+    status = dict(service.manifest.get("status") or {})
+    status["conditions"] = [each for each in status.get("conditions") or () if each["type"] != SATISFIED]
+    return {**status, "loadBalancer": {}}
+
+
+def _pool_status(pool: Resource, state: PoolState, now: str) -> Manifest:
+    clash = {
+        "type": CONFLICT,
+        "status": "True" if state.conflict else "False",
+        "reason": "cidr_overlap" if state.conflict else "resolved",
+        "message": state.conflict,
+    }
+    figures = {TOTAL: state.total, AVAILABLE: state.available, USED: state.used}
+    counts = [
+        {"type": name, "status": "Unknown", "reason": "noreason", "message": str(value)}
+        for name, value in figures.items()
+    ]
+    return _with(pool, [clash, *counts], now)
+
+
+def _with(resource: Resource, conditions: list[dict[str, str]], now: str) -> Manifest:
+    """Its status with *conditions*; each keeps the time at which its ``status`` became what it is."""
+    status: Mapping[str, Any] = resource.manifest.get("status") or {}
+    before = {each["type"]: each for each in status.get("conditions") or ()}
+    mine = {}
+    for each in conditions:
+        old = before.get(each["type"], {})
+        same = old.get("status") == each["status"]
+        since = old["lastTransitionTime"] if same and "lastTransitionTime" in old else now
+        mine[each["type"]] = {**each, "lastTransitionTime": since}
+    return {**status, "conditions": list({**before, **mine}.values())}
