@@ -88,6 +88,18 @@ def test_from_a_pool_to_an_answer(lab: Lab) -> None:
     )
     assert "late" in lab.cirri("get", "ippools").stdout
     lab.delete("ippools", "late")
-    lab.delete("ippools", "blue")
+    smaller = POOL.format(name="blue", blocks="{start: 198.51.100.11}", more="")
+    planned = lab.cirri("lbipam", "plan", "-f", "-", stdin=smaller, check=False)
+    assert (planned.returncode, planned.stdout.splitlines()[0]) == (
+        1,
+        "default/one: 198.51.100.10,2001:db8:5:: -> none (no IPv4 address is left in blue)",
+    )
+    refused = lab.cirri("apply", "-f", "-", stdin=smaller, check=False)
+    assert refused.returncode == 1
+    assert "would lose addresses" in refused.stderr
+    assert lab.cirri("delete", "ippools", "blue", check=False).returncode == 1
+    assert addresses(lab).items() >= wanted.items()
+    assert "198.51.100.11" in lab.cirri("lbipam", "list").stdout
+    lab.cirri("delete", "ippools", "blue", "--yes")
     lab.wait(lambda: not any(addresses(lab).values()), what="addresses are taken away")
     assert told(lab, "services", "one")["IPAMRequestSatisfied"][1] == "no_pool"

@@ -2,6 +2,7 @@
 
 from cirri.lbipam.assign import Assignment, Outcome, PoolState, assign
 from cirri.lbipam.claims import SATISFIED, Claim, claim_of, is_managed
+from cirri.lbipam.plan import Move, moves
 from cirri.lbipam.pools import InvalidLbPool, LbPool, Range, pool_of
 
 __all__ = [
@@ -10,11 +11,13 @@ __all__ = [
     "Claim",
     "InvalidLbPool",
     "LbPool",
+    "Move",
     "Outcome",
     "PoolState",
     "Range",
     "assign",
     "claim_of",
     "is_managed",
+    "moves",
     "pool_of",
 ]

@@ -72,6 +72,11 @@ class NotDone(CirriError):
         super().__init__(f"nothing was {what}:\n{error}{still}")
 
 
+_yes = click.option("--yes", is_flag=True, help="Also if Services lose addresses that are in use.")
+POOL = "CiliumLoadBalancerIPPool"
+"""A kind whose changes are planned first."""
+
+
 def _waits(command: Any) -> Any:
     for option in reversed(wait_options):
         command = option(command)
@@ -97,6 +102,7 @@ def _waits(command: Any) -> Any:
     f"[default: {CONFIRM_WITHIN_S} for policies that select nodes; others are for good]",
 )
 @click.option("--no-confirm", "for_good", is_flag=True, help="Ask for no confirmation.")
+@_yes
 @_waits
 @output
 @click.pass_obj
@@ -106,6 +112,7 @@ def apply(
     *,
     within_s: int | None,
     for_good: bool,
+    yes: bool,
     wait: bool,
     timeout_s: float,
     form: str | None,
@@ -131,6 +138,10 @@ def apply(
         confirm_within_s=within_s,
         for_good=for_good,
     )
+    if not yes and any(each.kind == POOL for each in objects):
+        from cirri.cli.lbipam import guard
+
+        guard(target, put=objects)
     refs = [ObjectRef(kind=o.kind, namespace=o.namespace, name=o.name) for o in objects]
     _ask(target, APPLY, request, "applied", refs, wait_s=timeout_s if wait else None, form=form)
 
@@ -178,6 +189,7 @@ def _not_enforced(policy: Resource) -> list[tuple[str, str]]:
 )
 @click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the names given.")
 @click.option("--ignore-not-found", is_flag=True, help="What does not exist is no error.")
+@_yes
 @_waits
 @output
 @click.pass_obj
@@ -189,6 +201,7 @@ def delete(
     files: Sequence[str],
     namespace: str,
     ignore_not_found: bool,
+    yes: bool,
     wait: bool,
     timeout_s: float,
     form: str | None,
@@ -200,6 +213,10 @@ def delete(
     if bool(files) == bool(kind):
         raise click.UsageError("give either KIND and NAME, or -f FILE")
     refs = _from_files(files) if files else _from_words(str(kind), names, namespace)
+    if not yes and any(ref.kind == POOL for ref in refs):
+        from cirri.cli.lbipam import guard
+
+        guard(target, gone=refs)
     request = DeleteRequest(objects=tuple(refs), ignore_missing=ignore_not_found)
     _ask(target, DELETE, request, "deleted", (), wait_s=timeout_s if wait else None, form=form)
 

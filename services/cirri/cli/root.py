@@ -36,6 +36,7 @@ ENTRIES: dict[str, Entry] = {
     "ip": Entry("cirri.cli.ip", "ip", "Show which address has which identity."),
     "l7": Entry("cirri.cli.l7", "l7", "Show what the L7 proxy of each node lets pass."),
     "lab": Entry("cirri.lab.cli", "lab", "Run a cluster on this machine."),
+    "lbipam": Entry("cirri.cli.lbipam", "lbipam", "Show and plan addresses of LoadBalancer Services."),
     "list": Entry("cirri.cli.hubble", "listing", "Show nodes that tell flows, and their namespaces."),
     "monitor": Entry(
         "cirri.cli.monitor", "monitor", "Follow the kernel's events: drops, verdicts, connections."
