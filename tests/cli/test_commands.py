@@ -248,6 +248,7 @@ FAILURES = [
         "services (svc), endpointslices (eps), deployments (deploy), events (ev), pods (po), "
         "networkpolicies (netpol), "
         "ciliumnetworkpolicies (cnp), ciliumclusterwidenetworkpolicies (ccnp), ciliumcidrgroups (ccg), "
+        "ciliumloadbalancerippools (ippools), "
         "ciliumendpoints (cep), ciliumidentities (ciliumid)",
     ),
     (("identity", "get", "999"), 1, "Error: no identity 999. Identities: 1, 2, "),
