@@ -70,7 +70,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(targets: Mapping[str, int]) -> Iterator[Prometheus]:
-    """Scrapes *targets* (job: port), with the rules of ``deploy/prometheus``; it and its data are gone after."""
+    """Scrapes *targets* (job: port), with the rules of ``deploy/prometheus``, and leaves nothing."""
     port = free_port()
     config = {
         "global": {"scrape_interval": f"{SCRAPE_S * 1000:.0f}ms", "evaluation_interval": "300ms"},
