@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,11 @@ def client(beside: Beside, held: Held, tmp_path_factory: Any) -> Iterator[Client
     yield made
     made.close()
     beside.run(serving.close())
+
+
+def wait_for(holds: Callable[[], object], within_s: float = 10) -> None:
+    """Until *holds*."""
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.005)

@@ -7,19 +7,20 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
-from cirri.errors import CirriError
 from cirri.history import Table
 from cirri.history.ring import Ring
 from cirri.hubble.facts import Place
 from cirri.hubble.messages import OBSERVER, PEER
 from cirri.hubble.peer import PeerNode, Peers
 from cirri.hubble.server import Observer
-from cirri.hubble.serving import SOCKET, Serving
+from cirri.hubble.serving import Sockets
 from cirri.hubble.source import AgentEvent, Follower, Followers, SourceStatus
-from cirri.hubble.tls import Complain, TlsFiles
+from cirri.hubble.tls import Complain
 from cirri.model import NodeStatus
-from cirri.model.observing import Observing, Tls
+from cirri.model.observing import Observing
 
+SOCKET = "hubble.sock"
+"""In the node's run folder."""
 RATE_S = 60
 EVENTS = 4096
 """Events of the node that are kept."""
@@ -109,54 +110,19 @@ class RingSource:
 
 
 class NodeServer:
-    """The sockets of a node's observer."""
+    """A node's observer, and who else observes."""
 
     def __init__(
         self, source: RingSource, node: str, place: Place, run_dir: Path, complain: Complain
     ) -> None:
-        self._peers, self._place, self._run_dir = Peers(), place, run_dir
+        self._peers, self._place = Peers(), place
         self.observer = Observer(source, node, place)
         services = {OBSERVER: self.observer.methods(), PEER: self._peers.methods()}
-        self._local, self._services, self._complain = Serving(services, complain), services, complain
-        self._tcp: Serving | None = None
-        self._now: tuple[str, Tls] | None = None
-
-    async def start(self) -> None:
-        """Listen on the unix socket."""
-        await self._local.listen_unix(self._run_dir / SOCKET)
-
-    async def want(self, settings: Observing) -> str:
-        """Listen over TCP as *settings* say; why that is not possible, or "".  It may be tried again."""
-        wanted = (settings.listen, settings.tls)
-        if wanted == self._now:
-            return ""
-        if self._tcp is not None:
-            await self._tcp.close()
-            self._tcp = self._now = None
-        if settings.listen:
-            serving = Serving(self._services, self._complain)
-            try:
-                await serving.listen(settings.listen, tls_files(settings.tls))
-            except CirriError as error:
-                return str(error)
-            self._tcp = serving
-        self._now = wanted
-        return ""
+        self.sockets = Sockets(services, run_dir / SOCKET, complain)
 
     def know(self, nodes: Mapping[str, NodeStatus], settings: Observing) -> None:
         """Who else observes, for those who ask to be notified."""
         self._peers.want(peers(nodes, settings, self._place) if settings.port else {})
-
-    async def close(self) -> None:
-        """Hang up."""
-        for serving in (self._local, self._tcp):
-            if serving is not None:
-                await serving.close()
-
-
-def tls_files(tls: Tls) -> TlsFiles | None:
-    """The files of a server; None: it speaks without TLS."""
-    return TlsFiles(tls.certificate, tls.key, tls.ca) if tls.certificate is not None else None
 
 
 def peers(nodes: Mapping[str, NodeStatus], settings: Observing, place: Place) -> dict[str, PeerNode]:

@@ -13,10 +13,8 @@ import grpc.aio
 from cirri.errors import CirriError
 from cirri.hubble.messages import HEALTH, HealthCheckResponse, methods
 from cirri.hubble.tls import Complain, TlsFiles, server_credentials
+from cirri.model.observing import Tls
 
-SOCKET = "hubble.sock"
-"""In a node's run folder."""
-NODE_PORT, RELAY_PORT = 4244, 4245
 SHARED = 0o117
 """Owner and group may speak to the socket, others not."""
 OPTIONS = (("grpc.so_reuseport", 0), ("grpc.keepalive_permit_without_calls", 1))
@@ -84,6 +82,48 @@ class Serving:
         """Hang up; calls have *grace* seconds to end."""
         for server in self._servers:
             await server.stop(grace)
+
+
+class Sockets:
+    """The same services on a unix socket, and over TCP as the configuration says."""
+
+    def __init__(self, services: Mapping[str, Mapping[str, Any]], path: Path, complain: Complain) -> None:
+        self._services, self._path, self._complain = services, path, complain
+        self._local = Serving(services, complain)
+        self._tcp: Serving | None = None
+        self._now: tuple[str, Tls] | None = None
+
+    async def start(self) -> None:
+        """Listen on the unix socket."""
+        await self._local.listen_unix(self._path)
+
+    async def want(self, address: str, tls: Tls) -> str:
+        """Listen on *address* ("": nowhere); why that is not possible, or "".  It may be tried again."""
+        if (address, tls) == self._now:
+            return ""
+        if self._tcp is not None:
+            await self._tcp.close()
+            self._tcp = self._now = None
+        if address:
+            serving = Serving(self._services, self._complain)
+            try:
+                await serving.listen(address, tls_files(tls))
+            except CirriError as error:
+                return str(error)
+            self._tcp = serving
+        self._now = address, tls
+        return ""
+
+    async def close(self) -> None:
+        """Hang up."""
+        for serving in (self._local, self._tcp):
+            if serving is not None:
+                await serving.close()
+
+
+def tls_files(tls: Tls) -> TlsFiles | None:
+    """The files of a server; None: it speaks without TLS."""
+    return TlsFiles(tls.certificate, tls.key, tls.ca) if tls.certificate is not None else None
 
 
 def handlers(service: str, by: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def mask_of(request: Any) -> Any:
             field = descriptor.fields_by_name.get(name) if descriptor is not None else None
             if field is None:
                 raise BadRequest(f'invalid field mask: "{path}" is no field of a flow')
-            whole = field.message_type is not None and field.label != field.LABEL_REPEATED
+            whole = field.message_type is not None and not field.is_repeated
             descriptor = field.message_type if whole else None
     return request.field_mask
 

@@ -44,7 +44,7 @@ class Observed:
         config = rt.table(RESOURCES, CONFIG, needed=False)
         nodes = rt.table(NODES, needed=False)
         news = News({"config": config, "nodes": nodes})
-        await server.start()
+        await server.sockets.start()
         try:
             why = ""
             while True:
@@ -55,12 +55,12 @@ class Observed:
                 settings, wrong = observing(data)
                 self._place.cluster = data.get("cluster-name") or rt.settings.cluster
                 server.know(nodes, settings)
-                why = await server.want(settings)
+                why = await server.sockets.want(settings.listen, settings.tls)
                 rt.ready(
                     "observed", not (why or wrong), "; ".join([*map(str, wrong), *([why] if why else [])])
                 )
         finally:
-            await server.close()
+            await server.sockets.close()
 
 
 def _interface(index: int) -> str:

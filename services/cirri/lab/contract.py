@@ -15,7 +15,18 @@ LAB = Service(
     reads=(RESOURCES, POD_CIDRS, NODES),
     calls=(APPLY, DELETE),
 )
-SERVICES = ("kubernetes", "identity", "ipam", "policy", "datapath", "dnsproxy", "l7proxy", "health", "flows")
+SERVICES = (
+    "kubernetes",
+    "identity",
+    "ipam",
+    "policy",
+    "datapath",
+    "dnsproxy",
+    "l7proxy",
+    "health",
+    "flows",
+    "relay",
+)
 """Services of a lab, in the order in which they are started."""
 
 
