@@ -87,7 +87,7 @@ def test_what_was_stored_is_read(nats: NatsServer) -> None:
 
         assert await numbers(bus) == every
         assert await numbers(bus, newest_first=True) == every[::-1]
-        for what in (
+        wheres: tuple[dict[str, list[str]], ...] = (
             {"namespaces": ["default"]},
             {"namespaces": ["", "kube-system"]},
             {"namespaces": []},
@@ -96,7 +96,8 @@ def test_what_was_stored_is_read(nats: NatsServer) -> None:
             {"namespaces": ["default"], "verdicts": ["dropped", "error"]},
             {"nodes": ["n1.x"]},
             {"nodes": ["n0.x"], "namespaces": [""]},
-        ):
+        )
+        for what in wheres:
             assert await numbers(bus, **what) == those(**what), what
             assert await numbers(bus, **what, newest_first=True) == those(**what)[::-1], what
         for since, until in ((10, 20), (1, 60), (60, 60), (30, None)):

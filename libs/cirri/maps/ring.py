@@ -119,7 +119,8 @@ class RingBuffer:
                     break
                 continue
             block = np.ndarray((count, size), np.uint8, self._theirs, at + HEADER, (stride, 1))
-            taken.append(block[heads[:count] == size])
+            kept = heads[:count] == size
+            taken.append(block.copy() if kept.all() else block[kept])
             del block  # the mapping could not be closed while somebody looks at it
             limit -= count
             self._move(self._position + count * stride)

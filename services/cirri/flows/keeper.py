@@ -38,6 +38,8 @@ from cirri.runtime import Runtime
 
 LOOK_S = 1.0
 """How often the kernel's counters are read, and a ring that is not there is looked for."""
+CONFIG_S = 5.0
+"""How long the configuration may take to be known before defaults hold."""
 ASK_S = 2.0
 """How long neighbours may take to answer."""
 NAMES_AGAIN_S = 0.1
@@ -97,8 +99,7 @@ class Keeper:
         finally:
             self._losses()
             self.kernel.stop()
-            self._take_all(final=True)
-            self._losses()
+            self._take_all()
             self._remember()
             self.outlets.close()
             await self.publisher.finish(FINISH_S)
@@ -115,14 +116,16 @@ class Keeper:
             self.rt.ready("reading", True)
             try:
                 while not self.kernel.replaced():
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(self._take_all() or LOOK_S):
-                            await self.kernel.some.wait()
                     self.kernel.some.clear()
+                    if (left_s := self._take()) == 0:
+                        await asyncio.sleep(0)  # others have their turn between two batches
+                        continue
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(left_s or LOOK_S):
+                            await self.kernel.some.wait()
             finally:
                 self.kernel.stop()
             self._take_all()
-            self._losses()
 
     async def _open(self) -> None:
         while True:
@@ -148,12 +151,21 @@ class Keeper:
             account.settle(missing)
             self.rt.log.warning("events were lost with an earlier process, or read by others", events=missing)
 
-    def _take_all(self, *, final: bool = False) -> float | None:
-        """Everything that waits here; seconds until it is worth to look again, None: only news is."""
+    def _take(self) -> float | None:
+        """Some of what waits here; seconds until it is worth to look again, None: only news is."""
+        raw = self.kernel.take()
+        if raw is not None:
+            self.flows.events(raw)
+        left_s = self.flows.settle()
+        return 0.0 if raw is not None else left_s
+
+    def _take_all(self) -> None:
+        """Everything that waits here, whatever is known of it."""
         while (raw := self.kernel.take()) is not None:
             self.flows.events(raw)
-            self.flows.settle(final=final)
-        return self.flows.settle(final=final)
+            self.flows.settle(final=True)
+        self.flows.settle(final=True)
+        self._losses()
 
     def _hear(self, message: Message) -> None:
         try:
@@ -215,23 +227,30 @@ class Keeper:
         """What the configuration says."""
         config = self.rt.table(RESOURCES, CONFIG, needed=False)
         news = News({"config": config})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CONFIG_S):
+                await config.ready.wait()
+        if not config.ready.is_set():
+            self._adopt({})
         while True:
             await news.next()
-            data = config_data(config)
-            self.settings, invalid = flow_settings(data)
-            wrong = [*invalid, *self.outlets.configure(data)]
-            self.rt.ready("configuration", not wrong, "; ".join(str(each) for each in wrong))
-            self.book.cluster = data.get("cluster-name") or self.rt.settings.cluster
-            self.book.news()
-            if self.ring.capacity != self.settings.capacity:
-                self.ring.resize(self.settings.capacity)
-            one = self.settings
-            self.publisher.want(
-                {
-                    FORWARDED_LOG.name: Limits(one.forwarded_age_s, one.forwarded_bytes),
-                    DROPPED_LOG.name: Limits(one.dropped_age_s, one.dropped_bytes),
-                }
-            )
+            self._adopt(config_data(config))
+
+    def _adopt(self, data: Mapping[str, str]) -> None:
+        self.settings, invalid = flow_settings(data)
+        wrong = [*invalid, *self.outlets.configure(data)]
+        self.rt.ready("configuration", not wrong, "; ".join(str(each) for each in wrong))
+        self.book.cluster = data.get("cluster-name") or self.rt.settings.cluster
+        self.book.news()
+        if self.ring.capacity != self.settings.capacity:
+            self.ring.resize(self.settings.capacity)
+        one = self.settings
+        self.publisher.want(
+            {
+                FORWARDED_LOG.name: Limits(one.forwarded_age_s, one.forwarded_bytes),
+                DROPPED_LOG.name: Limits(one.dropped_age_s, one.dropped_bytes),
+            }
+        )
 
     async def _learn(self) -> None:
         """Names: what pods were told before this process was there, and those behind numbers."""
