@@ -7,8 +7,11 @@
     alien (node1) ──────────┘
 """
 
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from integration.lab.asked import HERE, PYTHON, SILENT, Ask, both, differences, heard
@@ -132,3 +135,50 @@ def test_a_large_body_passes(world: Lab) -> None:
     for name in ("near", "far"):
         done = world.exec(name, "sh", "-c", command)
         assert done.stdout.endswith(f"POST /allowed {size}\n"), done
+
+
+def told(lab: Lab, *words: str) -> Any:
+    """What ``cirri`` says as JSON."""
+    done = lab.cirri(*words, "-o", "json", check=False)
+    assert done.returncode in (0, 3), done
+    return json.loads(done.stdout)
+
+
+def test_what_was_asked_is_told_and_makes_policies_that_let_it_pass(world: Lab, tmp_path: Path) -> None:
+    """The stored flows answer; policies made from them let pass what passed, as they are simulated to."""
+    paths = ("/public/a/b", "/public", "/private", "/allowed", "/public/a")
+    table = [ask for ask in asks(world) if ask.arguments.startswith("-4") and ask.arguments.endswith(paths)]
+    table = [ask for ask in table if ask.pod != "far"]
+    assert "\n".join(differences(world, table)) == ""
+
+    def calls() -> list[dict[str, Any]]:
+        found = told(world, "flows", "http-calls")
+        return [one for one in found if one["client"] == "default/near" and one["path"] == "/public/a/b"]
+
+    world.wait(lambda: bool(calls()) and calls()[0]["requests"] >= 1, what="calls among the flows")
+    assert calls()[0].items() >= {"server": "default/server", "method": "GET", "refused": 0}.items()
+    refused = {one["path"] for one in told(world, "flows", "http-calls") if one["refused"]}
+    assert {"/public", "/x/public/a", "/private"} <= refused
+
+    alien = next(one for one in told(world, "flows", "blocked") if one["client"] == "default/alien")
+    assert alien.items() >= {"server": "default/server", "port": 80, "direction": "ingress"}.items()
+    assert "CiliumNetworkPolicy default/server spec.ingress[0]" in alien["why"]
+    assert "role=client: the peer has role=alien" in alien["why"]
+    explained = told(world, "policy", "explain", alien["uuid"])
+    assert (explained["flow"]["verdict"], explained["now"]["verdict"]) == ("dropped", "deny")
+
+    old = ("--delete", "cnp/server", "--delete", "cnp/careful")
+    freed = told(world, "policy", "simulate", *old)
+    assert freed["newlyDenied"] == []
+    assert {"default/alien", "default/careful"} <= {one["client"] for one in freed["newlyAllowed"]}
+
+    made = tmp_path / "made.yaml"
+    made.write_text(world.cirri("policy", "generate").stdout)
+    found = told(world, "policy", "simulate", "-f", str(made), *old)
+    assert [one for one in found["newlyDenied"] if one["passed"]] == []
+    world.apply(made.read_text())
+    for name in ("server", "careful"):
+        world.delete("cnp", name)
+    passing = [ask for ask in table if ask.expected.startswith("200")]
+    silent = [ask for ask in table if ask.pod == "alien"]
+    assert "\n".join(differences(world, [*passing, *silent])) == ""

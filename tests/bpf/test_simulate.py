@@ -34,7 +34,7 @@ from cirri.testing.proof.manifests import Features, Pen
 from cirri.testing.proof.worlds import HEALTH_AND_INIT, HERE, Case, cases, local, world
 from cirri.testing.spread import spread
 
-PAIRS, PACKETS = 52, 40
+PAIRS, PACKETS = 52, 25
 CAUSES = {"default-deny": "drop/D", "deny-rule": "drop/X", "auth-required": "drop/A"}
 
 
