@@ -88,26 +88,26 @@ class Case(NamedTuple):
 NODES = Style(node=True)
 COMPACT = [
     Case(
-        "the brief: a request",
+        "a demo: a request",
         REQUEST,
         "Apr  5 21:03:13.283: default/tiefighter:42746 (ID:25698) -> default/deathstar-b4b8ccfb5-w84sn:80 "
         "(ID:6822) http-request FORWARDED (HTTP/1.1 POST http://deathstar.default.svc.cluster.local/v1/request-landing)",
     ),
     Case(
-        "the brief: its answer",
+        "a demo: its answer",
         ANSWER,
         "Apr  5 21:03:13.283: default/tiefighter:42746 (ID:25698) <- default/deathstar-b4b8ccfb5-w84sn:80 "
         "(ID:6822) http-response FORWARDED (HTTP/1.1 200 1ms "
         "(POST http://deathstar.default.svc.cluster.local/v1/request-landing))",
     ),
     Case(
-        "the brief: a verdict",
+        "a demo: a verdict",
         REFUSED,
         "Apr  5 21:03:18.803: default/xwing:45706 (ID:63406) <> default/deathstar-b4b8ccfb5-f75xw:80 "
         "(ID:6822) policy-verdict:none INGRESS DENIED (TCP Flags: SYN)",
     ),
     Case(
-        "the brief: a drop",
+        "a demo: a drop",
         {**REFUSED, "event_type": {"type": 1, "sub_type": 133}},
         "Apr  5 21:03:18.803: default/xwing:45706 (ID:63406) <> default/deathstar-b4b8ccfb5-f75xw:80 "
         "(ID:6822) Policy denied DROPPED (TCP Flags: SYN)",

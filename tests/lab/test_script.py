@@ -15,12 +15,15 @@ from cirri.lab.script import (
     see_actions,
     see_answer,
     see_denials,
+    see_drops,
     see_enforcement,
     see_head,
     see_pods,
+    see_requests,
     see_rule,
     see_up,
 )
+from cirri.lab.seen import DROPS, REQUESTS
 
 ENDPOINTS = """\
 ENDPOINT   POLICY (ingress)   POLICY (egress)   IDENTITY   LABELS                  IPv6      IPv4        STATE
@@ -30,6 +33,24 @@ ENDPOINT   POLICY (ingress)   POLICY (egress)   IDENTITY   LABELS               
                                                        k8s:class=deathstar
 12         Disabled           Disabled          43708      k8s:class=tiefighter    fd00::4   10.52.1.4   {1}
                                                        k8s:org=empire
+"""
+
+HTTP = """\
+Apr  5 21:03:13.283: default/tiefighter:42746 (ID:25698) -> default/deathstar-b4b8ccfb5-w84sn:80 (ID:6822) \
+http-request FORWARDED (HTTP/1.1 POST http://deathstar.default.svc.cluster.local/v1/request-landing)
+Apr  5 21:03:13.283: default/tiefighter:42746 (ID:25698) <- default/deathstar-b4b8ccfb5-w84sn:80 (ID:6822) \
+http-response FORWARDED (HTTP/1.1 200 1ms (POST http://deathstar.default.svc.cluster.local/v1/request-landing))
+Apr  5 21:03:15.919: default/tiefighter:44396 (ID:25698) -> default/deathstar-b4b8ccfb5-f75xw:80 (ID:6822) \
+http-request DROPPED (HTTP/1.1 PUT http://deathstar.default.svc.cluster.local/v1/exhaust-port)
+Apr  5 21:03:15.919: default/tiefighter:44396 (ID:25698) <- default/deathstar-b4b8ccfb5-f75xw:80 (ID:6822) \
+http-response FORWARDED (HTTP/1.1 403 0ms (PUT http://deathstar.default.svc.cluster.local/v1/exhaust-port))
+"""
+PUT = HTTP.splitlines()[2]
+PAIR = """\
+Apr  5 21:03:18.803: default/xwing:45706 (ID:63406) <> default/deathstar-b4b8ccfb5-f75xw:80 (ID:6822) \
+policy-verdict:none INGRESS DENIED (TCP Flags: SYN)
+Apr  5 21:03:18.803: default/xwing:45706 (ID:63406) <> default/deathstar-b4b8ccfb5-f75xw:80 (ID:6822) \
+Policy denied DROPPED (TCP Flags: SYN)
 """
 
 CASES = [
@@ -68,6 +89,15 @@ CASES = [
     (see_denials, Ran(0, "Policy denied   INGRESS   5   370"), "packets dropped: Policy denied"),
     (see_denials, Ran(0, "Policy denied   INGRESS   0   0"), "no packet dropped by policy"),
     (see_denials, Ran(0, "Success   INGRESS   5   370"), "no packet dropped by policy"),
+    (see_requests, Ran(0, HTTP), REQUESTS),
+    (see_requests, Ran(0, ""), "nothing"),
+    (see_requests, Ran(1, "Error: no"), "exit code 1: Error: no"),
+    (see_requests, Ran(0, PAIR), "SYN DENIED, SYN DROPPED"),
+    (see_requests, Ran(0, "EVENTS LOST: 3"), "EVENTS LOST: 3"),
+    (see_drops, Ran(0, f"{PAIR}{PUT}\n{PAIR}{PAIR}"), DROPS),
+    (see_drops, Ran(0, f"{PAIR}"), "no PUT DROPPED among 2 lines"),
+    (see_drops, Ran(0, f"{PUT}"), "PUT DROPPED, then nothing"),
+    (see_drops, Ran(0, f"{PUT}\n{PAIR.splitlines()[1]}"), "PUT DROPPED, then SYN DROPPED"),
     (see_rule, Ran(0, "7  47054  Allow  Ingress  80/TCP"), "entries that allow 80/TCP"),
     (see_rule, Ran(0, "7  47054  Allow  Ingress  8080/TCP"), "no entry for 80/TCP"),
 ]

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from cirri.lab import seen
+
 DEATHSTAR = "deathstar.default.svc.cluster.local"
 HANG_S = 3
 EXAMPLES = "deploy/examples"
@@ -119,6 +121,16 @@ def see_rule(ran: Ran) -> str:
         return _failed(ran)
     found = any(re.search(r"\b80\b", row) and "TCP" in row for row in ran.output.splitlines())
     return "entries that allow 80/TCP" if found else "no entry for 80/TCP"
+
+
+def see_requests(ran: Ran) -> str:
+    """What was asked of the Death Star, and answered."""
+    return seen.requests(ran.output) if ran.code == 0 else _failed(ran)
+
+
+def see_drops(ran: Ran) -> str:
+    """What the Death Star was not given."""
+    return seen.drops(ran.output) if ran.code == 0 else _failed(ran)
 
 
 def _failed(ran: Ran) -> str:
@@ -242,6 +254,13 @@ def _by_request(asks: Asks) -> tuple[Act, ...]:
                 asks.landing("tiefighter", LANDED),
                 asks.ship("tiefighter", exhaust, DENIED),
                 asks.landing("xwing", HANGS),
+            ),
+        ),
+        Act(
+            "What the network saw of it: requests and answers, and what was dropped",
+            (
+                Step("cirri observe --pod deathstar --protocol http", seen.REQUESTS, see_requests),
+                Step("cirri observe --pod deathstar --verdict DROPPED", seen.DROPS, see_drops),
             ),
         ),
     )
