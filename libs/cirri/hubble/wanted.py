@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ class Wanted:
             raise BadRequest("first cannot be specified with follow")
         since, until = request.HasField("since"), request.HasField("until")
         return cls(
-            request.number,
+            min(request.number, sys.maxsize),  # clients that want all name the greatest number
             request.first,
             request.follow,
             nanoseconds(request.since, "since") if since else 0,
