@@ -243,9 +243,8 @@ def _added(world: Proxied, count: int, report: Report) -> None:
     with world.connect(8080) as client:
         for number in range(count):
             extra = [*extra[-RULES:], f"/new/{number}"]
-            took.append(
-                _until_ok(client, extra[-1], lambda e=extra: world.publish(_listeners(MANY, e), wait=False))
-            )
+            changed = _listeners(MANY, extra)
+            took.append(_until_ok(client, extra[-1], lambda at=changed: world.publish(at, wait=False)))
     peer = []
     with _stock_client(world) as client:
         for number in range(max(20, count // 10)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import re2
 
+_SPECIAL = re.compile(r"[\\.+*?()\[\]{}|^$]")
 _CHARACTER = r"(?:[^\\.+*?()\[\]{}|^$]|\\[^0-9A-Za-z\x80-\U0010ffff])"
 """One that stands for itself, perhaps behind a backslash."""
 _PLAIN = re.compile(rf"\^?({_CHARACTER}*)(\.\*)?\$?", re.S)
@@ -43,20 +44,24 @@ def finds(expression: str, text: str) -> bool:
     return _compiled(expression).search(text) is not None
 
 
+@lru_cache(maxsize=16384)
 def literal(expression: str) -> tuple[str, bool] | None:
     """The text that *expression* stands for, and whether anything may follow it; None: it is not so plain."""
+    if not _SPECIAL.search(expression):
+        return expression, False  # as most are, and the longest
     found = _PLAIN.fullmatch(expression)
     if found is None:
         return None
     return _unescaped(found[1]), found[2] is not None
 
 
-@lru_cache(maxsize=8192)
 def beginning(expression: str) -> str:
     """A text that everything begins with that *expression* describes; "" where none is known.
 
     Not by RE2's ``possiblematchrange``: it is wrong about ``\\b``.
     """
+    if (plain := literal(expression)) is not None:
+        return plain[0]
     if _OPAQUE.search(expression) or _has_alternatives(expression):
         return ""
     found = _HEAD.match(expression)

@@ -92,6 +92,11 @@ class ProxiesClient:
                     await writer.wait_closed()
             await asyncio.sleep(RETRY_S)
 
+    def _keep(self, message: NodeProxies) -> None:
+        draft = self.cache_file.with_suffix(".draft")
+        draft.write_bytes(msgspec.msgpack.encode(message))
+        draft.rename(self.cache_file)
+
     def _send(self, message: Ask | Serving) -> None:
         if self._writer is not None:
             self._writer.write(pack(message))  # a few bytes: no need to wait for them
@@ -99,12 +104,11 @@ class ProxiesClient:
     async def _take(self, message: NodeProxies | Number | Refused) -> None:
         match message:
             case NodeProxies():
-                draft = self.cache_file.with_suffix(".draft")
-                draft.write_bytes(msgspec.msgpack.encode(message))
-                draft.rename(self.cache_file)
                 async with self._moved:
                     self.latest = message
                     self._moved.notify_all()
+                # A disk may take its time, and what is kept matters only at the next start.
+                await asyncio.to_thread(self._keep, message)
             case Number(keys=keys, number=number):
                 if (future := self._asked.pop(keys, None)) and not future.done():
                     future.set_result(number)

@@ -31,6 +31,8 @@ from cirri.runtime.records import RecordStream
 CACHE, VAULT = "l7proxy.proxies", "l7proxy.secrets"
 LOOK_S, HURRY_S = 0.5, 0.01
 """How often the kernel is asked what listens; while something is to begin to."""
+SETTLE_S = 0.005
+"""How long Envoy's answer to a change of rules is waited for before anybody is told what serves."""
 PATIENCE_S = 3.0
 """How long after the start an Envoy that listens may take to connect, before it counts as gone."""
 
@@ -136,6 +138,8 @@ class L7Proxy:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._look.wait()
+            if not pending:
+                await asyncio.sleep(SETTLE_S)
             self._look.clear()
             if self.node is None:
                 continue

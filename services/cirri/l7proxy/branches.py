@@ -7,6 +7,7 @@ would otherwise ask all of them, one after another.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 MOST = 8
@@ -48,6 +49,7 @@ def _keys(texts: Sequence[str]) -> Mapping[str, str]:
     return {text: text[: min(LONGEST, max(shared[n : n + 2]) + 1)] for n, text in enumerate(known)}
 
 
+@lru_cache(maxsize=65536)
 def _shared(one: str, other: str) -> int:
     """How many characters both begin with, as far as that counts."""
     least, most = 0, min(len(one), len(other), LONGEST)

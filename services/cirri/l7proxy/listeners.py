@@ -7,7 +7,10 @@ connections alone.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
+
+from msgspec import structs
 
 from cirri.l7proxy import match
 from cirri.l7proxy.access import METHOD
@@ -50,10 +53,20 @@ def listener(
 
     *ipv6*: whether the machine has ``::1``.
     """
-    make = _tls if given.kind == "tls" else _http
-    special, problems = make(given, rules, settings)
+    if given.kind == "tls":
+        return _encoded(given, _tls(given, rules), ipv6=ipv6), []
+    contexts = tuple(dict.fromkeys(allow.terminating for allow in rules.allows if allow.terminating))
+    problems = []
+    if len(contexts) > 1:
+        # Which certificate to show cannot be told before the rules have been asked.
+        problems.append("its rules name several TLS certificates: no TLS connection is taken")
+        contexts = ()
+    return _http(structs.replace(given, rules=""), contexts, settings, ipv6), problems
+
+
+def _encoded(given: Listener, special: dict[str, Any], *, ipv6: bool) -> Raw:
     also = {"additional_addresses": [{"address": _address(ADDRESSES[1], given.port)}]} if ipv6 else {}
-    return Raw(LISTENER.encode({**_common(given), **also, **special})), problems
+    return Raw(LISTENER.encode({**_common(given), **also, **special}))
 
 
 def _common(given: Listener) -> dict[str, Any]:
@@ -97,16 +110,12 @@ def _listener_filters(given: Listener, *, inspect: bool) -> list[dict[str, Any]]
     return found
 
 
-def _http(given: Listener, rules: Rules, settings: HttpSettings) -> tuple[dict[str, Any], list[str]]:
-    contexts = list(dict.fromkeys(allow.terminating for allow in rules.allows if allow.terminating))
+@lru_cache(maxsize=1024)
+def _http(given: Listener, contexts: tuple[Tls, ...], settings: HttpSettings, ipv6: bool) -> Raw:
+    """The same for other rules, so *given* is without."""
     manager = _manager(given, settings)
     plain = {"name": "plain", "filters": [manager]}
-    problems = []
     chains: list[dict[str, Any]] = [plain]
-    if len(contexts) > 1:
-        # Which certificate to show cannot be told before the rules have been asked.
-        problems.append("its rules name several TLS certificates: no TLS connection is taken")
-        contexts = []
     if contexts:
         state = _extension(
             "envoy.filters.network.set_filter_state",
@@ -130,8 +139,8 @@ def _http(given: Listener, rules: Rules, settings: HttpSettings) -> tuple[dict[s
                 "filters": [state, manager],
             },
         )
-    inspect = bool(contexts)
-    return {"filter_chains": chains, "listener_filters": _listener_filters(given, inspect=inspect)}, problems
+    filters = _listener_filters(given, inspect=bool(contexts))
+    return _encoded(given, {"filter_chains": chains, "listener_filters": filters}, ipv6=ipv6)
 
 
 def _manager(given: Listener, settings: HttpSettings) -> dict[str, Any]:
@@ -179,13 +188,12 @@ def _manager(given: Listener, settings: HttpSettings) -> dict[str, Any]:
     return _extension("envoy.filters.network.http_connection_manager", kind, manager)
 
 
-def _tls(given: Listener, rules: Rules, settings: HttpSettings) -> tuple[dict[str, Any], list[str]]:
+def _tls(given: Listener, rules: Rules) -> dict[str, Any]:
     """Connections are told apart by the name that their client asks for; the others find no chain."""
-    del settings
     common = for_all(rules)
     if rules.any and common == Allow():
         every = {"filter_chains": [_chain(given, "any", None)]}
-        return {**every, "listener_filters": _listener_filters(given, inspect=False)}, []
+        return {**every, "listener_filters": _listener_filters(given, inspect=False)}
     chains: dict[str, dict[str, Any]] = {}
     matchers = []
     otherwise = ""
@@ -211,7 +219,7 @@ def _tls(given: Listener, rules: Rules, settings: HttpSettings) -> tuple[dict[st
         "filter_chain_matcher": condition,
         "listener_filters": _listener_filters(given, inspect=True),
         "access_log": [_access_log("refused", given)],
-    }, []
+    }
 
 
 def _chain_name(allow: Allow) -> str:

@@ -196,14 +196,14 @@ _FIELD_MATCHER = Message(
     "xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher",
     predicate=one(1, _PREDICATE), on_match=one(2, _ON_MATCH),
 )  # fmt: skip
-_MATCH_MAP = Message(
+MATCH_MAP = Message(
     "xds.type.matcher.v3.Matcher.MatcherTree.MatchMap",
     map=some(1, Message("Entry", key=one(1, STRING), value=one(2, _ON_MATCH))),
 )
 MATCHER.fields |= {
     "matcher_list": one(1, Message("MatcherList", matchers=some(1, _FIELD_MATCHER))),
     "matcher_tree": one(
-        2, Message("MatcherTree", input=one(1, EXTENSION), prefix_match_map=one(3, _MATCH_MAP))
+        2, Message("MatcherTree", input=one(1, EXTENSION), prefix_match_map=one(3, MATCH_MAP))
     ),
     "on_no_match": one(3, _ON_MATCH),
 }

@@ -17,7 +17,7 @@ from msgspec import UNSET, structs
 from cirri.engine.regex import beginning, matches
 from cirri.l7proxy import match
 from cirri.l7proxy.branches import branches
-from cirri.l7proxy.messages import HEADER_INPUT, ROUTE, ROUTE_LIST, ROUTES, plain
+from cirri.l7proxy.messages import HEADER_INPUT, MATCH_MAP, ROUTE, ROUTE_LIST, ROUTES, plain
 from cirri.l7proxy.rules import Allow, Entry, Rules, for_all
 from cirri.l7proxy.wire import Raw
 from cirri.model.http import HttpSettings
@@ -186,13 +186,20 @@ def _choice(beginnings: Sequence[str], routes: Sequence[bytes]) -> dict[str, Any
     lists = branches(beginnings)
     if not lists.keys() - {""}:
         return {"routes": routes}
-    actions = {
-        key: {"action": plain("routes", ROUTE_LIST, {"routes": [routes[n] for n in numbers]})}
-        for key, numbers in lists.items()
-    }
-    other = {"on_no_match": actions.pop("")} if "" in actions else {}
-    entries = [{"key": key, "value": action} for key, action in actions.items()]
-    return {"matcher": {"matcher_tree": {"input": _PATH, "prefix_match_map": {"map": entries}}, **other}}
+    leaves = {key: tuple(routes[n] for n in numbers) for key, numbers in lists.items()}
+    other = {"on_no_match": _ask(leaves.pop(""))} if "" in leaves else {}
+    entries = Raw(b"".join(_leaf(key, asked) for key, asked in leaves.items()))
+    return {"matcher": {"matcher_tree": {"input": _PATH, "prefix_match_map": entries}, **other}}
+
+
+@lru_cache(maxsize=65536)
+def _leaf(key: str, routes: tuple[bytes, ...]) -> bytes:
+    """A map from *key* alone to *routes*; maps written one after another are one (protobuf.dev)."""
+    return MATCH_MAP.encode({"map": [{"key": key, "value": _ask(routes)}]})
+
+
+def _ask(routes: tuple[bytes, ...]) -> dict[str, Any]:
+    return {"action": plain("routes", ROUTE_LIST, {"routes": routes})}
 
 
 def _header(change: Change) -> dict[str, Any]:
