@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 PRIVATE = ("unshare", "--mount", "--propagation", "private", "sh", "-euc")
 HIDDEN = 'n=$1; shift; while [ "$n" -gt 0 ]; do mount --bind "$1" "$2"; shift 2; n=$((n-1)); done; exec "$@"'
 BACKEND = Path(__file__).with_name("backend.py")
-DONE = r"installing from PyPI into .venv\n(compiling \S+\n){4}set up in \d+ s; .*make demo.*\n"
+SETUP = (ROOT / "deploy/setup.sh").read_text()
+COMPILED = re.findall(r"^for folder in (.+); do$", SETUP, re.MULTILINE)[0].split()
+"""Folders that it compiles."""
+DONE = rf"installing from PyPI into .venv\n(compiling \S+\n){{{len(COMPILED)}}}set up in \d+ s; .*demo.*\n"
 """What is said when all of it was done (but Debian's part)."""
 PROJECT = """\
 [build-system]
@@ -97,7 +100,7 @@ def fresh() -> Iterator[Clone]:
         (folder / "deploy/constraints.txt").write_text("cirri==0.1.0\n")
         (folder / "pyproject.toml").write_text(PROJECT)
         shutil.copy(BACKEND, folder)
-        for part in ("bpf", "services/cirri/cni", "libs/cirri/maglev", "libs/cirri/hubble"):
+        for part in COMPILED:
             (folder / part).mkdir(parents=True)
             (folder / part / "Makefile").write_text("made:\n\ttouch made\n")
         yield Clone(folder)
