@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* events: what happened to connections, for observers.
- * Written by bpf_pod.c, bpf_node.c, bpf_overlay.c.
+ * Written by bpf_pod.c, bpf_node.c, bpf_overlay.c, bpf_rest.c.
  * Read by one process at a time, whoever holds the ring.
  * Mirror: libs/cirri/layout/event.py
  */

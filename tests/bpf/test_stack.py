@@ -21,7 +21,7 @@ from cirri.maps.load import _Object
 STACK, GRANULE = 512, 32
 R10, CALL, MOVE, ADD, LOCAL = 10, 0x85, 0xBF, 0x07, 1
 PROGRAMS = {"from_pod": "bpf_pod", "to_pod": "bpf_pod", "from_network": "bpf_node", "to_network": "bpf_node"}
-PROGRAMS |= {"from_overlay": "bpf_overlay", "to_overlay": "bpf_overlay"}
+PROGRAMS |= {"from_overlay": "bpf_overlay", "to_overlay": "bpf_overlay", "rest": "bpf_rest"}
 
 
 class Instruction(NamedTuple):

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cirri.datapath.conntrack import collect, expired, stale
 from cirri.layout import CT, CtKey, CtValue, address16
@@ -33,11 +34,40 @@ def test_what_expired_goes_and_what_is_gone(times: list[int]) -> None:
         assert collect(connections, NOW, gone) == sum(bool({k.low, k.high} & gone) for k in left)
 
 
+@pytest.mark.parametrize("gone", [(), {address16("10.0.1.3")}], ids=["expired", "gone"])
+def test_what_is_untold_is_told_before_it_goes(gone: set[bytes]) -> None:
+    """And nothing else is."""
+    told: list[bytes] = []
+    with pinned() as bpffs, open_pinned(bpffs, CT) as connections:
+        for number, key in enumerate(ENDS):
+            old = NOW - 1 if number % 2 else NOW
+            side = ("forward_untold", "reply_untold", "forward_packets")[number % 3]
+            connections.put(key, replace(CtValue(expires=old), **{side: 1}))
+
+        def tell(keys: bytes) -> None:
+            assert connections.count() == len(ENDS)
+            told.append(keys)
+
+        collect(connections, NOW, gone, tell)
+    size = CtKey.size()
+    (keys,) = told
+    expected = {key.pack() for number, key in enumerate(ENDS) if number % 2 and number % 3 < 2}
+    assert {keys[at : at + size] for at in range(0, len(keys), size)} == expected
+
+
 def test_a_batch_is_as_its_entries() -> None:
     """Behind what was read stands whatever was there before."""
     chance = random.Random(7)
     for count in (0, 1, 7, 40):
         keys = [key.pack() for key in ENDS]
-        values = [CtValue(expires=chance.randrange(2 * NOW), flags=chance.randrange(9)).pack() for _ in ENDS]
+        values = [
+            CtValue(
+                expires=chance.randrange(2 * NOW),
+                flags=chance.randrange(9),
+                forward_untold=chance.randrange(2),
+                reply_untold=chance.randrange(2),
+            ).pack()
+            for _ in ENDS
+        ]
         one_by_one = list(stale(zip(keys[:count], values[:count], strict=True), NOW))
         assert list(expired(b"".join(keys), b"".join(values), count, NOW)) == one_by_one

@@ -18,7 +18,7 @@ from cirri.maps.libbpf import ensure_bpffs, libbpf, object_get, object_pin, warn
 from cirri.maps.map import check
 from cirri.maps.rodata import Variables
 
-OBJECTS = ("bpf_pod", "bpf_node", "bpf_overlay", "bpf_sock", "bpf_xdp")
+OBJECTS = ("bpf_pod", "bpf_node", "bpf_overlay", "bpf_sock", "bpf_xdp", "bpf_rest")
 """The shipped program files, without ``.o``."""
 SCHED_CLS = 3
 """``BPF_PROG_TYPE_SCHED_CLS``: libbpf 1.1 does not know it by the section name ``tc/…``."""

@@ -163,7 +163,7 @@ class World:
         self.programs = Objects.load(
             BUILD,
             self.bpffs,
-            names=["bpf_pod", "bpf_node", "bpf_overlay", "bpf_xdp"],
+            names=["bpf_pod", "bpf_node", "bpf_overlay", "bpf_xdp", "bpf_rest"],
             max_entries=SIZES,
             rodata=self.rodata,
         )

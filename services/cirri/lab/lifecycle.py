@@ -43,7 +43,9 @@ LOOK_S = 0.02
 PROGRAMS = ("nats-server", "ip", "nsenter", "unshare", "mount", "knotd", "unbound", "nginx", "openssl")
 SYSTEM_PATH = ("/usr/sbin", "/sbin")
 """Where they are for users whose PATH leaves it out."""
-BPF_OBJECTS = [REPOSITORY / "bpf" / "build" / f"bpf_{hook}.o" for hook in ("node", "overlay", "pod", "sock")]
+BPF_OBJECTS = [
+    REPOSITORY / "bpf" / "build" / f"bpf_{hook}.o" for hook in ("node", "overlay", "pod", "rest", "sock")
+]
 Say = Callable[[str], None]
 
 
