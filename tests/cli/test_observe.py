@@ -203,3 +203,20 @@ def test_help_costs_no_grpc() -> None:
     asked = f"import sys; from cirri.cli import observe, hubble; print({late})"
     said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"
+
+
+COMPLETIONS = [
+    ("observe --verdict D", "DROPPED"),
+    ("observe --not --from-identity w", "world"),
+    ("observe flows --type trace:to-h", "trace:to-host"),
+    ("observe --not --ver", "--verdict"),
+    ("list n", "nodes"),
+    ("hubble s", "status"),
+]
+
+
+@pytest.mark.parametrize(("begun", "word"), COMPLETIONS)
+def test_shells_complete(begun: str, word: str) -> None:
+    words = {"COMP_WORDS": f"cirri {begun}", "COMP_CWORD": str(len(begun.split()))}
+    result = CliRunner().invoke(cli, [], prog_name="cirri", env={**words, "_CIRRI_COMPLETE": "bash_complete"})
+    assert f"plain,{word}" in result.output.split(), result.output

@@ -60,8 +60,9 @@ class FlowCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; see :data:`GIVEN`."""
-        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        ctx.meta[GIVEN] = list(_in_order(values, order))
+        if not ctx.resilient_parsing:  # a shell asks how half a line may go on
+            values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            ctx.meta[GIVEN] = list(_in_order(values, order))
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
