@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 
+from cirri.flows.happened import Happened, started
 from cirri.history.ring import Ring
 from cirri.hubble.facts import Place
 from cirri.hubble.node import NodeServer, RingSource
 from cirri.kv.news import News
-from cirri.model import NODES, RESOURCES
+from cirri.manifests import POLICY_KINDS
+from cirri.model import ENDPOINTS, NODES, RESOURCES, resource_key
 from cirri.model.config import CONFIG, config_data
 from cirri.model.observing import observing
 from cirri.runtime import Runtime
@@ -39,7 +42,30 @@ class Observed:
         self.observer = self._server.observer
 
     async def run(self) -> None:
-        """Until cancelled; with what the configuration says, once that is known."""
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._serve())
+            tasks.create_task(self._happen())
+
+    async def _happen(self) -> None:
+        """What becomes of the node's endpoints and of policies."""
+        rt, happened = self._rt, Happened()
+        self.source.happened(started(time.time_ns()))
+        endpoints = rt.table(ENDPOINTS, f"{rt.settings.shard}.*", needed=False)
+        policies = {kind: rt.table(RESOURCES, resource_key(kind, "*"), needed=False) for kind in POLICY_KINDS}
+        news = News({"": endpoints, **policies})
+        while True:
+            changed = await news.next()
+            keys = {key for kind in policies for key in changed[kind]}
+            revision = max(table.revision for table in policies.values())
+            known = {
+                key: table[key] for kind, table in policies.items() for key in changed[kind] if key in table
+            }
+            for event in happened.news((changed[""], endpoints), (keys, known), revision, time.time_ns()):
+                self.source.happened(event)
+
+    async def _serve(self) -> None:
+        """With what the configuration says, once that is known."""
         rt, server = self._rt, self._server
         config = rt.table(RESOURCES, CONFIG, needed=False)
         nodes = rt.table(NODES, needed=False)
