@@ -38,7 +38,7 @@ class Bus:
             if value is None:
                 bucket.pop(key, None)
             elif value != ():
-                bucket[key] = value  # type: ignore[index]
+                bucket[key] = value
         keys = (["n1.7"] if endpoint != () else [], ["rule"] if policy != () else [])
         return self.happened.news((keys[0], self.endpoints), (keys[1], self.policies), 42, 1000)
 
