@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 
 from cirri.kv import Bus
+from cirri.l7proxy.sampling import RECORDS_PER_S
 from cirri.model import HttpFacts, L7Batch, L7Record
 from cirri.model.request import L7Listeners, L7Rules
 from cirri.testing.proxied import CLIENT, SERVER, Proxied, http, until
@@ -366,13 +368,16 @@ def test_every_request_is_told_of_or_counted(world: Proxied, served: dict[int, R
         await bus.subscribe("cirri.l7.n1", hear)
         with world.connect(PORT) as client:
             await one_more(client, 0)
+            began = time.monotonic()
             await asyncio.to_thread(flood)
+            told_at_most = RECORDS_PER_S * (1 + time.monotonic() - began)
             for number in range(1, 100):
                 await one_more(client, number)
                 if accounted() == 2 * (FLOOD + 1 + number):
                     break
         await bus.drain()
-        assert heard[-1].lost > heard[0].lost
+        # On a machine that cannot send faster than is told, nothing has to be lost.
+        assert heard[-1].lost > heard[0].lost or told_at_most >= FLOOD
         assert accounted() == 2 * (FLOOD + 1 + number)
 
     asyncio.run(main())
