@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -132,18 +132,20 @@ class L7Proxy:
 
     async def _watch(self) -> None:
         """Have the datapath service know what serves."""
+        looked, listening = 0.0, set[tuple[str, int]]()
         while True:
-            pending = self.wanted.ports - self.reported.ports - self.wanted.refused.keys()
-            pause_s = HURRY_S if pending and self.server.sessions else LOOK_S
+            pause_s = HURRY_S if self._pending() and self.server.sessions else LOOK_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._look.wait()
-            if not pending:
+            if not self._pending():
                 await asyncio.sleep(SETTLE_S)
             self._look.clear()
             if self.node is None:
                 continue
-            listening = listening_tcp()
+            changes = self._pending() or not self.server.sessions
+            if changes or time.monotonic() - looked > LOOK_S:
+                looked, listening = time.monotonic(), listening_tcp()
             now = report(self.wanted, self.server.sessions, listening, self.reported, ipv6=self._ipv6)
             lives = any(port in self.wanted.ports for _, port in listening)
             waiting = not self.server.sessions and time.monotonic() - self._since < PATIENCE_S
@@ -156,6 +158,10 @@ class L7Proxy:
             absent = len(self.wanted.ports - now.ports)
             self.rt.ready("envoy", bool(self.server.sessions), "no Envoy is connected")
             self.rt.ready("listeners", not absent, f"{absent} listeners do not serve")
+
+    def _pending(self) -> Collection[int]:
+        """Ports that are to be served and are not yet, as far as anybody was told."""
+        return self.wanted.ports - self.reported.ports - self.wanted.refused.keys()
 
     def _logged(self, log: str, message: bytes) -> None:
         """Access records from Envoy; what there is no time for is counted: of TLS, or of a second Envoy."""

@@ -69,8 +69,8 @@ def wanted(
     found: dict[str, dict[str, Resource]] = {
         CLUSTER_TYPE: {}, SECRET_TYPE: {}, BUCKET_TYPE: {}, LISTENER_TYPE: {}, ROUTE_TYPE: {}
     }  # fmt: skip
-    found[CLUSTER_TYPE][DIRECT] = Resource.of(DIRECT, clusters.direct(http))
-    found[BUCKET_TYPE][sampling.BUCKET] = Resource.of(sampling.BUCKET, sampling.bucket())
+    for kind, resource in _always(http):
+        found[kind][resource.name] = resource
     refused: dict[int, str] = {}
     problems: dict[int, str] = {}
     for given in node.listeners:
@@ -89,6 +89,15 @@ def wanted(
             problems[given.port] = made.problem
     ports = frozenset(int(name) for name in found[LISTENER_TYPE])
     return Wanted(found, ports, refused, problems, tuple(map(str, faults)))
+
+
+@lru_cache(maxsize=1)
+def _always(http: HttpSettings) -> tuple[tuple[str, Resource], ...]:
+    """(type, resource) that do not depend on listeners."""
+    return (
+        (CLUSTER_TYPE, Resource.of(DIRECT, clusters.direct(http))),
+        (BUCKET_TYPE, Resource.of(sampling.BUCKET, sampling.bucket())),
+    )
 
 
 class _Machine(NamedTuple):
