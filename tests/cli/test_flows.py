@@ -74,6 +74,7 @@ def seen(served: Cli) -> tuple[Cli, dict[str, str]]:
     traffic.trace(TIE, DNS, 53, protocol=UDP)
     traffic.dns(TIE, DNS, "api.github.com", ["140.82.112.5"])
     traffic.dns(TIE, DNS, "no.example", rcode=3)
+    traffic.dns(XWING, DNS, "x\x1b[31m.example")
     traffic.connection(TIE, GITHUB, 443)
     traffic.connection(outside("203.0.113.5"), STAR, 80)
 
@@ -119,13 +120,19 @@ def test_each_question_is_one_command(
     assert "3 flows of this time are lost: the kernel's ring buffer was full" in shown.stderr
 
 
+def test_nobody_outside_steers_the_terminal(seen: tuple[Cli, dict[str, str]]) -> None:
+    cli, _ = seen
+    assert "\x1b" in json.loads(cli.ok("flows", "resolved", "*", "-o", "json"))[-1]["name"]
+    assert "\x1b" not in cli.ok("flows", "resolved", "*")
+
+
 def test_what_is_not_asked_about_is_not_told(seen: tuple[Cli, dict[str, str]]) -> None:
     cli, _ = seen
     assert "Nothing of that kind was seen" in cli.ok("flows", "map", "--since", "5m")
     assert "Nothing of that kind was seen" in cli.ok("flows", "map", "-n", "nobody")
     assert "shop/web" in cli.ok("flows", "map", "-A")
     assert "shop/web" in cli.ok("flows", "map", "-n", "shop")
-    assert "... and 4 more" in cli.ok("flows", "map", "--limit", "1")
+    assert "... and 5 more" in cli.ok("flows", "map", "--limit", "1")
     assert cli.run("flows", "map", "--since", "tomorrow").exit_code == 1
 
 
@@ -165,6 +172,8 @@ def test_policies_are_made_from_what_was_seen(seen: tuple[Cli, dict[str, str]], 
     file.write_text(made)
     result = cli.run("policy", "simulate", "-f", str(file), "--delete", "cnp/rule1", "-o", "json")
     assert json.loads(result.stdout)["newlyDenied"] == []
+    said = cli.run("policy", "generate").stderr
+    assert "default/xwing asked DNS for 'x\\x1b[31m.example', which no rule can name" in said
     only = cli.ok("policy", "generate", "--pod", "xw")
     assert [one["metadata"]["name"] for one in yaml.safe_load_all(only)] == ["seen-xwing"]
     only = cli.ok("policy", "generate", "-l", "org=empire")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from cirri.history import Verdict
+from cirri.history import ROW, Table, Verdict
+from cirri.history.joining import Joining
 from cirri.history.question_dns import DnsProblems, WhoResolved
 from cirri.history.question_failing import Failing
 from cirri.history.question_http import Histogram, HttpCalls, HttpErrors, Latency
@@ -16,7 +19,7 @@ from cirri.history.question_tcp import Interrupted, Unanswered
 from cirri.history.question_traffic import REFUSED, Blocked, External, Map
 from cirri.history.questions import Question, Scope, ask
 from cirri.layout import DropReason
-from cirri.model.flows import RuleRef
+from cirri.model.flows import End, RuleRef
 from cirri.testing.traffic import (
     ACK,
     ESTABLISHED,
@@ -195,8 +198,30 @@ def test_what_is_known_of_some_traffic(
     for size in (1, 3):
         assert ask(question(), pieces(table, size)) == answer
         assert ask(question(), reversed(list(pieces(table, size)))) == answer
+    joining = Joining(5)
+    joined = [each for piece in pieces(copied(table), 2) for each in joining.add(piece)]
+    assert ask(question(), [*joined, *joining.rest()]) == answer
     assert ask(question(), []) == []
     msgspec.json.encode(answer)
+
+
+def copied(table: Table) -> Table:
+    """As it comes from the stream: read-only, with objects of its own."""
+    ends = msgspec.msgpack.decode(msgspec.msgpack.encode(table.ends), type=list[End])
+    rows = np.frombuffer(table.rows.tobytes(), ROW)
+    return replace(table, rows=rows, ends=ends)
+
+
+def test_equal_ends_of_small_tables_are_one() -> None:
+    traffic = Traffic()
+    for _ in range(10):
+        traffic.connection(WEB, API, 80)
+    joining = Joining()
+    for piece in pieces(traffic.table(), 4):
+        assert list(joining.add(copied(piece))) == []
+    (whole,) = joining.rest()
+    assert len(whole.rows) == 40
+    assert [end.pod for end in whole.ends] == ["web-1", "api-1"]
 
 
 def test_only_what_is_in_scope_is_asked_about() -> None:

@@ -217,6 +217,9 @@ def test_what_cannot_be_said_is_told() -> None:
         "no lookup of default class=tiefighter,org=empire was seen: without a rule for its DNS server with "
         "rules.dns its toFQDNs learn nothing",
     )
+    odd = generate(seen(lambda t: t.dns(TIE, DNS, "a b"), lambda t: t.dns(TIE, DNS, "ok")), everybody)
+    assert odd.warnings == ("default/tiefighter asked DNS for 'a b', which no rule can name",)
+    assert [one.request for one in denies_nothing({}, odd).newly_denied] == []
     many = [opened(outside(f"203.0.113.{number}"), TIE, 80) for number in range(1, 40)]
     assert "fromEntities" in generate(seen(*many), everybody).text
 

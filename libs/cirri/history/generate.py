@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from cirri.engine.l7 import DnsQuery, HttpRequest, TlsHello
-from cirri.engine.names import canonical_name
+from cirri.engine.names import canonical_name, name_complaint, server_name_complaint
 from cirri.engine.ports import PROTOCOL_NAMES
 from cirri.history.questions import when
 from cirri.history.replay import Asked, Place, Tally, port_text
@@ -187,19 +187,30 @@ def _uses(
         key = (yaml.safe_dump(peer, sort_keys=True), about.port.protocol, about.port.number)
         use = found.setdefault(key, Use())
         use.note(tally)
-        _note_request(use, about, other=subject_of(other, cluster), ingress=ingress)
+        if (name := _unsayable(about)) and not ingress:
+            warnings[f"{tally.client} asked DNS for {name!r}, which no rule can name"] += 1
+        else:
+            _note_request(use, about, other=subject_of(other, cluster), ingress=ingress)
     return found
 
 
 def peers(about: Asked, namespace: str, cluster: str, *, ingress: bool) -> dict[str, Any] | None:
     """The other end of *about*, as a rule names it; None: it cannot."""
     place = about.client if ingress else about.server
-    if place.names and not ingress:
-        return {"toFQDNs": [{"matchName": canonical_name(name)} for name in sorted(place.names)]}
+    names = sorted(name for name in place.names if not name_complaint(name, pattern=False))
+    if names and not ingress:
+        return {"toFQDNs": [{"matchName": canonical_name(name)} for name in names]}
     special = Reserved.KUBE_APISERVER.label in place.labels
     author = Author(ingress, stable(place.labels), "" if special else place.address, Port(6, 1), cluster)
     rule = author.rule(KIND, namespace)
     return None if rule is None else {key: value for key, value in rule.items() if key != "toPorts"}
+
+
+def _unsayable(about: Asked) -> str:
+    """The name that was looked up, if it is none that a rule may have: pods can ask for anything."""
+    if not isinstance(about.request, DnsQuery) or not name_complaint(about.request.name, pattern=False):
+        return ""
+    return about.request.name or "."
 
 
 def _note_request(use: Use, about: Asked, *, other: Subject | None, ingress: bool) -> None:
@@ -207,10 +218,11 @@ def _note_request(use: Use, about: Asked, *, other: Subject | None, ingress: boo
     match about.request:
         case HttpRequest(server_name="") as http if ingress or other is None:
             path = _path(http.path)
-            use.requests.setdefault("http", set()).add(_entry({"method": http.method, "path": path}))
+            method = _META.sub(r"\\\1", http.method)
+            use.requests.setdefault("http", set()).add(_entry({"method": method, "path": path}))
         case DnsQuery(name) if not ingress:
             use.requests.setdefault("dns", set()).add(_entry({"matchName": canonical_name(name)}))
-        case TlsHello(name) if name and not ingress:
+        case TlsHello(name) if name and not ingress and not server_name_complaint(name):
             use.requests.setdefault("serverNames", set()).add(name)
         case None:
             pass  # requests over it are told by themselves

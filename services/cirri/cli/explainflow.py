@@ -71,11 +71,13 @@ def report(found: Found) -> Report:
 
 def lines(flow: Flow) -> Iterator[str]:
     """What was seen, for people."""
-    request = f", {flow.request}" if flow.request else ""
+    from cirri.cli.flowlines import safe
+
+    request = f", {safe(flow.request)}" if flow.request else ""
     yield f"Flow {flow.uuid} of {flow.time} on {flow.node}"
     direction = f" {flow.direction}" if flow.direction else ""
     reason = f" ({flow.reason})" if flow.reason else ""
-    yield f"  {flow.client} -> {flow.server} {flow.port}/{flow.protocol}{request}"
+    yield f"  {safe(flow.client)} -> {safe(flow.server)} {flow.port}/{flow.protocol}{request}"
     yield f"  {flow.type}{direction}: {flow.verdict.upper()}{reason}"
     if flow.rule is not None:
         yield f"  by {rule_text(flow.rule)}"

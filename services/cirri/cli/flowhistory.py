@@ -81,7 +81,13 @@ def ask_stream(target: Target, question: Question[T], scope: Scope) -> T:
 
 async def answered(bus: Bus, question: Question[T], scope: Scope) -> T:
     """As :func:`ask_stream`, over a connection that there is."""
-    async for table in tables(bus, scope):
+    from cirri.history.joining import Joining
+
+    joining = Joining()
+    async for small in tables(bus, scope):
+        for table in joining.add(small):
+            question.take(scope.of(table))
+    for table in joining.rest():
         question.take(scope.of(table))
     return question.answer()
 

@@ -107,7 +107,7 @@ def show(
         click.echo(" ".join(filter(None, (f"Nothing of that kind was seen in this time{where}.", hint))))
         return
     shown = found[: limit or None]
-    click.echo(table(list(columns), [[cell(one) for cell in columns.values()] for one in shown]))
+    click.echo(table(list(columns), [[harmless(cell(one)) for cell in columns.values()] for one in shown]))
     if len(shown) < len(found):
         click.echo(f"... and {len(found) - len(shown)} more; --limit 0 shows all")
 
@@ -219,6 +219,13 @@ _question(
     argument="NAME",
     hint=UNREAD,
 )
+
+
+def harmless(cell: Cell) -> Cell:
+    """*cell*, which may have words of whoever talked, without what would steer a terminal."""
+    from cirri.cli.flowlines import safe
+
+    return safe(cell) if isinstance(cell, str) else [safe(each) for each in cell]
 
 
 @flows.command("blocked")

@@ -10,7 +10,8 @@ import click
 from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
 from cirri.cli.flowhistory import answered, scope_of, scope_options
-from cirri.cli.output import age, emit, output, table
+from cirri.cli.flows import harmless
+from cirri.cli.output import Cell, age, emit, output, table
 from cirri.errors import CirriError
 
 if TYPE_CHECKING:
@@ -136,9 +137,9 @@ def text(found: Simulation) -> str:
 
 def _table(effects: Sequence[Effect]) -> str:
     header = ["CLIENT", "SERVER", "PORT", "REQUEST", "PASSED", "STOPPED", "LAST", "WHY"]
-    rows = [
+    rows: list[list[Cell]] = [
         [
-            *(one.client, one.server, one.port, one.request),
+            *map(harmless, (one.client, one.server, one.port, one.request)),
             *map(str, (one.passed, one.stopped)),
             *(age(one.last), one.reason),
         ]
