@@ -146,6 +146,31 @@ def test_lists_and_status(seen: Lab) -> None:
     assert "Connected Nodes: 2/2" in status
 
 
+LATE = """
+apiVersion: v1
+kind: Pod
+metadata: {name: late, namespace: seen, labels: {app: late}}
+spec:
+  containers: [{name: main, image: unknown/image}]
+"""
+
+
+def test_events_of_nodes(seen: Lab) -> None:
+    def events() -> str:
+        return seen.cirri("observe", "agent-events", "--all", "--print-node-name").stdout
+
+    seen.wait(lambda: events().count("AGENT_STARTED") == 2, what="both nodes tell events")
+    seen.apply(LATE)
+    node = seen.get("pod", "late", "-n", NS)["spec"]["nodeName"]
+    created = f"[{node}]: ENDPOINT_CREATED (id: "
+    told = seen.wait(
+        lambda: [line for line in events().splitlines() if "pod name: late" in line], what="a pod is told"
+    )
+    assert created in told[0]
+    address = seen.get("pod", "late", "-n", NS)["status"]["podIP"]
+    assert f"IPCACHE_UPSERTED (cidr: {address}/32, identity: " in events()
+
+
 @contextmanager
 def following(lab: Lab, *arguments: str) -> Iterator[Any]:
     """A command that goes on until Ctrl-C, with its output."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import click
 
 from cirri.cli import observeflags as flags
-from cirri.cli.context import Target
+from cirri.cli.context import NoContext, Target
 from cirri.cli.flowevents import event_details
 from cirri.cli.flowfilters import BadFilter, Filters, filters
 from cirri.cli.flowlines import Form, Printer, Style, node_status
@@ -73,7 +74,7 @@ def style(options: Mapping[str, Any], *, terminal: bool) -> Style:
     )
 
 
-def patient(answers: Iterator[Any], address: str) -> Iterator[Any]:
+def patient(answers: Iterable[Any], address: str) -> Iterator[Any]:
     """*answers*; somebody at a terminal is told if there are none for a while."""
     timer = threading.Timer(
         WAITING_S, click.echo, (f"Waiting for {address} to tell something; Ctrl-C ends",), {"err": True}
@@ -169,11 +170,29 @@ def show_events(target: Target, **options: Any) -> None:
 
     shown = style(options, terminal=False)
     asked = request(GetAgentEventsRequest, _selection(options), time.time_ns())
-    with _printing(shown) as printer, connection(target, options) as observer:
-        answers = observer.stream(OBSERVER, "GetAgentEvents", asked)
-        for answer in patient(answers, observer.server.address):
+    nodes = _nodes(target, options)
+    if asked.follow and len(nodes) > 1:
+        raise BadSelection(f"which node? Events are followed on one: --node {nodes[0]}")
+    with _printing(shown) as printer, ExitStack() as stack:
+        observers = [
+            stack.enter_context(connection(target, {**options, "node": node}))
+            for node in nodes or [options["node"]]
+        ]
+        streams = [each.stream(OBSERVER, "GetAgentEvents", asked) for each in observers]
+        answers = heapq.merge(*streams, key=lambda answer: answer.time.ToNanoseconds())
+        for answer in patient(answers, observers[0].server.address):
             if text := printer.event(answer, event_details(answer.agent_event, shown.time)):
                 click.echo(text)
+
+
+def _nodes(target: Target, options: Mapping[str, Any]) -> list[str]:
+    """The cluster's nodes, to be asked one by one: a relay tells no events; [] if one server was named."""
+    if options["server"] or options["node"]:
+        return []
+    try:
+        return sorted(target.context().bpffs)
+    except NoContext:
+        return []
 
 
 def _flow_params() -> list[click.Parameter]:
@@ -236,6 +255,6 @@ observe.add_command(
             *flags.server(),
         ],
         callback=click.pass_obj(show_events),
-        help="What happened to policies, endpoints and addresses of nodes.",
+        help="What happened to endpoints and addresses of nodes; of Hubble's, also to policies.",
     )
 )

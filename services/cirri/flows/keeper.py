@@ -15,6 +15,7 @@ import msgspec
 from cirri.flows import NAME_CACHE, NAME_SETS
 from cirri.flows.account import Account
 from cirri.flows.book import Book
+from cirri.flows.happenings import Happenings
 from cirri.flows.kernel import KernelRing
 from cirri.flows.names import PodNames
 from cirri.flows.node import NodeFlows
@@ -28,7 +29,7 @@ from cirri.kv import BusError, Message, Table
 from cirri.kv.log import Limits
 from cirri.kv.news import News
 from cirri.maps import BpfError
-from cirri.model import ENDPOINTS, IDENTITIES, L7_RECORDS, NODES, RESOURCES, L7Batch, resource_key
+from cirri.model import ENDPOINTS, IDENTITIES, L7_RECORDS, NODES, RESOURCES, L7Batch, NodeStatus, resource_key
 from cirri.model.bucket import token
 from cirri.model.config import CONFIG, config_data
 from cirri.model.flows import DROPPED_LOG, FORWARDED_LOG
@@ -61,6 +62,8 @@ class Keeper:
         self.book = Book(settings.node, settings.cluster)
         self.ring = Ring(int(DEFAULTS["hubble-event-buffer-capacity"]), settings.node, self.instance)
         self.observed = Observed(rt, self.ring, self.lost)
+        self._hosts: Mapping[str, NodeStatus] = {}
+        self.happenings = Happenings(settings.node, self.observed.source.happened, self._host)
         self.publisher = Publisher(rt.bus, rt.log, (settings.node, self.instance), self.lost, self._settled)
         self.outlets = Outlets(rt, lambda: self.lost)
         self.flows = NodeFlows(
@@ -80,8 +83,13 @@ class Keeper:
         self._unnamed = asyncio.Event()
         self.book.unnamed = self._unnamed.set
 
+    def _host(self, node: str) -> str:
+        known = self._hosts.get(token(node))
+        return known.addresses[0] if known is not None and known.addresses else ""
+
     async def run(self) -> None:
         """Until cancelled; then what is known is stored as far as possible."""
+        self.happenings.started()
         with suppress(OSError, msgspec.MsgspecError):
             state = msgspec.json.decode(self._state.read_bytes(), type=dict[str, tuple[int, int]])
             self.heard.restore(state)
@@ -200,6 +208,7 @@ class Keeper:
 
         book.identities = labels
         news = News(tables, wait_for=())
+        self._hosts, quiet = nodes, True
         while True:
             changed = await news.next()
             now_ns = time.time_ns()
@@ -209,9 +218,11 @@ class Keeper:
             for key in changed["endpoints"]:
                 book.endpoint(key, endpoints.get(key), now_ns)
                 self.outlets.endpoint(key, endpoints.get(key))
+                self.happenings.endpoint(key, endpoints.get(key), quiet=quiet)
                 node, _, number = key.rpartition(".")
                 if key not in endpoints and node == token(book.node):
                     gone.add(int(number))
+            quiet = not endpoints.ready.is_set()
             self.flows.names.forget(frozenset(gone))
             for key in changed["nodes"]:
                 book.machine(key, nodes.get(key), now_ns)
