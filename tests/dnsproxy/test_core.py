@@ -59,6 +59,7 @@ class Edge:
     def event(self) -> Event:
         """What the core tells next."""
         assert select.select([self.core.events_fd], [], [], 5)[0], "nothing is told"
+        self.core.woken()
         (found,) = self.core.take()
         return found
 
@@ -186,7 +187,7 @@ OPEN = [
     ("an unknown one", (), 60, [f"{W} 30 A 192.0.2.1"], False),
     ("an unknown one beside a fact", (ONE,), 60, [f"{W} 30 A 192.0.2.1", f"{W} 30 AAAA 2001:db8::1"],
      False),
-    ("for longer", (ONE,), 60, [f"{W} 90 A 192.0.2.1"], False),
+    ("for longer than it will be spared", (ONE,), 9, [f"{W} 90 A 192.0.2.1"], False),
     ("over", (ONE,), -1, [f"{W} 0 A 192.0.2.1"], False),
     ("not plain", (ONE,), 60, [f"{W} 30 HTTPS 1 . ipv4hint=192.0.2.1"], False),
 ]  # fmt: skip
@@ -208,6 +209,24 @@ def test_an_answer_passes_if_its_addresses_are_facts(
         assert not allowed.core.believed(event.id)
         allowed.core.reply(event.id, event.answer)
     assert query.is_response(allowed.given())
+
+
+def test_an_answer_for_longer_passes_and_is_told_once(allowed: Edge) -> None:
+    allowed.know(ONE, lasts=60)
+    for _ in range(2):
+        query = allowed.put()
+        allowed.answer(f"{W} 90 A 192.0.2.1")
+        assert query.is_response(allowed.given())
+    allowed.silent()
+    (event,) = allowed.core.take()
+    assert (event.kind, event.query[2:], event.answer[2:4]) == (Kind.AGING, query.to_wire()[2:], b"\x81\x00")
+    allowed.know(ONE, lasts=70)
+    allowed.put()
+    allowed.answer(f"{W} 90 A 192.0.2.1")
+    allowed.given()
+    assert [event.kind for event in allowed.core.take()] == [Kind.AGING], (
+        "it was told that they last longer, but not long enough"
+    )
 
 
 def test_facts_are_forgotten_and_belong_to_their_pod_and_name(allowed: Edge) -> None:
@@ -289,6 +308,7 @@ def test_records_have_their_room(allowed: Edge) -> None:
 def test_questions_that_are_not_done_are_found_by_others(edge: Edge) -> None:
     queries = [edge.put(name).to_wire() for name in ("a.net", "b.net", "c.net")]
     assert select.select([edge.core.events_fd], [], [], 5)[0]
+    edge.core.woken()
     events = list(edge.core.take())
     assert [event.query for event in events] == queries
     edge.core.reply(events[1].id, b"")

@@ -6,12 +6,12 @@ import os
 import socket
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cirri.dnsproxy.core import Core, Event, Kind
 from cirri.dnsproxy.desk import Asked, Desk
 from cirri.dnsproxy.inflight import SIZE, SLOTS, Inflight
-from cirri.dnsproxy.message import Malformed, folded, question_end
+from cirri.dnsproxy.message import Answer, Malformed, folded, question_end
 from cirri.dnsproxy.rules import REFUSED
 from cirri.dnsproxy.slots import Question
 from cirri.dnsproxy.sockets import packed_address
@@ -19,6 +19,8 @@ from cirri.dnsproxy.watch import PER_LOOK
 
 LEASE_S = 1.0
 """How long decisions are repeated while we stand still."""
+PORTION, PORTION_S = 20, 0.01
+"""Records that are made at once, and the pause behind them: others want the CPU, too."""
 
 
 class Relay:
@@ -30,7 +32,9 @@ class Relay:
         desk.core = self.core
         desk.openings.facts.doubt = self.core.forget
         self._listening: list[socket.socket] = []
-        loop.add_reader(self.core.events_fd, self._work)
+        self._told: list[Event] = []
+        """Of which there are no records yet."""
+        loop.add_reader(self.core.events_fd, self._woken)
 
     def listen(self, shared: Iterable[socket.socket]) -> None:
         """Take questions from *shared* sockets."""
@@ -63,22 +67,41 @@ class Relay:
         """Now and then, well within :data:`LEASE_S`: go on, make records."""
         watch = self._desk.watch
         watch.missed += self.core.count(self._counts)
-        for event in self.core.take(records=True):
+        idle = not self._told
+        self._told += self.core.take(records=True)
+        if idle:
+            self._record()
+        self.core.lease(LEASE_S, PER_LOOK)
+        self._work()  # what is not urgent
+
+    def _record(self) -> None:
+        watch = self._desk.watch
+        for event in self._told[:PORTION]:
             if asked := self._asked(event):
                 watch.heard(event, asked)
             else:
                 watch.missed += 1
-        self.core.lease(LEASE_S, PER_LOOK)
+        del self._told[:PORTION]
+        if self._told:
+            self._loop.call_later(PORTION_S, self._record)
+
+    def _woken(self) -> None:
+        self.core.woken()
+        self._work()
 
     def _work(self) -> None:
         """Questions and answers that are not like those before them."""
-        openings = self._desk.openings
+        openings, events = self._desk.openings, list(self.core.take())
+        if not events:
+            return
         openings.refresh()
-        for event in self.core.take():
+        for event in events:
             if event.kind == Kind.QUESTION:
                 self._question(event)
             elif event.kind == Kind.ANSWER:
                 self._answer(event)
+            elif event.kind == Kind.AGING:
+                self._aging(event)
             else:
                 self._desk.cannot(event.server, os.strerror(event.number))
         openings.flush()
@@ -115,19 +138,35 @@ class Relay:
         if answer is None or not self.core.believed(event.id):
             return
         desk.watch.answered(asked, event.answer, answer, event.now)
-        pod, name, addresses = asked.pod, asked.question[:-4], answer.addresses
 
         def give() -> None:
             self._counts.answers += 1
-            if addresses and pod.knows(name, addresses, time.time()):
-                known = pod.names[name]
-                self.core.know(pod.id, name, tuple((address, known[address]) for address, _ in addresses))
+            self._know(asked, answer)
             self.core.reply(event.id, event.answer)
 
-        if pod.knows(name, addresses, time.time()):
-            give()
+        self._open(asked, answer, give)
+
+    def _aging(self, event: Event) -> None:
+        """What the pod was told is to last longer."""
+        asked = self._asked(event)
+        answer = self._desk.believe(asked.question, event.answer) if asked else None
+        if asked and answer:
+            self._open(asked, answer, lambda: self._know(asked, answer))
+
+    def _open(self, asked: Asked, answer: Answer, release: Callable[[], None]) -> None:
+        """Have *release* called when the kernel has the addresses."""
+        name = asked.question[:-4]
+        if asked.pod.knows(name, answer.addresses, time.time()):
+            release()
         else:
-            desk.openings.submit(pod, name, addresses, give)
+            self._desk.openings.submit(asked.pod, name, answer.addresses, release)
+
+    def _know(self, asked: Asked, answer: Answer) -> None:
+        """From here on answers like this one need us no more, if the kernel has its addresses."""
+        pod, name = asked.pod, asked.question[:-4]
+        if answer.addresses and pod.knows(name, answer.addresses, time.time()):
+            known = pod.names[name]
+            self.core.know(pod.id, name, tuple((address, known[address]) for address, _ in answer.addresses))
 
     def _asked(self, event: Event) -> Asked | None:
         """The question of an event about one that was passed; None: its pod is gone."""

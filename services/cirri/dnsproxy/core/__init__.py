@@ -52,12 +52,14 @@ class Kind(IntEnum):
     """To be decided: :meth:`Core.ask` or :meth:`Core.reply`."""
     ANSWER = 1
     """To be believed or not; if so, :meth:`Core.believed` and then :meth:`Core.reply`."""
-    CANNOT = 2
+    AGING = 2
+    """Given to the pod; its addresses are facts, but not for as long as it says: :meth:`Core.know`."""
+    CANNOT = 3
     """Nobody can speak as the server; ``number`` is an errno."""
-    PASSED = 3
+    PASSED = 4
     """The others are for records: a question was passed to its server."""
-    ANSWERED = 4
-    FAILED = 5
+    ANSWERED = 5
+    FAILED = 6
     """No answer came."""
 
 
@@ -151,7 +153,7 @@ class Core:
         self.waiting = 0
         """Questions under way, as :meth:`count` found them last."""
         self.events_fd: int = self._library.dns_events(self._at)
-        """Readable when there are questions or answers to be decided about."""
+        """Readable when there are questions or answers to be decided about; :data:`Kind.AGING` may wait."""
         self._thread = threading.Thread(target=self._library.dns_run, args=(self._at,), daemon=True)
         self._thread.start()
 
@@ -186,10 +188,12 @@ class Core:
         missed: int = grown[-1]
         return missed
 
+    def woken(self) -> None:
+        """:attr:`events_fd` was readable; :meth:`take` is to follow."""
+        os.eventfd_read(self.events_fd)
+
     def take(self, *, records: bool = False) -> Iterator[Event]:
         """What is to be decided, or what records are to be made of."""
-        if not records:
-            os.eventfd_read(self.events_fd)
         while size := self._library.dns_take(self._at, records, self._room, _ROOM):
             yield from _events(ctypes.string_at(self._room, size))
 

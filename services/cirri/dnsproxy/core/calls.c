@@ -317,6 +317,8 @@ void dns_know(struct core *core, uint32_t pod, const uint8_t *name, uint32_t siz
 			table_clear(&core->facts);
 		known = table_put(&core->facts, key, 4 + size, sizeof(*known));
 	}
+	if (known)
+		known->told = false;
 	for (; known && count--; addresses += 24) {
 		uint32_t i = 0;
 

@@ -38,6 +38,7 @@
 #define RETRY_S 1.2		/* an unanswered question is sent again, */
 #define GIVE_UP_S 4.8		/* and forgotten; clients have 5 s */
 #define LOOK_S 0.2
+#define SPARE_S 10		/* of a fact: it passes answers that are to last longer, while Python makes it do so */
 #define SWEEP_S 30.0		/* what Python has not given back by then is lost */
 
 /* An address as the kernel writes it, without what follows it. */
@@ -47,7 +48,7 @@ struct end {
 };
 
 enum counts { QUERIES, ANSWERS, MALFORMED, STRANGERS, SPOOFED, RETRIES, TIMEOUTS, CROWDED, UNSENT, MISSED, COUNTS };
-enum kinds { UP_QUESTION, UP_ANSWER, UP_CANNOT, TOLD_PASSED, TOLD_ANSWERED, TOLD_FAILED };
+enum kinds { UP_QUESTION, UP_ANSWER, UP_AGING, UP_CANNOT, TOLD_PASSED, TOLD_ANSWERED, TOLD_FAILED };
 enum states { FREE, DECIDING, PENDING, HELD };
 
 /* Received datagrams, in memory that may outlive the process; laid out as cirri.dnsproxy.slots says. */
@@ -99,6 +100,7 @@ struct event {
 struct queue {
 	struct event *first, **last;
 	uint32_t bytes;
+	bool urgent;		/* Python has been woken for what is in it */
 };
 
 struct pod {
@@ -111,6 +113,7 @@ struct route {
 
 struct known {
 	uint32_t count, next;
+	bool told;		/* that some of them are to last longer */
 	struct {
 		uint8_t raw[16];
 		int64_t until;	/* seconds since 1970 */

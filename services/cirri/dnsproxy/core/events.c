@@ -72,8 +72,10 @@ void tell(struct core *core, enum kinds kind, const struct asked *asked, const u
 	memcpy(at += told.server_size, asked->message, told.query_size);
 	if (size)
 		memcpy(at + told.query_size, answer, size);
-	if (queue == &core->work && !queue->first)
+	if (queue == &core->work && kind != UP_AGING && !queue->urgent) {
+		queue->urgent = true;
 		(void)!write(core->up, &(uint64_t){ 1 }, 8);
+	}
 	*queue->last = event;
 	queue->last = &event->next;
 	queue->bytes += event->size;
@@ -83,6 +85,7 @@ uint32_t take_events(struct queue *queue, uint8_t *to, uint32_t room)
 {
 	uint32_t at = 0;
 
+	queue->urgent = false;
 	while (queue->first && at + queue->first->size <= room) {
 		struct event *event = queue->first;
 
