@@ -252,8 +252,7 @@ def test_policy(world: World) -> None:
         by(source_namespace="default", source="xwing", port="22"): 2
     }
     assert world.counts("policy", "Dropped, but not by policy") == {
-        by(reason="SERVICE_BACKEND_NOT_FOUND", source="tie", destination="deathstar"): 1,
-        by(reason="DROP_REASON_UNKNOWN", source="tie", destination="coredns"): 1,
+        by(reason="SERVICE_BACKEND_NOT_FOUND", source="tie", destination="deathstar"): 1
     }
 
 
