@@ -55,6 +55,7 @@ from cirri.layout import (
     address16,
     metrics_of,
 )
+from cirri.layout.tracing import Tracing
 from cirri.maps import Objects, Programs, open_per_cpu, open_pinned
 
 OBJECTS = REPOSITORY / "bpf/build"
@@ -82,7 +83,7 @@ class Width:
     """Addresses in the ipcache besides those of the cluster's pods."""
 
 
-USUAL = Width()
+USUAL, USUAL_TRACING = Width(), Tracing()
 
 
 @dataclass(slots=True)
@@ -170,8 +171,15 @@ def _node_of(pod: str) -> bytes:
 
 
 @contextmanager
-def loaded(netns: str, slug: str, subnet: int, sizes: Mapping[str, int] | None = None) -> Iterator[Node]:
-    """The programs of a node, loaded, and a reader of its events; *sizes*: of maps that are to be larger."""
+def loaded(
+    netns: str,
+    slug: str,
+    subnet: int,
+    sizes: Mapping[str, int] | None = None,
+    tracing: Tracing | None = USUAL_TRACING,
+) -> Iterator[Node]:
+    """The programs of a node, loaded, and a reader of its events; *sizes*: of maps that are to be larger;
+    *tracing*: which packets that pass are told of, None: the first of each connection."""
     forwarding(netns)
     with pins(slug) as folder, Objects.load(OBJECTS, folder, names=FILES, max_entries=sizes) as programs:
         into, out = programs["tc/from_network"].fd, programs["tc/to_network"].fd
@@ -183,7 +191,11 @@ def loaded(netns: str, slug: str, subnet: int, sizes: Mapping[str, int] | None =
                 RuntimeConfig(
                     epoch=1,
                     uplink_ifindex=uplink,
-                    flags=RuntimeFlag.MASQUERADE4 | RuntimeFlag.MASQUERADE6,
+                    flags=RuntimeFlag.MASQUERADE4
+                    | RuntimeFlag.MASQUERADE6
+                    | (tracing.switches if tracing else RuntimeFlag(0)),
+                    trace_interval=tracing.ticks if tracing else 0,
+                    trace_flags=tracing.tcp_flags if tracing else 0,
                     nat4=address16(v4),
                     nat6=address16(v6),
                 ),
@@ -282,13 +294,17 @@ def _policy_drops(nodes: Sequence[Node]) -> int:
 
 @contextmanager
 def local_pods(
-    name: str, slug: str, width: Width | None = None, sizes: Mapping[str, int] | None = None
+    name: str,
+    slug: str,
+    width: Width | None = None,
+    sizes: Mapping[str, int] | None = None,
+    tracing: Tracing | None = USUAL_TRACING,
 ) -> Iterator[Path]:
-    """Two pods of one node; *sizes*: of maps that are to be larger than they are shipped."""
+    """Two pods of one node; *sizes*, *tracing*: see :func:`loaded`."""
     width = width or USUAL
     with namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n", f"{slug}-x") as (client, server, netns, other):
         wire(netns, other)
-        with loaded(netns, slug, 1, sizes) as node:
+        with loaded(netns, slug, 1, sizes, tracing) as node:
             pods = (node.pod(client, 2), CLIENT, SERVER), (node.pod(server, 3), SERVER, CLIENT)
             fill(node, pods, {}, width)
             path = path_by(name, client, server, pods[1][0].addresses, node)
