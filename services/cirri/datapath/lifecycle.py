@@ -32,6 +32,8 @@ QUIET_S, PAUSE_S = 2.0, 0.05
 """How long nothing may have come or gone before endpoints get the faster hook, and between two of them."""
 POLICY_S = 20.0
 """How long ADD waits in all for identity and policy."""
+PERIOD_LOOK_S = 1.0
+"""How often it is looked whether sweeps are to come more often."""
 
 
 class Endpoints:
@@ -354,9 +356,12 @@ class Endpoints:
 
     async def sweep_connections(self, period_s: Callable[[], float]) -> None:
         """Remove expired connections every *period_s* seconds, and have told what is left to tell of them."""
+        swept = time.monotonic()
         while True:
-            await asyncio.sleep(period_s())
-            await asyncio.to_thread(collect, self._connections, time.monotonic_ns(), (), self._rest)
+            await asyncio.sleep(min(PERIOD_LOOK_S, period_s()))
+            if time.monotonic() >= swept + period_s():
+                await asyncio.to_thread(collect, self._connections, time.monotonic_ns(), (), self._rest)
+                swept = time.monotonic()
 
     async def _gone(self, about: Attachment) -> None:
         """Wait until what a DEL left of the same attachment has been deleted."""
