@@ -1,8 +1,11 @@
 """``cirri observe`` against a server of the observer API that is none of ours: what it asks and shows."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
@@ -41,6 +44,9 @@ class Server:
         self.address = f"unix://{folder}/observer.sock"
         self.asked: list[Any] = []
         self.answers: dict[str, list[dict[str, Any]]] = {}
+        self.until = threading.Event()
+        """Calls end when it is set."""
+        self.until.set()
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self._server = grpc.server(futures.ThreadPoolExecutor(2))
         for service in ("observer.Observer", "peer.Peer"):
@@ -59,6 +65,7 @@ class Server:
             if self.refusal:
                 context.abort(*self.refusal)
             yield from (ParseDict(each, answer()) for each in self.answers.get(name, [{}]))
+            self.until.wait(30)
 
         make = grpc.unary_stream_rpc_method_handler if streamed else grpc.unary_unary_rpc_method_handler
         return make(
@@ -151,7 +158,7 @@ def test_lists_and_states(server: Server) -> None:
 REFUSALS = [
     (grpc.StatusCode.INVALID_ARGUMENT, "bad regular expression", "Error: bad regular expression"),
     (grpc.StatusCode.UNKNOWN, "odd", "Error: odd"),
-    (grpc.StatusCode.UNIMPLEMENTED, "", "Error: UNIMPLEMENTED"),
+    (grpc.StatusCode.UNIMPLEMENTED, "", "Error: UNIMPLEMENTED. Nodes offer what a relay does not: --node"),
     (grpc.StatusCode.UNAVAILABLE, "draining", "Error: no answer from unix:"),
 ]
 
@@ -220,3 +227,20 @@ def test_shells_complete(begun: str, word: str) -> None:
     words = {"COMP_WORDS": f"cirri {begun}", "COMP_CWORD": str(len(begun.split()))}
     result = CliRunner().invoke(cli, [], prog_name="cirri", env={**words, "_CIRRI_COMPLETE": "bash_complete"})
     assert f"plain,{word}" in result.output.split(), result.output
+
+
+def test_somebody_at_a_terminal_is_told_what_is_waited_for(server: Server) -> None:
+    """News of nodes are no flows: who follows still waits."""
+    begun, done = pty.openpty()
+    server.answers["GetFlows"] = [AWAY]
+    server.until.clear()
+    command = [sys.executable, "-m", "cirri.cli", "observe", "-f", "--server", server.address]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=done)
+    os.close(done)
+    said = b""
+    while b"Waiting for" not in said:
+        said += os.read(begun, 1000)
+    server.until.set()
+    assert process.wait(10) == 0
+    os.close(begun)
+    assert f"Waiting for {server.address}".encode() in said

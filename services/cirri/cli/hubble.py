@@ -12,7 +12,7 @@ import click
 from cirri.cli import observeflags as flags
 from cirri.cli.context import Target
 from cirri.cli.flowevents import namespaces_text, nodes_text, peer_line, server_status
-from cirri.cli.observe import OBSERVER, connection, observe
+from cirri.cli.observe import OBSERVER, connection, nodes_of, observe
 from cirri.errors import CirriError
 
 PEER = "peer.Peer"
@@ -75,6 +75,8 @@ def _status(target: Target, **options: Any) -> None:
 def _peers(target: Target, **options: Any) -> None:
     from cirri.hubble.messages import NotifyRequest
 
+    if nodes := nodes_of(target, options):  # each of them knows all
+        options["node"] = nodes[0]
     try:
         with connection(target, options) as observer:
             for change in observer.stream(PEER, "Notify", NotifyRequest()):

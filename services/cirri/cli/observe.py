@@ -37,12 +37,12 @@ def connection(target: Target, options: Mapping[str, Any]) -> Iterator[Observer]
 
 def chosen_server(target: Target, options: Mapping[str, Any]) -> Server:
     """The server that *options* and the context mean."""
-    source = click.get_current_context().find_root().get_parameter_source("name")
-    by_itself = source in (None, click.core.ParameterSource.DEFAULT)
-    server = locate(target, server=options["server"], node=options.get("node", ""), default=by_itself)
     certificate, key = options["tls_client_cert_file"], options["tls_client_key_file"]
     if bool(certificate) != bool(key):
         raise click.UsageError("--tls-client-cert-file and --tls-client-key-file belong together")
+    source = click.get_current_context().find_root().get_parameter_source("name")
+    by_itself = source in (None, click.core.ParameterSource.DEFAULT)
+    server = locate(target, server=options["server"], node=options.get("node", ""), default=by_itself)
     if not (server.tls or options["tls"] or certificate):
         return server
     return replace(
@@ -83,7 +83,8 @@ def patient(answers: Iterable[Any], address: str) -> Iterator[Any]:
         timer.start()
     try:
         for answer in answers:
-            timer.cancel()
+            if "node_status" not in answer.DESCRIPTOR.fields_by_name or not answer.HasField("node_status"):
+                timer.cancel()
             yield answer
     finally:
         timer.cancel()
@@ -170,7 +171,7 @@ def show_events(target: Target, **options: Any) -> None:
 
     shown = style(options, terminal=False)
     asked = request(GetAgentEventsRequest, _selection(options), time.time_ns())
-    nodes = _nodes(target, options)
+    nodes = nodes_of(target, options)
     if asked.follow and len(nodes) > 1:
         raise BadSelection(f"which node? Events are followed on one: --node {nodes[0]}")
     with _printing(shown) as printer, ExitStack() as stack:
@@ -185,8 +186,8 @@ def show_events(target: Target, **options: Any) -> None:
                 click.echo(text)
 
 
-def _nodes(target: Target, options: Mapping[str, Any]) -> list[str]:
-    """The cluster's nodes, to be asked one by one: a relay tells no events; [] if one server was named."""
+def nodes_of(target: Target, options: Mapping[str, Any]) -> list[str]:
+    """The cluster's nodes, for what a relay does not tell; [] if one server was named."""
     if options["server"] or options["node"]:
         return []
     try:

@@ -126,9 +126,9 @@ def selectors() -> list[click.Parameter]:
     return [
         SectionOption("--follow", "-f", is_flag=True, help="Go on with new ones until Ctrl-C.", **how),
         SectionOption("--last", type=click.IntRange(min=0), default=0, metavar="N",
-                      help=f"The newest N; a relay of Hubble gives N of each node.  [default: {SHOWN}]", **how),
+                      help=f"The newest N; a Hubble relay gives N of each node.  [default: {SHOWN}]", **how),
         SectionOption("--first", type=click.IntRange(min=0), default=0, metavar="N",
-                      help="The oldest N; a relay of Hubble gives N of each node.", **how),
+                      help="The oldest N; a Hubble relay gives N of each node.", **how),
         SectionOption("--all", "everything", is_flag=True, help="All that are kept: add filters.", **how),
         SectionOption("--since", default="", metavar="TIME", help=f"Not before TIME: {when}.", **how),
         SectionOption("--until", default="", metavar="TIME", help="Not after TIME.", **how),

@@ -55,6 +55,12 @@ class Refused(CirriError):
         super().__init__(f"{says or code}")
 
 
+class NotOffered(Refused):
+    """The server has no such method."""
+
+    hint = "Nodes offer what a relay does not: --node NODE"
+
+
 class BadCertificate(CirriError):
     """A file for TLS cannot be used."""
 
@@ -205,6 +211,8 @@ def _explained(server: Server) -> Iterator[None]:
                 return
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise _unreachable(server, error.details()) from None
+            case grpc.StatusCode.UNIMPLEMENTED as code:
+                raise NotOffered(code.name, _first(error.details()).removesuffix("!")) from None
             case code:
                 raise Refused(code.name, _first(error.details())) from None
 
