@@ -96,16 +96,20 @@ def identities(table: Table, side: str) -> Numbers:
     return np.where(said != 0, said, known[table.rows[f"{side}_end"]])
 
 
-def octets(rows: Rows, side: str) -> Numbers:
-    """Addresses, 16 bytes a row."""
-    return np.frombuffer(rows[side].tobytes(), np.uint8).reshape(-1, 16)
+def halves(raw: bytes) -> Numbers:
+    """Addresses of 16 bytes each, one a row, as two numbers: to be masked and compared, not to be read."""
+    return np.frombuffer(raw, np.uint64).reshape(-1, 2)
+
+
+_KIND, _MAPPED = (halves(raw + bytes(4))[0] for raw in (b"\xff" * 12, V4_MAPPED))
+"""The part of an address that says that it is of IPv4, and what it then says."""
 
 
 def versions(rows: Rows) -> Numbers:
     """4, 6, or 0 of a row without addresses."""
-    source, destination = octets(rows, "source"), octets(rows, "destination")
-    known = source.any(axis=1) | destination.any(axis=1)
-    mapped = (destination[:, :12] == np.frombuffer(V4_MAPPED, np.uint8)).all(axis=1)
+    source, destination = (halves(rows[side].tobytes()) for side in ("source", "destination"))
+    known = (source[:, 0] | source[:, 1] | destination[:, 0] | destination[:, 1]) != 0
+    mapped = (destination[:, 0] == _MAPPED[0]) & (destination[:, 1] & _KIND[1] == _MAPPED[1])
     return np.where(known, np.where(mapped, 4, 6), 0)
 
 

@@ -138,11 +138,12 @@ def addresses(side: str) -> Build:
         wanted = [_network(value) for value in values]
 
         def test(table: Table) -> Mask:
-            high, low = np.frombuffer(table.rows[side].tobytes(), ">u8").reshape(-1, 2).T.astype(np.uint64)
-            version = facts.versions(table.rows)
+            found, version = facts.halves(table.rows[side].tobytes()), facts.versions(table.rows)
+            first, second = found[:, 0], found[:, 1]
             mask = np.zeros(len(table.rows), bool)
-            for family, masks, parts in wanted:
-                mask |= (version == family) & (high & masks[0] == parts[0]) & (low & masks[1] == parts[1])
+            for family, bits, parts in wanted:
+                same = (first & bits[0] == parts[0]) & (second & bits[1] == parts[1])
+                mask |= same & (version == family)
             return mask
 
         return test
@@ -159,8 +160,4 @@ def _network(text: str) -> tuple[int, Any, Any]:
         raise ValueError(f'"{text}" is no {what}') from None
     bits, raw = prefix16(network)
     mask = ((1 << bits) - 1) << (128 - bits)
-    return network.version, _halves(mask.to_bytes(16)), _halves(raw)
-
-
-def _halves(raw: bytes) -> Any:
-    return np.frombuffer(raw, ">u8").astype(np.uint64)
+    return network.version, facts.halves(mask.to_bytes(16))[0], facts.halves(raw)[0]
