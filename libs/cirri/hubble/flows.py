@@ -34,26 +34,29 @@ class Teller:
 
     def response(self, index: int) -> Any:
         """``GetFlowsResponse`` with the flow in row *index*."""
-        flow = self.flow(index)
-        return GetFlowsResponse(flow=flow, node_name=self._node, time=flow.time)
+        response = GetFlowsResponse(node_name=self._node)
+        self._fill(response.flow, index)
+        response.time.CopyFrom(response.flow.time)
+        return response
 
     def flow(self, index: int) -> Any:
         """The flow in row *index*."""
+        flow = Flow()
+        self._fill(flow, index)
+        return flow
+
+    def _fill(self, flow: Any, index: int) -> None:
         table = self._table
         row: Any = _Row._make(table.rows[index].item())
-        flow = Flow(
-            uuid=str(uuid_of(table.instance, row.seq)),
-            verdict=row.verdict,
-            Type=FlowType.L7 if row.type == RowType.L7 else FlowType.L3_L4,
-            node_name=self._node,
-            traffic_direction=row.direction,
-            proxy_port=row.proxy_port,
-            source=self._end(row.source_end, int(self._identities[0][index])),
-            destination=self._end(row.destination_end, int(self._identities[1][index])),
-        )
+        flow.uuid = str(uuid_of(table.instance, row.seq))
+        flow.verdict, flow.traffic_direction, flow.proxy_port = row.verdict, row.direction, row.proxy_port
+        flow.Type = FlowType.L7 if row.type == RowType.L7 else FlowType.L3_L4
+        flow.node_name = self._node
+        flow.source.CopyFrom(self._end(row.source_end, self._identities[0][index]))
+        flow.destination.CopyFrom(self._end(row.destination_end, self._identities[1][index]))
         flow.emitter.name, flow.emitter.version = EMITTER, self._place.version
-        flow.time.FromNanoseconds(row.time)
-        event, sub_type, reason, reply, version = (int(column[index]) for column in self._columns)
+        flow.time.seconds, flow.time.nanos = divmod(row.time, 10**9)
+        event, sub_type, reason, reply, version = self._columns[index]
         flow.event_type.type, flow.event_type.sub_type = event, sub_type
         if reason:
             flow.drop_reason_desc = flow.drop_reason = reason
@@ -77,22 +80,18 @@ class Teller:
             self._message(flow, table.l7[row.l7 - 1])
         else:
             flow.Summary = packet(row.protocol, row.tcp_flags, row.destination_port)
-        return flow
 
     @cached_property
-    def _identities(self) -> tuple[Any, Any]:
-        return facts.identities(self._table, "source"), facts.identities(self._table, "destination")
+    def _identities(self) -> tuple[list[int], list[int]]:
+        source, destination = (facts.identities(self._table, side) for side in ("source", "destination"))
+        return source.tolist(), destination.tolist()
 
     @cached_property
-    def _columns(self) -> tuple[Any, ...]:
+    def _columns(self) -> list[tuple[int, int, int, int, int]]:
+        """Type and sub-type of the event, reason, reply, version of IP: of each row."""
         rows = self._table.rows
-        return (
-            facts.event_types(rows),
-            facts.event_sub_types(rows),
-            facts.reasons(rows),
-            facts.replies(rows),
-            facts.versions(rows),
-        )
+        columns = (facts.event_types, facts.event_sub_types, facts.reasons, facts.replies, facts.versions)
+        return list(zip(*(column(rows).tolist() for column in columns), strict=True))
 
     def _end(self, index: int, identity: int) -> Any:
         """The end at *index* - 1 of the table's."""

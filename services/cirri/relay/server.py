@@ -239,6 +239,8 @@ class _Live:
         if request.HasField("until"):
             self._request.until.CopyFrom(request.until)
         self._streams: dict[str, asyncio.Future[None]] = {}
+        self._failed: set[str] = set()
+        """Nodes that refused the request, and would again."""
         self._seen: dict[str, int] = {}
         self._window = Window(int(relay.window_s * 10**9))
         self._events: list[Any] = []
@@ -274,7 +276,7 @@ class _Live:
             came = []
             for name, node in nodes.items():
                 stream = self._streams.get(name)
-                if node.available and (stream is None or stream.done()):
+                if node.available and name not in self._failed and (stream is None or stream.done()):
                     self._streams[name] = asyncio.ensure_future(self._pump(node, begin))
                     if stream is not None or name in self._away:
                         came.append(name)
@@ -301,6 +303,8 @@ class _Live:
         except grpc.aio.AioRpcError as error:
             unavailable = error.code() == grpc.StatusCode.UNAVAILABLE
             state = NodeState.NODE_UNAVAILABLE if unavailable else NodeState.NODE_ERROR
+            if not unavailable:
+                self._failed.add(node.name)
             self._tell(self._relay.event(state, [node.name], why(error)))
             await asyncio.sleep(LOOK_S)
         finally:
