@@ -18,7 +18,7 @@ from cirri.history.question_http import Histogram, HttpCalls, HttpErrors, Latenc
 from cirri.history.question_tcp import Interrupted, Unanswered
 from cirri.history.question_traffic import REFUSED, Blocked, External, Map
 from cirri.history.questions import Question, Scope, ask
-from cirri.layout import DropReason
+from cirri.layout import DropReason, TracePoint
 from cirri.model.flows import End, RuleRef
 from cirri.testing.traffic import (
     ACK,
@@ -52,7 +52,8 @@ def map_(t: Traffic) -> None:
     t.trace(WEB, STRANGER, 443)
     t.drop(STRANGER, API, 22)
     t.http(WEB, API, "GET", "http://api/", port=8080)
-    t.trace(WEB, API, 9, point=5)  # on its way in
+    t.trace(WEB, API, 9, point=TracePoint.FROM_ENDPOINT)  # on its way in
+    t.trace(WEB, API, 8081, point=TracePoint.TO_PROXY)
 
 
 def external(t: Traffic) -> None:
@@ -117,6 +118,7 @@ CASES: list[tuple[Callable[[Traffic], None], Callable[[], Question[Any]], tuple[
     (map_, Map, ("client", "server", "port", "connections", "requests", "denied", "packets", "bytes"), [
         ("shop/web", "shop/api", 8080, 2, 1, 0, 16, 1600),
         ("shop/web", "api.github.com", 443, 1, 0, 0, 1, 0),
+        ("shop/web", "shop/api", 8081, 1, 0, 0, 1, 0),
         ("shop/web", "world", 443, 1, 0, 0, 1, 0),
         ("world", "shop/api", 22, 0, 0, 1, 0, 0),
     ]),

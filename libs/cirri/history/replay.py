@@ -111,7 +111,7 @@ class Traffic:
 def askable(seen: Seen) -> Numbers:
     """Which rows tell of something that policy is asked about."""
     rows = seen.rows
-    trace = (rows["type"] == RowType.TRACE) & ~np.isin(rows["point"], [*FROM_POINTS])
+    trace = (rows["type"] == RowType.TRACE) & ~np.isin(rows["point"], FROM_POINTS)
     trace &= (rows["reply"] != Reply.UNKNOWN) & (rows["state"] != TraceState.RELATED)
     told = np.isin(rows["type"], [RowType.POLICY_VERDICT, RowType.CONNECTION_CLOSED])
     found: Numbers = trace | told | seen.denied() | (rows["type"] == RowType.L7)

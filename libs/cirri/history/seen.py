@@ -22,7 +22,7 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 """Bits of column ``tcp_flags``, RFC 9293 section 3.1."""
-FROM_POINTS = range(TracePoint.FROM_ENDPOINT, TracePoint.FROM_NETWORK + 1)
+FROM_POINTS = tuple(range(TracePoint.FROM_ENDPOINT, TracePoint.FROM_NETWORK + 1))
 """Points at which a packet is on its way in: it is told once more where it leaves."""
 POLICY_REASONS = (DropReason.POLICY, DropReason.POLICY_DENY, DropReason.POLICY_AUTH_REQUIRED)
 ANSWERS = {0: 8, 14: 13, 129: 128}
@@ -158,11 +158,12 @@ class Seen:
         """Which rows of what got through count, so that each packet does once.
 
         Both nodes of a connection tell of it: the one of the server counts, or of the client if the
-        server is no pod; and there the point at which a packet leaves.
+        server is no pod; and there the point to which a packet goes.  What a proxy sends on for a
+        client nobody tells of.
         """
         rows, here = self.rows, self.table.node
         found: Numbers = (rows["type"] == RowType.TRACE) | (rows["type"] == RowType.CONNECTION_CLOSED)
-        found &= ~np.isin(rows["point"], [*FROM_POINTS, TracePoint.TO_PROXY])
+        found &= ~np.isin(rows["point"], FROM_POINTS)
         elsewhere = [bool(end.pod) and end.node not in ("", here) for end in self.table.ends]
         pods = [bool(end.pod) for end in self.table.ends]
         of_server = self.of_ends(pods, server=True)
