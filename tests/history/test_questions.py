@@ -79,6 +79,7 @@ def dns(t: Traffic) -> None:
     t.dns(WEB2, DNS, "no.such.example", rcode=3, qtypes=("AAAA",))
     t.dns(WEB2, DNS, "no.such.example", rcode=3)
     t.dns(WEB2, DNS, "github.com", rcode=2)
+    t.dns(WEB, DNS, "api.github.com.cluster.local", rcode=3)  # made by the search list
     t.dns(WEB, DNS, "evil.github.com", rcode=None, dropped=True)
 
 
@@ -167,7 +168,7 @@ CASES: list[tuple[Callable[[Traffic], None], Callable[[], Question[Any]], tuple[
     ]),
     (failing, Failing, ("port", "layer", "problem", "count"), [
         (53, "dns", "NXDOMAIN", 2),
-        (53, "policy", "lookup refused", 1),
+        (53, "policy", "refused by policy", 1),
         (53, "dns", "SERVFAIL", 1),
         (80, "http", "HTTP 404", 1),
         (80, "http", "HTTP 503", 1),

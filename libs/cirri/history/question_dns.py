@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from msgspec import Struct
 
 from cirri.engine.names import canonical_name, matches_pattern
 from cirri.history.questions import ranked, when
-from cirri.history.seen import Seen
+from cirri.history.seen import Pair, Seen
 from cirri.model.records import L7Record
 
 RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 """RFC 1035, section 4.1.1."""
+NXDOMAIN = 3
 NO_ANSWER, POLICY = "no answer", "refused by policy"
 
 
@@ -35,19 +37,25 @@ class DnsProblem(Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class _Problem:
+class Trouble:
+    """What went wrong with one pod's lookups of one name, in one way."""
+
+    pair: Pair
     count: int = 0
     types: set[str] = field(default_factory=set)
     last_ns: int = 0
-    server: str = ""
 
 
 class DnsProblems:
-    """Which lookups failed."""
+    """Which lookups failed.
+
+    Of names that a resolver makes of another one by its search list (``api.github.com.cluster.local``)
+    the pod asks for the other one too, whose answer counts: they are left out.
+    """
 
     def __init__(self) -> None:
         self._asked: Counter[tuple[str, str]] = Counter()
-        self._found: dict[tuple[str, str, str], _Problem] = {}
+        self._found: dict[tuple[str, str, str], Trouble] = {}
 
     def take(self, seen: Seen) -> None:
         """As a question does."""
@@ -58,11 +66,23 @@ class DnsProblems:
             if record.type == "request":
                 self._asked[pod, name] += 1
             if problem := dns_problem(record):
-                one = self._found.setdefault((pod, name, problem), _Problem())
+                pair = seen.pair(index)
+                one = self._found.setdefault((pod, name, problem), Trouble(pair))
                 one.count += 1
                 one.types.update(dns.qtypes)
+                one.pair = max(one.pair, pair)
                 one.last_ns = max(one.last_ns, record.time)
-                one.server = seen.party(index, server=True)
+
+    def troubles(self) -> Iterator[tuple[tuple[str, str, str], Trouble]]:
+        """What went wrong, by pod, name and problem."""
+        for (pod, name, problem), one in self._found.items():
+            if problem != RCODES[NXDOMAIN] or not self._searched(pod, name):
+                yield (pod, name, problem), one
+
+    def _searched(self, pod: str, name: str) -> bool:
+        """Whether *name* is another one that *pod* asked for, with a domain behind it."""
+        labels = name.split(".")
+        return any((pod, ".".join(labels[:count])) in self._asked for count in range(1, len(labels)))
 
     def answer(self) -> list[DnsProblem]:
         """Every one, the most frequent first."""
@@ -74,10 +94,10 @@ class DnsProblems:
                 types=tuple(sorted(one.types)),
                 count=one.count,
                 asked=max(one.count, self._asked[pod, name]),
-                server=one.server,
+                server=one.pair.server,
                 last=when(one.last_ns),
             )
-            for (pod, name, problem), one in self._found.items()
+            for (pod, name, problem), one in self.troubles()
         ]
         return ranked(found, lambda one: one.count)
 

@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from cirri.engine.ports import PROTOCOL_NAMES
-from cirri.history.question_dns import dns_problem
+from cirri.history.question_dns import POLICY, DnsProblems
 from cirri.history.question_http import is_error
 from cirri.history.question_tcp import Connections
 from cirri.history.questions import ranked, when
@@ -53,10 +53,12 @@ class Failing:
     def __init__(self) -> None:
         self._found: dict[tuple[Pair, Layer, str], _Noted] = {}
         self._connections = Connections()
+        self._lookups = DnsProblems()
 
     def take(self, seen: Seen) -> None:
         """As a question does."""
         self._connections.take(seen)
+        self._lookups.take(seen)
         dropped = seen.where(seen.rows["type"] == RowType.DROP)
         pair, pairs = dropped.pairs()
         number = pair.codes()
@@ -78,6 +80,11 @@ class Failing:
     def answer(self) -> list[Failure]:
         """Every way, the most frequent first."""
         found = dict(self._found)
+        for (_, _, problem), one in self._lookups.troubles():
+            layer: Layer = "policy" if problem == POLICY else "dns"
+            before = found.get((one.pair, layer, problem), _Noted())
+            noted = _Noted(before.count + one.count, max(before.last_ns, one.last_ns))
+            found[one.pair, layer, problem] = noted
         for pair, fates in self._connections.fates():
             counts = {
                 "refused": fates.refused,
@@ -105,15 +112,12 @@ class Failing:
 
 
 def request_problem(record: L7Record) -> tuple[Layer, str] | None:
-    """The layer and the problem that *record* tells of, if it does of one."""
-    if record.type == "request" and record.verdict == "dropped":
-        return "policy", f"{'request' if record.dns is None else 'lookup'} refused"
+    """The layer and the problem that *record*, if it is none of a lookup, tells of; None: of none."""
     if record.dns is not None:
-        problem = dns_problem(record)
-        return ("dns", problem) if problem else None
-    if record.type == "request" or record.verdict == "dropped":
-        return None  # a refusal's answer is told with the request
-    if record.http is not None and is_error(record.http.code):
-        # What policy refuses is answered 403 by the proxy, and told with the request.
+        return None
+    if record.type == "request":
+        return ("policy", "request refused") if record.verdict == "dropped" else None
+    # The answer to what policy refuses is told with the request.
+    if record.verdict != "dropped" and record.http is not None and is_error(record.http.code):
         return "http", f"HTTP {record.http.code}" if record.http.code else "no answer"
     return None

@@ -145,7 +145,8 @@ _question(
         **_said("count", "asked", "server"),
         **_LAST,
     },
-    "Which lookups failed lately?  Of pods whose lookups the DNS proxy reads (a policy with rules.dns).",
+    "Which lookups failed lately?  Of pods whose lookups the DNS proxy reads (a policy with rules.dns), "
+    "without the names that resolvers make of others by their search lists.",
     since="5m",
     hint=UNREAD,
 )
