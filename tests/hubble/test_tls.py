@@ -192,6 +192,9 @@ def test_a_relay_says_whose_certificate_is_of_no_use(
     assert "relay3.crt expired at" in pool.fault
     there, away = beside.run(pool.sorted())
     assert (there, [node.why for node in away]) == ([], [pool.fault])
+    beside.run(pool.want({"n2": peers["n1"]._replace(server_name="n2.x")}, own))
+    _, (stranger,) = beside.run(pool.sorted())
+    wait_for(lambda: "Hostname Verification Check failed" in stranger.why)
     beside.run(pool.close())
 
 

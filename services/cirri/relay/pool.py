@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from cirri.hubble.messages import OBSERVER
+from cirri.hubble.messages import OBSERVER, ServerStatusRequest
 from cirri.hubble.peer import PeerNode
 from cirri.hubble.serving import stub
 from cirri.hubble.tls import BadCertificate, TlsFiles, channel_credentials
@@ -27,7 +27,8 @@ OPTIONS = (
 """A node that vanished without a word is missed after 25 s; one that is away is tried ever less often."""
 CONNECT_S = 2.0
 """How long a call waits for a node to which the connection has just begun."""
-STILL_S = 1.0
+EXPLAIN_S = 1.0
+"""How long it may take to learn why a node cannot be reached."""
 READY = grpc.ChannelConnectivity.READY
 TRYING = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 
@@ -37,8 +38,10 @@ class Node:
 
     def __init__(self, name: str, peer: PeerNode, credentials: Any, why: str = "") -> None:
         self.name, self.peer = name, peer
+        self.hopeless = bool(why)
+        """No connection is tried."""
         self.why = why
-        """Why there is no connection, if that is known without trying."""
+        """Why there is no connection, if that is known."""
         self.state = grpc.ChannelConnectivity.IDLE
         self.changed = asyncio.Event()
         options: list[tuple[str, Any]] = [*OPTIONS]
@@ -49,18 +52,18 @@ class Node:
                 options.append(("grpc.ssl_target_name_override", peer.server_name))
             self._channel = grpc.aio.secure_channel(peer.address, credentials, options=options)
         self.observer = stub(self._channel, OBSERVER)
-        self._task = None if why else asyncio.ensure_future(self._watch())
+        self._task = None if self.hopeless else asyncio.ensure_future(self._watch())
 
     @property
     def available(self) -> bool:
         """Whether calls reach it."""
-        return not self.why and self.state == READY
+        return not self.hopeless and self.state == READY
 
     async def settle(self) -> bool:
         """Whether it is available, once that is known."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_S):
-                while not self.why and self.state in TRYING:
+                while not self.hopeless and self.state in TRYING:
                     self.changed.clear()
                     await self.changed.wait()
         return self.available
@@ -75,7 +78,19 @@ class Node:
         while True:
             self.state = self._channel.get_state(try_to_connect=True)
             self.changed.set()
+            if self.state == READY:
+                self.why = ""
+            elif self.state == grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                # A state has no reason, but a call that fails for it has.
+                await self._explain()
             await self._channel.wait_for_state_change(self.state)
+
+    async def _explain(self) -> None:
+        try:
+            await self.observer.ServerStatus(ServerStatusRequest(), timeout=EXPLAIN_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.UNAVAILABLE:
+                self.why = error.details() or ""
 
 
 class Pool:

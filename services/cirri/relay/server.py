@@ -74,9 +74,11 @@ class Relay:
             await refuse(context, error)
             return
         there, away = await self.pool.sorted()
-        for state, nodes in ((NodeState.NODE_CONNECTED, there), (NodeState.NODE_UNAVAILABLE, away)):
-            if nodes:
-                yield self.event(state, [node.name for node in nodes])
+        if there:
+            yield self.event(NodeState.NODE_CONNECTED, [node.name for node in there])
+        for reason in sorted({node.why for node in away}):
+            names = [node.name for node in away if node.why == reason]
+            yield self.event(NodeState.NODE_UNAVAILABLE, names, reason)
         begin, recent = self.now(), Recent()
         if not wanted.from_now:
             async for response in self._past(request, wanted, test, there, recent):
