@@ -23,6 +23,7 @@ from integration.bench import (
     egress,
     events,
     flood,
+    flowrate,
     l7,
     maglev,
     memory,
@@ -56,6 +57,11 @@ GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("IDENTITY", "B13"), "one identity more, and a thousand changes of identities a second", churn.measure),
     (("B14",), "CNI ADD and DEL", cni.measure),
     (("B15",), "the same with flow events aggregated, and told of each packet", events.measure),
+    (
+        ("B16",),
+        "events become flows: decoded, none lost, a million held, ten million asked",
+        flowrate.measure,
+    ),
     (("B17", "B18"), "requests through Envoy with 100 rules (B17), changes of rules (B18)", l7.measure),
     (("B19",), "questions for 10,000 names through two DNS proxies", dns.measure),
     (("B22",), "pods and a server outside, under the node's address", egress.measure),
@@ -79,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
-    effort = Effort(options.rounds, options.seconds, options.families, options.churn)
+    effort = Effort(options.rounds, options.seconds, options.families, options.churn, options.flood)
     report = Report(machine=facts())
     try:
         with alone():
@@ -147,6 +153,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a sample (default 1)")
     parser.add_argument("--families", type=_families, default=(4, 6), help="4, 6 or 4,6 (default)")
     parser.add_argument("--churn", type=float, default=60.0, help="seconds of row B13 (default 60)")
+    parser.add_argument("--flood", type=float, default=10.0, help="seconds of row B16's flood (default 10)")
     parser.add_argument("--json", type=Path, help="file for all figures and samples")
     return parser.parse_args(arguments)
 

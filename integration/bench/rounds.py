@@ -48,6 +48,8 @@ class Effort:
     families: tuple[int, ...] = (4, 6)
     churn_s: float = 60.0
     """How long row B13 goes on."""
+    flood_s: float = 10.0
+    """How long row B16 keeps up 200,000 events a second."""
 
 
 class Clients:

@@ -192,7 +192,7 @@ def test_what_is_not_told_is_counted(world: World, nats: NatsServer) -> None:
         world.start()
         await eventually(lambda: seen(world) >= 0, within_s=20)
         rows, lost = await world.settled(bus)
-        assert lost["ring"] == full
+        assert lost["ring"] == world.counters()[1] >= full
         assert rows + lost["ring"] + lost["reader"] in (sum(world.counters()), sum(world.counters()) - 1)
 
         world.emit(100)

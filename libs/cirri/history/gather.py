@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cirri.history.rows import ROW, Rows, Table
+from cirri.history.rows import Rows, Table, joined
 
 POINTERS: dict[str, tuple[str, ...]] = {
     "ends": ("source_end", "destination_end"),
@@ -54,7 +54,7 @@ class Gathering:
     def table(self) -> Table:
         """All of it."""
         if len(self._parts) != 1:
-            self._parts = [np.concatenate(self._parts) if self._parts else np.empty(0, ROW)]
+            self._parts = [joined(self._parts)]
         lists = {field: tuple(items) for field, items in self._items.items()}
         return Table(self._node, self._instance, self._parts[0], **lists)
 

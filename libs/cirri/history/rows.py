@@ -90,6 +90,8 @@ ROW = np.dtype(
 )
 """132 bytes, little-endian, without holes."""
 
+_WHOLE = np.dtype(f"V{ROW.itemsize}")
+
 Rows = np.ndarray[Any, np.dtype[np.void]]
 
 
@@ -114,6 +116,12 @@ class Table:
         return cls(
             batch.node, batch.instance, rows, batch.ends, batch.names, batch.services, batch.rules, batch.l7
         )
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """*parts* one after the other.  (``np.concatenate`` would compare their thirty columns each time.)"""
+    whole = [np.ascontiguousarray(part).view(_WHOLE) for part in parts]
+    return np.concatenate([np.empty(0, _WHOLE), *whole]).view(ROW)
 
 
 def uuid_of(instance: int, seq: int) -> UUID:

@@ -14,7 +14,7 @@ from cirri.flows.book import Book
 from cirri.flows.enrich import Enricher
 from cirri.flows.kernel import Raw
 from cirri.flows.names import PodNames
-from cirri.history.rows import Rows, Table
+from cirri.history.rows import Rows, Table, joined
 from cirri.model import L7Record, RuleRef
 
 WAIT_S = 0.25
@@ -118,7 +118,7 @@ def _merged(parts: list[_Waiting]) -> _Waiting:
     for part in parts:
         part.rows["l7"][part.rows["l7"] != 0] += np.uint32(before)
         before += len(part.l7)
-    rows = np.concatenate([part.rows for part in parts])
+    rows = joined([part.rows for part in parts])
     return _Waiting(
         rows[np.argsort(rows["time"], kind="stable")],
         tuple(record for part in parts for record in part.l7),

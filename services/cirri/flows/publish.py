@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from cirri.history.gather import Gathering
 from cirri.history.rows import RowType, Table, Verdict
 from cirri.history.stream import LATE_S, make
 from cirri.history.wire import encode
-from cirri.kv import Bus, BusError, LogMissing
+from cirri.kv import Bus, BusError, BusUnavailable, LogMissing
 from cirri.kv.log import Limits, append
 from cirri.model import FlowBatch, flow_subject
 from cirri.model.flows import Verdict as Kind
@@ -22,8 +23,8 @@ from cirri.runtime.logs import Log
 
 GATHER_S = 1.0
 """How long a row may wait for others."""
-BATCH_ROWS = 4096
-"""Rows of one message at most, about: it is sent when it has so many."""
+BATCH_ROWS = 16384
+"""Of more rows none waits: some 200 KiB, if they are of one namespace."""
 WAIT_BYTES = 16 << 20
 """Of messages that wait for the bus: a million rows; of more, the oldest are lost."""
 AT_ONCE = 8
@@ -35,16 +36,24 @@ _KIND = np.zeros(256, np.int64)
 _KIND[Verdict.DROPPED], _KIND[Verdict.AUDIT], _KIND[Verdict.ERROR] = 1, 2, 3
 
 
-class Message(NamedTuple):
+@dataclass(slots=True)
+class Message:
     """A batch that waits to be stored."""
 
     subject: str
+    batch: FlowBatch | None
+    """None: it is packed."""
     data: bytes
     number: int
     rows: int
     events: int
     """Of its rows: those of the kernel."""
     began: float
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return len(self.data) if self.batch is None else len(self.batch.rows)
 
 
 class Publisher:
@@ -66,11 +75,11 @@ class Publisher:
         self._lost, self._settle = lost, settle
         self.limits: Mapping[str, Limits] = {}
         """Of each log, by name; nothing is sent before they are known."""
-        self.stored = self.waiting_bytes = 0
+        self.stored = 0
         self.problem = "nothing has been stored yet"
         """Why batches are not stored; empty: they are."""
         self._made: tuple[int, object] = (0, None)
-        self._open: dict[tuple[str, Kind], Gathering] = {}
+        self._open = Gathering(*who)
         self._waiting: deque[Message] = deque()
         self._under_way: list[Message] = []
         self._number = 0
@@ -85,22 +94,24 @@ class Publisher:
 
     def take(self, table: Table) -> None:
         """Have the rows of *table* stored soon."""
-        for (namespace, kind), which in parts(table):
-            gathering = self._open.get((namespace, kind))
-            if gathering is None:
-                gathering = self._open[namespace, kind] = Gathering(self._node, self._instance)
-            gathering.add(table, which)
-            if gathering.count >= BATCH_ROWS:
-                self._close(namespace, kind)
-        if self._open and self._due is None:
+        self._open.add(table)
+        if self._open.count >= BATCH_ROWS:
+            self.flush()
+        elif self._open.count and self._due is None:
             self._due = time.monotonic() + GATHER_S
             self._some.set()
 
     def flush(self) -> None:
         """What is gathered waits to be sent from now on."""
         self._due = None
-        for namespace, kind in list(self._open):
-            self._close(namespace, kind)
+        table, self._open = self._open.table(), Gathering(self._node, self._instance)
+        times = table.rows["time"]
+        if (times[1:] < times[:-1]).any():
+            table = replace(table, rows=table.rows[np.argsort(times, kind="stable")])
+        for (namespace, kind), which in parts(table):
+            gathering = Gathering(self._node, self._instance)
+            gathering.add(table, which)
+            self._close(namespace, kind, gathering.table())
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -118,6 +129,7 @@ class Publisher:
                     continue
                 if (self._bus.link.generation, self.limits) == self._made:
                     continue
+            await self._pack()
             try:
                 await self._send()
                 pause = RETRY_S[0]
@@ -132,6 +144,7 @@ class Publisher:
         try:
             async with asyncio.timeout(within_s):
                 while self._waiting:
+                    await self._pack()
                     await self._send()
         except (BusError, TimeoutError) as error:
             self._log.warning("not all was stored", rows=self.waiting_rows, error=str(error))
@@ -139,17 +152,19 @@ class Publisher:
     @property
     def waiting_rows(self) -> int:
         """Rows that are not stored yet."""
-        return sum(m.rows for m in self._waiting) + sum(g.count for g in self._open.values())
+        return sum(m.rows for m in self._waiting) + self._open.count
 
     async def _send(self) -> None:
         """Some messages that wait.  Raises: BusError; what was not stored waits again."""
-        await self._bus.link.connected.wait()
+        if not self._bus.connected:
+            raise BusUnavailable(self._bus.link.url, self._bus.link.last_error)
         if (self._bus.link.generation, self.limits) != self._made:
             made = (self._bus.link.generation, self.limits)
             await make(self._bus, dict(self.limits))
             self._made = made
             self._say("")
-        self._under_way = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+        while len(self._under_way) < AT_ONCE and self._waiting and self._waiting[0].batch is None:
+            self._under_way.append(self._waiting.popleft())
         sending = [append(self._bus.link, m.subject, m.data, self._id(m)) for m in self._under_way]
         results: list[BaseException | None] = []
         try:
@@ -170,18 +185,20 @@ class Publisher:
             self._waiting.extendleft(reversed(again))
         if isinstance(failed, LogMissing):
             self._made = (0, None)  # it was emptied, or lost: it is made anew
-        if isinstance(failed, BusError):
-            raise failed
         if failed is not None:
             raise failed
         self._say("")
 
+    async def _pack(self) -> None:
+        """What waits takes a tenth of its room when it is packed; that is done by a thread."""
+        for message in [m for m in self._waiting if m.batch is not None]:
+            if (batch := message.batch) is not None:
+                message.data, message.batch = await asyncio.to_thread(encode, batch), None
+
     def _id(self, message: Message) -> str:
         return f"{self._instance:016x}-{message.number}"
 
-    def _close(self, namespace: str, kind: Kind) -> None:
-        gathering = self._open.pop((namespace, kind))
-        table = gathering.table()
+    def _close(self, namespace: str, kind: Kind, table: Table) -> None:
         self._number += 1
         batch = FlowBatch(
             node=self._node,
@@ -199,17 +216,18 @@ class Publisher:
             rules=tuple(table.rules),
             l7=tuple(table.l7),
         )
-        data = encode(batch)
         events = int((table.rows["type"] != RowType.L7).sum())
         subject = flow_subject(namespace, kind, self._node)
-        self._waiting.append(Message(subject, data, self._number, len(table.rows), events, time.monotonic()))
-        self.waiting_bytes += len(data)
-        while self.waiting_bytes > WAIT_BYTES and self._waiting:
+        began = time.monotonic()
+        message = Message(subject, batch, b"", self._number, len(table.rows), events, began)
+        self._waiting.append(message)
+        surplus = sum(m.size for m in self._waiting) - WAIT_BYTES
+        while surplus > 0 and self._waiting:
+            surplus -= self._waiting[0].size
             self._give_up(self._waiting.popleft())
         self._some.set()
 
     def _done(self, message: Message) -> None:
-        self.waiting_bytes -= len(message.data)
         self._settle(message.events)
 
     def _give_up(self, message: Message) -> None:
@@ -223,7 +241,7 @@ class Publisher:
 
 
 def parts(table: Table) -> list[tuple[tuple[str, Kind], Any]]:
-    """Which rows of *table* belong together: of one namespace, one kind of verdict; None: all of them."""
+    """Which rows of *table* belong together: of one namespace, one kind of verdict."""
     places: dict[str, int] = {"": 0}
     of_end = np.array([0, *(places.setdefault(e.namespace, len(places)) for e in table.ends)], np.int64)
     number = np.array([0, *(e.endpoint for e in table.ends)], np.uint16)
@@ -234,11 +252,10 @@ def parts(table: Table) -> list[tuple[tuple[str, Kind], Any]]:
     place[asked == 0] = 0
     keys = place * len(KINDS) + _KIND[rows["verdict"]]
     names = list(places)
-    first = int(keys[0])
-    if (keys == first).all():
-        return [((names[first // len(KINDS)], KINDS[first % len(KINDS)]), None)]
-    found = []
-    for key in np.unique(keys).tolist():
-        which = np.flatnonzero(keys == key)
-        found.append(((names[key // len(KINDS)], KINDS[key % len(KINDS)]), which))
-    return found
+    order = np.argsort(keys, kind="stable")
+    found, counts = np.unique(keys, return_counts=True)
+    ends = np.cumsum(counts)[:-1]
+    return [
+        ((names[key // len(KINDS)], KINDS[key % len(KINDS)]), which)
+        for key, which in zip(found.tolist(), np.split(order, ends), strict=True)
+    ]
