@@ -25,8 +25,8 @@ GATHER_S = 1.0
 """How long a row may wait for others."""
 BATCH_ROWS = 16384
 """Of more rows none waits: some 200 KiB, if they are of one namespace."""
-WAIT_BYTES = 16 << 20
-"""Of messages that wait for the bus: a million rows; of more, the oldest are lost."""
+WAIT_BYTES = 48 << 20
+"""Of messages that wait for the bus, packed or not: some three million rows; of more, the oldest are lost."""
 AT_ONCE = 8
 """Messages that are under way."""
 RETRY_S = (0.05, 1.0)
