@@ -229,6 +229,18 @@ def test_an_answer_for_longer_passes_and_is_told_once(allowed: Edge) -> None:
     )
 
 
+def test_many_addresses_of_one_name_and_then_the_newest(allowed: Edge) -> None:
+    many = [f"192.0.2.{n}" for n in range(70)]
+    for passing, known in ((many[:60], many[:60]), (many[6:], many[60:]), (many[:7], [])):
+        allowed.know(*map(address16, known))
+        query = allowed.put()
+        allowed.answer(*(f"{W} 30 A {one}" for one in passing))
+        if known:
+            assert query.is_response(allowed.given())
+        else:
+            assert allowed.event().kind == Kind.ANSWER, "the oldest made room"
+
+
 def test_facts_are_forgotten_and_belong_to_their_pod_and_name(allowed: Edge) -> None:
     allowed.know(ONE)
     allowed.core.know(2, NAME, ((TWO, int(time.time()) + 60),))

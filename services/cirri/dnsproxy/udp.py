@@ -44,8 +44,9 @@ class Relay:
             self._listening.append(one)
 
     def stop(self) -> None:
-        """Take no more; what is under way goes on."""
+        """Take no more; what is under way goes on for a while."""
         self.core.deaf()
+        self.look()
 
     @property
     def waiting(self) -> int:

@@ -5,6 +5,31 @@
 
 #include "core.h"
 
+struct ring *ring_in(uint8_t *memory, uint32_t count, uint32_t size)
+{
+	struct ring *ring = calloc(1, sizeof(*ring));
+	struct iovec *vectors = (struct iovec *)(memory + (size_t)count * sizeof(struct mmsghdr));
+
+	if (!ring || !(ring->owners = calloc(count, sizeof(*ring->owners))))
+		return ring;
+	ring->count = count;
+	ring->size = size;
+	ring->heads = (struct mmsghdr *)memory;
+	ring->names = (uint8_t *)(vectors + count);
+	ring->controls = ring->names + count * NAME_ROOM;
+	ring->data = ring->controls + count * CONTROL_ROOM;
+	ring->beat = (double *)(ring->data + (size_t)count * size);
+	for (uint32_t slot = 0; slot < count; slot++) {
+		vectors[slot] = (struct iovec){ ring->data + (size_t)slot * size, size };
+		ring->heads[slot].msg_hdr = (struct msghdr){
+			.msg_name = ring->names + slot * NAME_ROOM, .msg_namelen = NAME_ROOM,
+			.msg_iov = &vectors[slot], .msg_iovlen = 1,
+			.msg_control = ring->controls + slot * CONTROL_ROOM, .msg_controllen = CONTROL_ROOM,
+		};
+	}
+	return ring;
+}
+
 struct asked *asked_new(struct core *core, struct ring *ring, uint32_t slot)
 {
 	struct asked *asked;

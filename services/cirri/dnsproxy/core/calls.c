@@ -53,31 +53,6 @@ void dns_free(struct core *core)
 	free(core);
 }
 
-static struct ring *ring_in(uint8_t *memory, uint32_t count, uint32_t size)
-{
-	struct ring *ring = calloc(1, sizeof(*ring));
-	struct iovec *vectors = (struct iovec *)(memory + (size_t)count * sizeof(struct mmsghdr));
-
-	if (!ring || !(ring->owners = calloc(count, sizeof(*ring->owners))))
-		return ring;
-	ring->count = count;
-	ring->size = size;
-	ring->heads = (struct mmsghdr *)memory;
-	ring->names = (uint8_t *)(vectors + count);
-	ring->controls = ring->names + count * NAME_ROOM;
-	ring->data = ring->controls + count * CONTROL_ROOM;
-	ring->beat = (double *)(ring->data + (size_t)count * size);
-	for (uint32_t slot = 0; slot < count; slot++) {
-		vectors[slot] = (struct iovec){ ring->data + (size_t)slot * size, size };
-		ring->heads[slot].msg_hdr = (struct msghdr){
-			.msg_name = ring->names + slot * NAME_ROOM, .msg_namelen = NAME_ROOM,
-			.msg_iov = &vectors[slot], .msg_iovlen = 1,
-			.msg_control = ring->controls + slot * CONTROL_ROOM, .msg_controllen = CONTROL_ROOM,
-		};
-	}
-	return ring;
-}
-
 /* Rings of count slots of size bytes for IPv4 and IPv6; NULL: no memory. */
 struct core *dns_make(uint8_t *memory4, uint8_t *memory6, uint32_t count, uint32_t size)
 {
@@ -301,22 +276,38 @@ void dns_reply(struct core *core, uint64_t id, const uint8_t *message, uint32_t 
 	leave(core);
 }
 
-/* The kernel knows these addresses of a name, (16 bytes, until when) each, for a pod. */
-void dns_know(struct core *core, uint32_t pod, const uint8_t *name, uint32_t size, const uint8_t *addresses,
-	      uint32_t count)
+/* What is known of a name, with room for *room* addresses; NULL: no memory, and nothing is known. */
+static struct known *known_in(struct core *core, const struct key *name, struct known *before, uint32_t room)
 {
-	uint8_t key[4 + LONGEST_NAME];
+	uint8_t copy[sizeof(*before) + MOST_KNOWN * sizeof(*before->at)];
+	size_t size = before ? sizeof(*before) + before->count * sizeof(*before->at) : 0;
 	struct known *known;
 
-	memcpy(key, &pod, 4);
-	memcpy(key + 4, name, size);
-	enter(core);
-	known = table_find(&core->facts, key, 4 + size);
-	if (!known) {
-		if (core->facts.count >= MOST_CACHED)
-			table_clear(&core->facts);
-		known = table_put(&core->facts, key, 4 + size, sizeof(*known));
+	if (before)	/* it goes */
+		memcpy(copy, before, size);
+	else if (core->facts.count >= MOST_CACHED)
+		table_clear(&core->facts);
+	known = table_put(&core->facts, name->bytes, name->size, sizeof(*known) + room * sizeof(*known->at));
+	if (known) {
+		memcpy(known, copy, size);
+		known->room = room;
 	}
+	return known;
+}
+
+/* The kernel knows these addresses of a name, (16 bytes, until when) each, for a pod. */
+void dns_know(struct core *core, uint32_t pod, const uint8_t *bytes, uint32_t size, const uint8_t *addresses,
+	      uint32_t count)
+{
+	struct key name = { .size = 0 };
+	struct known *known;
+
+	add(&name, &pod, sizeof(pod));
+	add(&name, bytes, size);
+	enter(core);
+	known = table_find(&core->facts, name.bytes, name.size);
+	if (!known)
+		known = known_in(core, &name, NULL, FEW_KNOWN);
 	if (known)
 		known->told = false;
 	for (; known && count--; addresses += 24) {
@@ -324,6 +315,8 @@ void dns_know(struct core *core, uint32_t pod, const uint8_t *name, uint32_t siz
 
 		while (i < known->count && memcmp(known->at[i].raw, addresses, 16))
 			i++;
+		if (i == known->room && i < MOST_KNOWN && !(known = known_in(core, &name, known, i * 4)))
+			break;
 		if (i == MOST_KNOWN)	/* the oldest makes room */
 			i = known->next++ % MOST_KNOWN;
 		else if (i == known->count)

@@ -28,7 +28,8 @@
 #define MOST_SERVERS 1024	/* servers' addresses that a socket is bound to */
 #define MOST_ROUTES 4096
 #define MOST_CACHED 65536	/* rules, and names with facts: of more, all are forgotten */
-#define MOST_KNOWN 32		/* addresses of one name */
+#define FEW_KNOWN 4		/* addresses of one name that there is room for, and the most there may be */
+#define MOST_KNOWN 64
 #define MOST_UP (4u << 20)	/* bytes that wait for Python; with more, no datagram is taken */
 #define LONGEST 65535
 #define NAME_ROOM 32		/* bytes of a slot for an address, and for a control message */
@@ -112,12 +113,12 @@ struct route {
 };
 
 struct known {
-	uint32_t count, next;
+	uint32_t count, room, next;
 	bool told;		/* that some of them are to last longer */
 	struct {
 		uint8_t raw[16];
 		int64_t until;	/* seconds since 1970 */
-	} at[MOST_KNOWN];
+	} at[];
 };
 
 struct core {
@@ -169,6 +170,7 @@ int speaking_as_pod(const struct end *pod, const struct end *server);
 int speaking_as_server(const struct end *server);
 
 /* asked.c: questions under way */
+struct ring *ring_in(uint8_t *memory, uint32_t count, uint32_t size);	/* NULL, or without owners: no memory */
 struct asked *asked_new(struct core *core, struct ring *ring, uint32_t slot);
 struct asked *asked_find(struct core *core, uint64_t id);
 void asked_free(struct core *core, struct asked *asked);
