@@ -17,6 +17,8 @@ import dns.flags
 import dns.message
 import dns.query
 import dns.rcode
+import dns.rdatatype
+import dns.rrset
 from msgspec.structs import replace
 from pyroaring import BitMap
 
@@ -300,3 +302,62 @@ async def test_facts_outlive_every_instance_but_not_their_pod() -> None:
             if endpoints:
                 await ask(here, "www.example.com")
                 assert here.opened() == before
+
+
+class Zones:
+    """A server whose answers over TCP are transfers in three messages, the question in the first alone."""
+
+    def __init__(self, here: World, hangs_up_after: int) -> None:
+        self._socket = socket_in(here.server, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((SERVER, 53))
+        self._socket.listen()
+        self._socket.settimeout(10)
+        self._after = hangs_up_after
+
+    def serve(self) -> None:
+        with self._socket, self._socket.accept()[0] as one:
+            query, _ = dns.query.receive_tcp(one, time.time() + 10)
+            parts = ("example.com. 60 IN SOA ns. root. 1 60 60 60 1", "a.example.com. 60 IN A 192.0.2.9",
+                     "example.com. 60 IN SOA ns. root. 1 60 60 60 1")  # fmt: skip
+            for number, text in enumerate(parts[: self._after]):
+                reply = dns.message.make_response(query)
+                owner, ttl, kind_of, kind, data = text.split(" ", 4)
+                reply.answer.append(dns.rrset.from_text(owner, int(ttl), kind_of, kind, data))
+                if number:
+                    reply.question = []
+                dns.query.send_tcp(one, reply)
+            if self._after == len(parts):
+                one.recv(1)  # until the pod has what it wanted
+
+
+@runs
+async def test_zones_are_transferred() -> None:
+    async with world(RECORDS, "a") as here:
+        here.tell(rules(every=True), [COM])
+        await here.ready("a")
+        here.stop_server()
+        for count in (3, 2):
+            zones = Zones(here, count)
+            serving = asyncio.ensure_future(asyncio.to_thread(zones.serve))
+            assert await asyncio.to_thread(transferred, here) == ["SOA", "A", "SOA"][:count]
+            await serving
+        assert here.opened() == {}
+
+
+def transferred(here: World) -> list[str]:
+    """Types of the records that the pod gets until the last of them, or the end of the connection."""
+    found: list[str] = []
+    with socket_in(here.pod, socket.SOCK_STREAM) as one:
+        one.settimeout(6)
+        one.connect((SERVER, 53))
+        query = dns.message.make_query("example.com", "AXFR")
+        dns.query.send_tcp(one, query)
+        while found.count("SOA") < 2:
+            try:
+                answer, _ = dns.query.receive_tcp(one, time.time() + 6)
+            except EOFError:
+                break
+            assert answer.id == query.id
+            found += [dns.rdatatype.to_text(rrset.rdtype) for rrset in answer.answer]
+    return found

@@ -216,6 +216,12 @@ class World:
         assert self._unbound is not None
         self._unbound.send_signal(how)
 
+    def stop_server(self) -> None:
+        """End the resolver; its address is free."""
+        assert self._unbound is not None
+        self._unbound.kill()
+        self._unbound.wait()
+
     # making it --------------------------------------------------------------------------------------
 
     async def make(self) -> None:

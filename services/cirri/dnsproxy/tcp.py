@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from cirri.dnsproxy.desk import Asked, Desk
 from cirri.dnsproxy.facts import Pod
-from cirri.dnsproxy.message import AXFR, IXFR, Malformed, folded
+from cirri.dnsproxy.message import AXFR, HEADER, IXFR, Answer, Malformed, folded
 from cirri.dnsproxy.rules import REFUSED
 from cirri.dnsproxy.sockets import packed_address, speaking_as_pod, spelled, written
 
@@ -74,6 +74,8 @@ class Client(asyncio.Protocol):
         self._pending: dict[bytes, Asked] = {}
         self._again: set[bytes] = set()
         """Of those, the ones that were asked twice."""
+        self._transfers: dict[bytes, float] = {}
+        """Of those, the zones of which some has come, and when last: where they end only the pod looks."""
         self.pod: Pod | None = None
         self._client = self._server = b""
         self._used = time.monotonic()
@@ -124,10 +126,11 @@ class Client(asyncio.Protocol):
     def look(self, now: float) -> None:
         """Forget what nobody answers; end what nobody uses."""
         for identifier, asked in list(self._pending.items()):
-            if now - asked.began > GIVE_UP_S:
+            if now - self._transfers.get(identifier, asked.began) > GIVE_UP_S:
                 del self._pending[identifier]
-                self.desk.counts.timeouts += 1
-                self.desk.watch.failed(asked, "no answer")
+                if self._transfers.pop(identifier, None) is None:
+                    self.desk.counts.timeouts += 1
+                    self.desk.watch.failed(asked, "no answer")
         if (
             (self._stopping or now - self._used > IDLE_S)
             and not self._pending
@@ -205,12 +208,22 @@ class Client(asyncio.Protocol):
             self.desk.counts.spoofed += 1
             return
         self._again.discard(message[:2])
-        answer = self.desk.believe(asked.question, message)
+        now, more = time.monotonic(), message[:2] in self._transfers
+        if more and len(message) >= HEADER and message[2] & 0x80 and message[4:6] == b"\0\0":
+            answer: Answer | None = Answer(
+                ()
+            )  # the question may be in the first alone (RFC 5936, section 2.2.1)
+        else:
+            answer = self.desk.believe(asked.question, message)
         if answer is None:
             return
-        if int.from_bytes(asked.question[-4:-2], "big") not in (AXFR, IXFR):  # those come in many messages
+        if int.from_bytes(asked.question[-4:-2], "big") in (AXFR, IXFR) and not message[3] & 0x0F:
+            self._transfers[message[:2]] = self._used = now
+        else:
             del self._pending[message[:2]]
-        self.desk.watch.answered(asked, message, answer, time.monotonic())
+            self._transfers.pop(message[:2], None)
+        if not more:
+            self.desk.watch.answered(asked, message, answer, now)
         reply = asked.message[:2] + message[2:]
         if asked.pod.knows(asked.question[:-4], answer.addresses, time.time()):
             self._give(reply)
@@ -223,6 +236,9 @@ class Client(asyncio.Protocol):
         """The server has ended its connection: what it had not answered is asked again, once."""
         self._upstream = None
         if self._transport is None or self._transport.is_closing():
+            return
+        if self._transfers:  # the pod knows whether they are whole
+            self._transport.close()
             return
         since = time.monotonic() - CONNECT_S
         again = {
