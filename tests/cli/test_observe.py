@@ -148,6 +148,7 @@ def test_lists_and_states(server: Server) -> None:
     assert run(server, "hubble", "status").stdout == (
         f"Healthcheck (via {server.address}): Ok\nCurrent/Max Flows: 5/10 (50.00%)\nFlows/s: N/A\n"
     )
+    assert run(server, "observe", "status", "-o", "json").stdout == ('{"num_flows":"5","max_flows":"10"}\n')
     assert run(server, "observe", "agent-events").stdout == (
         "Jan  1 00:00:00.000: ENDPOINT_CREATED (id: 7)\n"
     )

@@ -101,11 +101,8 @@ hubble = click.Group(
 hubble.add_command(observe)
 hubble.add_command(listing)
 hubble.add_command(watch)
-hubble.add_command(
-    _command(
-        "status",
-        _status,
-        ("compact", "dict", "table", "json"),
-        "Whether a server works, and how much it keeps.",
-    )
+status = _command(
+    "status", _status, ("compact", "dict", "table", "json"), "Whether a server works, and how much it keeps."
 )
+hubble.add_command(status)
+observe.add_command(status)

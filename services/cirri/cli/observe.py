@@ -256,6 +256,7 @@ observe.add_command(
             *flags.server(),
         ],
         callback=click.pass_obj(show_events),
-        help="What happened to endpoints and addresses of nodes; of Hubble's, also to policies.",
+        help="What happened to endpoints and addresses of nodes; Hubble's nodes tell of policies, too.",
+        short_help="Events of nodes.",
     )
 )

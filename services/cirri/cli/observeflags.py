@@ -30,6 +30,12 @@ class SectionOption(click.Option):
         self.section = section
         super().__init__(declarations, **settings)
 
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Without ranges: that counts are not negative goes without saying."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
+
 
 class FilterOption(SectionOption):
     """A flag that adds to a filter; :data:`GIVEN` keeps the order, which ``--not`` needs."""

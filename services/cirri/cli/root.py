@@ -42,7 +42,7 @@ ENTRIES: dict[str, Entry] = {
         "cirri.cli.monitor", "monitor", "Follow the kernel's events: drops, verdicts, connections."
     ),
     "node": Entry("cirri.cli.node", "node", "Show nodes: addresses, pod ranges, routing, health."),
-    "observe": Entry("cirri.cli.observe", "observe", "Show flows: who talks to whom, and what was decided."),
+    "observe": Entry("cirri.cli.hubble", "observe", "Show flows: who talks to whom, and what was decided."),
     "policy": Entry(
         "cirri.cli.policy", "policy", "Ask what policies say, in force or in manifests, and why."
     ),

@@ -128,6 +128,13 @@ def see_requests(ran: Ran) -> str:
     return seen.requests(ran.output) if ran.code == 0 else _failed(ran)
 
 
+def see_observers(ran: Ran) -> str:
+    """How many nodes can be asked for their flows."""
+    rows = [row.split() for row in ran.output.splitlines()[1:]]
+    connected = [row for row in rows if row[1:2] == ["Connected"]]
+    return f"{len(connected)} of {len(rows)} nodes tell flows" if ran.code == 0 else _failed(ran)
+
+
 def see_drops(ran: Ran) -> str:
     """What the Death Star was not given."""
     return seen.drops(ran.output) if ran.code == 0 else _failed(ran)
@@ -165,7 +172,7 @@ class Asks(NamedTuple):
 def acts(nodes: int, routing: str | None = None, family: str | None = None) -> tuple[Act, ...]:
     """The demo, in order.  *family*: "4" or "6", over which pods ask; None: as their program likes."""
     asks = Asks(f" -{family}" if family else "")
-    return (*_by_labels(nodes, routing, asks), *_by_service(asks), *_by_request(asks), *_by_name(asks))
+    return (*_by_labels(nodes, routing, asks), *_by_service(asks), *_by_request(nodes, asks), *_by_name(asks))
 
 
 def _apply(file: str, expected: str = "1 created") -> Step:
@@ -240,7 +247,7 @@ def _by_service(asks: Asks) -> tuple[Act, ...]:
     )
 
 
-def _by_request(asks: Asks) -> tuple[Act, ...]:
+def _by_request(nodes: int, asks: Asks) -> tuple[Act, ...]:
     exhaust = "PUT /v1/exhaust-port"
     return (
         Act(
@@ -261,6 +268,7 @@ def _by_request(asks: Asks) -> tuple[Act, ...]:
             (
                 Step("cirri observe --pod deathstar --protocol http", seen.REQUESTS, see_requests),
                 Step("cirri observe --pod deathstar --verdict DROPPED", seen.DROPS, see_drops),
+                Step("cirri list nodes", f"{nodes} of {nodes} nodes tell flows", see_observers),
             ),
         ),
     )
