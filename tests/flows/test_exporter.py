@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.flows.tables import http, reply, row, table
 
-from cirri.flows.exporter import CHUNK_ROWS, QUEUE_ROWS, Exports
+from cirri.flows.exporter import CHUNK_ROWS, QUEUE_ROWS, QUEUE_TABLES, Exports
 from cirri.flows.redact import REDACTED, redact
 from cirri.flows.rotating import RotatingFile
 from cirri.history.rows import RowType, Verdict
@@ -178,19 +178,22 @@ def test_a_folder_that_appears_later_is_written_to(tmp_path: Path) -> None:
     assert files.counts()[0] == {"x": 1}
 
 
-def test_who_is_too_slow_loses_and_nobody_waits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "tables"), [(CHUNK_ROWS, QUEUE_ROWS // CHUNK_ROWS), (1, QUEUE_TABLES)], ids=["rows", "tables"]
+)
+def test_who_is_too_slow_loses_and_nobody_waits(tmp_path: Path, rows: int, tables: int) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     said = Said()
     files = Exports(said)
     files.configure([Export(name="slow", path=str(path))])
-    many = table(*[row() for _ in range(CHUNK_ROWS)])
-    for _ in range(QUEUE_ROWS // CHUNK_ROWS + 3):  # its thread waits for a reader of the pipe
-        files.take(many)
+    taken = table(*[row() for _ in range(rows)])
+    for _ in range(tables + 3):  # its thread waits for a reader of the pipe
+        files.take(taken)
     _, lost = files.counts()
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        assert lost["slow", "queue"] in (2 * CHUNK_ROWS, 3 * CHUNK_ROWS)
+        assert lost["slow", "queue"] in (2 * rows, 3 * rows)
         assert said[0]["event"] == "flows are exported too slowly"
     finally:
         files._files.clear()  # the thread is a daemon: what waits in the pipe is not this test's

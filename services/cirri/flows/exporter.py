@@ -12,15 +12,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from google.protobuf import json_format
 
 from cirri.errors import CirriError
 from cirri.flows.choice import choice
-from cirri.flows.columns import Codes
 from cirri.flows.rotating import RotatingFile
 from cirri.history.rows import Table
 from cirri.hubble.facts import Place
@@ -29,8 +29,8 @@ from cirri.hubble.flows import HERE, Teller
 from cirri.hubble.messages import POOL, Flow
 from cirri.model.flowexport import DYNAMIC, PATH, STATIC, STDOUT, Export, InvalidExport
 
-QUEUE_ROWS = 1 << 16
-"""Flows that wait for their thread; more are lost."""
+QUEUE_ROWS, QUEUE_TABLES = 1 << 16, 1 << 12
+"""Flows that wait for their thread, and tables that these are of; more are lost."""
 CHUNK_ROWS = 256
 """Flows that are written at once, or lost at once."""
 SAY_S = 10.0
@@ -41,11 +41,6 @@ STOP_S = 2.0
 Say = Callable[..., None]
 Tree = dict[str, Any]
 """Of field names, with the fields below, or None: all of them."""
-
-
-class _Batch(NamedTuple):
-    table: Table
-    rows: Codes
 
 
 class Exports:
@@ -131,7 +126,7 @@ class ExportFile:
         self._write, self._close = _sink(export)
         self.written = 0
         self.lost = {"queue": 0, "file": 0}
-        self._waiting: deque[_Batch] = deque()
+        self._waiting: deque[Table] = deque()
         self._rows = 0
         self._turn = threading.Condition()
         self._ending = False
@@ -147,11 +142,11 @@ class ExportFile:
         with self._turn:
             if self._ending:
                 return
-            if self._rows + len(rows) > QUEUE_ROWS:
+            if self._rows + len(rows) > QUEUE_ROWS or len(self._waiting) >= QUEUE_TABLES:
                 self.lost["queue"] += len(rows)
                 self._complain("flows are exported too slowly", lost=self.lost["queue"])
                 return
-            self._waiting.append(_Batch(table, rows))
+            self._waiting.append(replace(table, rows=table.rows[rows]))
             self._rows += len(rows)
             self._turn.notify()
 
@@ -171,10 +166,10 @@ class ExportFile:
             self._rows = 0
 
     def _run(self) -> None:
-        while (batch := self._next()) is not None:
-            teller = Teller(batch.table, self._place)
-            for start in range(0, len(batch.rows), CHUNK_ROWS):
-                chunk = batch.rows[start : start + CHUNK_ROWS].tolist()
+        while (table := self._next()) is not None:
+            teller, count = Teller(table, self._place), len(table.rows)
+            for start in range(0, count, CHUNK_ROWS):
+                chunk = range(start, min(start + CHUNK_ROWS, count))
                 try:
                     self._write(b"".join(self._line(teller.flow(index)) for index in chunk))
                     self.written += len(chunk)
@@ -184,15 +179,15 @@ class ExportFile:
                     self._complain("flows cannot be exported", error=f"{where}: {error.strerror or error}")
         self._close()
 
-    def _next(self) -> _Batch | None:
+    def _next(self) -> Table | None:
         with self._turn:
             while not self._waiting and not self._ending:
                 self._turn.wait()
             if not self._waiting:
                 return None
-            batch = self._waiting.popleft()
-            self._rows -= len(batch.rows)
-            return batch
+            table = self._waiting.popleft()
+            self._rows -= len(table.rows)
+            return table
 
     def _line(self, flow: Any) -> bytes:
         told = json_format.MessageToDict(flow, preserving_proto_field_name=True, descriptor_pool=POOL)

@@ -17,8 +17,9 @@ from cirri.flows.columns import Mask, View, context_labels, distinct
 from cirri.flows.families import METRICS
 from cirri.flows.metric import Metric, Picked
 from cirri.history.rows import Table
-from cirri.hubble.facts import Test
+from cirri.hubble.facts import Place, Test
 from cirri.hubble.filters import BadFilter
+from cirri.hubble.flows import HERE
 from cirri.model.flowmetrics import DYNAMIC, Family, InvalidMetrics
 from cirri.runtime.health import Page
 
@@ -138,9 +139,11 @@ class FlowMetrics:
     def __init__(
         self,
         lost: Callable[[], Mapping[str, int]] = dict,
+        place: Place = HERE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lost, self._clock = lost, clock
+        """*lost*: flows by cause, since the start."""
+        self._lost, self._place, self._clock = lost, place, clock
         self._room = _Room(SERIES_MAX)
         self._series: dict[Family, list[_Series]] = {}
         self._filters: dict[Family, Test | None] = {}
@@ -164,7 +167,8 @@ class FlowMetrics:
                 continue
             try:
                 filtered = family.include or family.exclude
-                self._filters[family] = choice(family.include, family.exclude) if filtered else None
+                test = choice(family.include, family.exclude, self._place) if filtered else None
+                self._filters[family] = test
             except BadFilter as error:
                 wrong.append(InvalidMetrics(DYNAMIC, family.name, str(error)))
                 continue

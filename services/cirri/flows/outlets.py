@@ -20,6 +20,7 @@ from cirri.runtime.health import Page, serve, serve_everywhere
 if TYPE_CHECKING:
     from cirri.flows.exporter import Exports
     from cirri.flows.metrics import FlowMetrics
+    from cirri.hubble.facts import Place
 
 LISTEN_S = 5.0
 """Between attempts to have the port of the metrics."""
@@ -111,13 +112,18 @@ class Outlets:
     def _page(self) -> Page:
         return self.metrics.page() if self.metrics is not None else Page(404, b"nothing is counted\n")
 
+    def _place(self, data: Mapping[str, str]) -> Place:
+        from cirri.hubble.facts import Place
+
+        return Place(data.get("cluster-name") or self._rt.settings.cluster)
+
     def _count(self, data: Mapping[str, str]) -> Iterator[InvalidMetrics]:
         wanted, wrong = families(data)
         yield from wrong
         if wanted and self.metrics is None:
             from cirri.flows.metrics import FlowMetrics
 
-            self.metrics = FlowMetrics(self._lost)
+            self.metrics = FlowMetrics(self._lost, self._place(data))
         if self.metrics is not None:
             yield from self.metrics.configure(wanted)
             if not self.metrics.families:
@@ -137,10 +143,8 @@ class Outlets:
         if wanted and self.exports is None:
             from cirri.flows.exporter import Exports
             from cirri.flows.exportmetrics import ExportMetrics
-            from cirri.hubble.facts import Place
 
-            place = Place(data.get("cluster-name") or self._rt.settings.cluster)
-            self.exports = Exports(self._rt.log.warning, place)
+            self.exports = Exports(self._rt.log.warning, self._place(data))
             self._rt.metrics.register(ExportMetrics(self.exports))
         if self.exports is not None:
             yield from self.exports.configure(wanted)
