@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -97,14 +98,31 @@ async def tables(
 ) -> AsyncIterator[Table]:
     """The stored flows, table by table; with *losses* what is missing among them is said on stderr."""
     from cirri.history.rows import Table
-    from cirri.history.stream import read
 
     missing = Losses()
-    async for batch in read(bus, since_ns=scope.since_ns, until_ns=scope.until_ns, newest_first=newest_first):
+    async for batch in _batches(bus, scope, newest_first=newest_first):
         missing.note(batch)
         yield Table.of(batch)
     for sentence in missing.sentences() if losses else ():
         click.echo(f"Warning: {sentence}", err=True)
+
+
+async def _batches(bus: Bus, scope: Scope, *, newest_first: bool) -> AsyncIterator[FlowBatch]:
+    """Of everybody, as one end may be elsewhere; a tenant gets what was decided in its own namespaces."""
+    from cirri.history.stream import read
+    from cirri.kv import NotPermitted
+
+    chosen = partial(read, bus, since_ns=scope.since_ns, until_ns=scope.until_ns, newest_first=newest_first)
+    try:
+        async for batch in chosen():
+            yield batch
+        return
+    except NotPermitted:
+        if scope.namespaces is None:
+            raise
+    click.echo(f"Only what was decided in {', '.join(scope.namespaces)} may be read.", err=True)
+    async for batch in chosen(namespaces=scope.namespaces):
+        yield batch
 
 
 class Losses:
