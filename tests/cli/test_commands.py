@@ -329,12 +329,15 @@ def test_policy_selectors(cirri: Any) -> None:
 def test_config_view(cirri: Any) -> None:
     config = (
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cirri-config, namespace: kube-system}\n"
-        "data: {enable-policy: always}\n"
+        'data: {enable-policy: always, hubble-metrics: "drop\\nflow\\n"}\n'
     )
     cirri.ok("apply", "-f", "-", stdin=config)
 
-    lines = dict(line.split(maxsplit=1) for line in cirri.ok("config", "view").splitlines() if " " in line)
+    said = cirri.ok("config", "view")
+    lines = dict(line.split(maxsplit=1) for line in said.splitlines() if line[:1].strip() and " " in line)
 
+    at = said.index("always") - said.index("enable-policy")
+    assert f"\n{'hubble-metrics':{at}}drop\n{'':{at}}flow\n" in said
     assert lines["enable-policy"] == "always"
     assert lines["cluster-pool-ipv4-cidr"] == "10.52.0.0/16"
     cirri.ok("delete", "-f", "-", stdin=config)

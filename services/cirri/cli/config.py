@@ -41,4 +41,5 @@ def view(target: Target, form: str | None) -> None:
         return
     width = max(map(len, values))
     for name, value in sorted(values.items()):
-        click.echo(f"{name:{width}}   {value}".rstrip())
+        lines = value.strip().replace("\n", "\n" + " " * (width + 3))  # YAML in one key
+        click.echo(f"{name:{width}}   {lines}".rstrip())
