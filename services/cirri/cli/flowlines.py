@@ -297,10 +297,11 @@ def summary(flow: Any) -> str:
 
 def enum_name(message: Any, field: str) -> str:
     """Name of the value of an enumeration's *field*; unknown ones by their number."""
-    return _value_name(message.DESCRIPTOR.fields_by_name[field].enum_type, getattr(message, field))
+    number: int = getattr(message, field)
+    return _value_names(type(message), field).get(number) or str(number)
 
 
-@lru_cache(maxsize=512)
-def _value_name(enumeration: Any, number: int) -> str:
-    value = enumeration.values_by_number.get(number)
-    return value.name if value else str(number)
+@lru_cache(maxsize=64)
+def _value_names(kind: Any, field: str) -> dict[int, str]:
+    values = kind.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
+    return {number: value.name for number, value in values.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from cirri.errors import CirriError
@@ -102,10 +103,9 @@ def stamp(timestamp: Any, name: str = DEFAULT) -> str:
     if not 0 <= timestamp.nanos < NS:
         return "N/A"
     try:
-        when = datetime.fromtimestamp(timestamp.seconds, UTC)
+        when, date, clock = _second(timestamp.seconds)
     except (ValueError, OverflowError, OSError):
         return "N/A"
-    date, clock = f"{when:%Y-%m-%d}", f"{when:%H:%M:%S}"
     match name:
         case "YearMonthDay":
             return date
@@ -122,6 +122,13 @@ def stamp(timestamp: Any, name: str = DEFAULT) -> str:
         case "RFC1123Z":
             return f"{DAYS[when.weekday()]}, {when.day:02} {MONTHS[when.month - 1]} {when.year} {clock} +0000"
     return f"{MONTHS[when.month - 1]} {when.day:2} {clock}.{timestamp.nanos // 1_000_000:03}"
+
+
+@lru_cache(maxsize=256)
+def _second(seconds: int) -> tuple[datetime, str, str]:
+    """A Unix time, its date and its clock; flows come many in a second."""
+    when = datetime.fromtimestamp(seconds, UTC)
+    return when, f"{when:%Y-%m-%d}", f"{when:%H:%M:%S}"
 
 
 def duration(ns: int) -> str:
