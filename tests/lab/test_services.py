@@ -17,7 +17,7 @@ ENVIRONMENTS = [p.env for p in PROCESSES.values() if "CIRRI_NATS_USER" in p.env]
 def test_one_process_for_each_service_and_node() -> None:
     assert list(PROCESSES) == [
         "nats-server",
-        *("kubernetes", "identity", "ipam", "policy", "lab-fabric"),
+        *("kubernetes", "identity", "ipam", "policy", "relay", "lab-fabric"),
         *(
             "datapath-node1",
             "dnsproxy-a-node1",
