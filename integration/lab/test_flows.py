@@ -122,7 +122,9 @@ def test_names(flows: list[Flow]) -> None:
 
 
 def test_nodes(flows: list[Flow]) -> None:
-    pings = [one for one in flows if one["protocol"] == 1 and one["destination_end"].get("pod") == "tiefighter"]
+    pings = [
+        one for one in flows if one["protocol"] == 1 and one["destination_end"].get("pod") == "tiefighter"
+    ]
     assert pings
     assert {one["source_end"].get("node") for one in pings} == {"node1"}
     assert {one["source_identity"] for one in pings} <= {1, 6}

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 
-from cirri.flows.happened import Happened, started
+from cirri.flows.policynews import PolicyNews
 from cirri.history.ring import Ring
 from cirri.hubble.facts import Place
 from cirri.hubble.node import NodeServer, RingSource
 from cirri.kv.news import News
 from cirri.manifests import POLICY_KINDS
-from cirri.model import ENDPOINTS, NODES, RESOURCES, resource_key
+from cirri.model import NODES, RESOURCES, resource_key
 from cirri.model.config import CONFIG, config_data
 from cirri.model.observing import observing
 from cirri.runtime import Runtime
@@ -48,20 +48,18 @@ class Observed:
             tasks.create_task(self._happen())
 
     async def _happen(self) -> None:
-        """What becomes of the node's endpoints and of policies."""
-        rt, happened = self._rt, Happened()
-        self.source.happened(started(time.time_ns()))
-        endpoints = rt.table(ENDPOINTS, f"{rt.settings.shard}.*", needed=False)
+        """What becomes of policies."""
+        rt, told = self._rt, PolicyNews()
         policies = {kind: rt.table(RESOURCES, resource_key(kind, "*"), needed=False) for kind in POLICY_KINDS}
-        news = News({"": endpoints, **policies})
+        news = News(policies)
         while True:
             changed = await news.next()
-            keys = {key for kind in policies for key in changed[kind]}
-            revision = max(table.revision for table in policies.values())
+            keys = {key for found in changed.values() for key in found}
             known = {
                 key: table[key] for kind, table in policies.items() for key in changed[kind] if key in table
             }
-            for event in happened.news((changed[""], endpoints), (keys, known), revision, time.time_ns()):
+            revision = max(table.revision for table in policies.values())
+            for event in told.news(keys, known, revision, time.time_ns()):
                 self.source.happened(event)
 
     async def _serve(self) -> None:
