@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -298,7 +298,7 @@ def summary(flow: Any) -> str:
 def enum_name(message: Any, field: str) -> str:
     """Name of the value of an enumeration's *field*; unknown ones by their number."""
     number: int = getattr(message, field)
-    kind: Hashable = type(message)
+    kind: Any = type(message)
     return _value_names(kind, field).get(number) or str(number)
 
 
