@@ -45,8 +45,10 @@ GLOBAL int service_connection_from_pod(struct __sk_buff *skb, struct passage *pa
 	error = service_backend(service, packet);
 	if (!error && address_is4(&choice->flow.address) != (packet->family == 4))
 		error = DROP_NO_BACKEND;
-	if (error == DROP_NO_BACKEND && !(service->flags & LB_DROP_EMPTY))
+	if (error == DROP_NO_BACKEND && !(service->flags & LB_DROP_EMPTY)) {
+		report(skb, packet, &passage->verdict, EVENT_DROP, -error);
 		return reject(skb, packet);
+	}
 	if (error)
 		return error;
 	passage->frontend = service->frontend;

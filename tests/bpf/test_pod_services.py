@@ -147,14 +147,15 @@ def nobody(f: Family) -> Iterator[Case]:
         answer = IP(src=vip, dst=f.a, id=0, ttl=64) / ICMP(type=3, code=3) / about
     else:
         answer = f.ip(vip, f.a) / ICMPv6DestUnreach(code=4) / about
+    told = ("drop NO_BACKEND egress",)
     yield Case(
-        f"pods {f.name} nobody, refused", (LOOK, inside(vip, 53), Send("A", packet, into("A", answer)))
+        f"pods {f.name} nobody, refused", (LOOK, inside(vip, 53), Send("A", packet, into("A", answer), told))
     )
     reset = f.ip(vip, f.a)
     if f.version == 4:
         reset.id, reset.flags = 0, "DF"
     reset /= TCP(sport=80, dport=4000, seq=0, ack=1, flags="RA", window=0)
-    syn = Send("A", f.tcp(f.a, vip, "S", 4000, 80), into("A", reset))
+    syn = Send("A", f.tcp(f.a, vip, "S", 4000, 80), into("A", reset), told)
     yield Case(f"pods {f.name} nobody, reset", (LOOK, inside(vip, 80), syn))
     yield Case(
         f"pods {f.name} nobody, no answer",

@@ -244,10 +244,17 @@ def test_events(cluster: Any) -> None:
     with open_per_cpu(cluster.bpffs["node2"], EVENT_COUNTER) as counters:
         counters.put(0, [5] * possible_cpus())
         counters.put(1, [1] * possible_cpus())
+        counters.put(2, [2] * possible_cpus())
 
     assert cluster.json("bpf", "events", "list") == [
-        {"node": "node1", "submitted": 0, "lost": 0},
-        {"node": "node2", "submitted": 5 * possible_cpus(), "lost": possible_cpus()},
+        {"node": "node1", "submitted": 0, "lost": 0, "forgonePackets": 0, "forgoneBytes": 0},
+        {
+            "node": "node2",
+            "submitted": 5 * possible_cpus(),
+            "lost": possible_cpus(),
+            "forgonePackets": 2 * possible_cpus(),
+            "forgoneBytes": 0,
+        },
     ]
     assert cluster.run("bpf", "events", "list").stdout.splitlines()[0] == "Node: node1"
 

@@ -322,14 +322,17 @@ def affinity(target: Target, *, node: str | None, form: str | None) -> None:
 
 @_listing("events", "The event ring buffer.")
 def events(target: Target, *, node: str | None, form: str | None) -> None:
-    """Show how many events were handed to observers, and how many were lost because the ring was full."""
+    """Show how many events were handed to observers, and how many were lost because the ring was full.
+
+    What a lost event was to tell waits for the connection's next one, or is forgone, in packets and bytes.
+    """
 
     def read(on: Node) -> list[Record]:
         with open_per_cpu(on.bpffs, EVENT_COUNTER) as counters:
             return [r.events_record(counters.to_dict())]
 
     def row(record: dict[str, Any]) -> list[Cell]:
-        return [str(record["submitted"]), str(record["lost"])]
+        return [str(record[name]) for name in ("submitted", "lost", "forgonePackets", "forgoneBytes")]
 
     _show(target, node, form, read, _tabled(r.EVENTS_HEADER, row))
 

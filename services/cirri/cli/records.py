@@ -333,7 +333,7 @@ def endpoint_row(record: Record) -> list[Cell]:
 # metrics and events ----------------------------------------------------------
 
 METRICS_HEADER = ("REASON", "DIRECTION", "PACKETS", "BYTES")
-EVENTS_HEADER = ("SUBMITTED", "LOST")
+EVENTS_HEADER = ("SUBMITTED", "LOST", "FORGONE PACKETS", "FORGONE BYTES")
 
 
 def metrics_records(entries: Iterable[tuple[int, Sequence[MetricsValue]]]) -> list[Record]:
@@ -361,8 +361,9 @@ def metrics_row(record: Record) -> list[Cell]:
 
 
 def events_record(counters: Mapping[int, Sequence[int]]) -> Record:
-    """How many events reached the ring buffer, and how many found it full."""
-    return {"submitted": sum(counters.get(0, ())), "lost": sum(counters.get(1, ()))}
+    """How many events reached the ring buffer, how many found it full, and what no event tells for that."""
+    names = ("submitted", "lost", "forgonePackets", "forgoneBytes")
+    return {name: sum(counters.get(index, ())) for index, name in enumerate(names)}
 
 
 # kernel ----------------------------------------------------------------------
