@@ -86,7 +86,7 @@ def _question(
     if argument:
         run = click.argument("word", metavar=argument)(run)
     options = scope_options(since)(_limit(output(click.pass_obj(run))))
-    flows.command(name, help=text)(options)
+    flows.command(name, help=text, short_help=text.partition("?")[0] + "?")(options)
 
 
 def show(
