@@ -256,7 +256,7 @@ observe.add_command(
             *flags.server(),
         ],
         callback=click.pass_obj(show_events),
-        help="What happened to endpoints and addresses of nodes; Hubble's nodes tell of policies, too.",
+        help="What happened to the nodes' endpoints, addresses and policies.",
         short_help="Events of nodes.",
     )
 )
