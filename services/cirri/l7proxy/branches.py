@@ -49,7 +49,7 @@ def _keys(texts: Sequence[str]) -> Mapping[str, str]:
     return {text: text[: min(LONGEST, max(shared[n : n + 2]) + 1)] for n, text in enumerate(known)}
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _shared(one: str, other: str) -> int:
     """How many characters both begin with, as far as that counts."""
     least, most = 0, min(len(one), len(other), LONGEST)

@@ -192,7 +192,7 @@ def _choice(beginnings: Sequence[str], routes: Sequence[bytes]) -> dict[str, Any
     return {"matcher": {"matcher_tree": {"input": _PATH, "prefix_match_map": entries}, **other}}
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _leaf(key: str, routes: tuple[bytes, ...]) -> bytes:
     """A map from *key* alone to *routes*; maps written one after another are one (protobuf.dev)."""
     return MATCH_MAP.encode({"map": [{"key": key, "value": _ask(routes)}]})
