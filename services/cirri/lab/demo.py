@@ -119,6 +119,7 @@ def _say_how_to_go_on(name: str) -> None:
         f"   export CIRRI_CONTEXT={name} PATH={CIRRI.parent}:$PATH\n"
         f"   cirri status\n"
         f"   cirri lab exec tiefighter -- curl -s deathstar/v1/\n"
+        f"   cirri observe --last 5\n"
         f"   cirri lab status\n\n"
         f"and take it down with:\n\n"
         f"   cirri lab down"
