@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def export(path: Path, *tables: Any, **fields: Any) -> tuple[Exports, list[dict[
     assert files.configure([Export(name="x", path=str(path), **fields)]) == []
     for each in tables:
         files.take(each)
-    files.close()
+    files.close(30)
     return files, written(path) if path.is_file() else []
 
 
@@ -127,7 +128,7 @@ def test_a_full_disk_loses_flows_but_no_line_and_is_said(tmp_path: Path) -> None
     )
     files.take(table(row(), row()))
     files.take(table(row()))
-    files.close()
+    files.close(30)
     done, lost = files.counts()
 
     assert done == {"full": 0, "good": 3}
@@ -172,7 +173,7 @@ def test_a_folder_that_appears_later_is_written_to(tmp_path: Path) -> None:
     asyncio.run(eventually(lambda: files.counts()[1]["x", "file"] == 1))
     (tmp_path / "there").unlink()
     files.take(table(row()))
-    files.close()
+    files.close(30)
 
     assert len(written(path)) == 1
     assert files.counts()[0] == {"x": 1}
@@ -200,6 +201,36 @@ def test_who_is_too_slow_loses_and_nobody_waits(tmp_path: Path, rows: int, table
         os.close(reader)
 
 
+def test_a_new_list_for_a_file_waits_for_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "flows.log"
+    files = Exports(Said())
+    for number in range(20):
+        files.configure([Export(name=f"list{number}", path=str(path))])
+        files.take(table(*[row(source_port=number + 1)] * 300))
+    files.close(30)
+    ports = [line["flow"]["l4"]["TCP"]["source_port"] for line in written(path)]
+
+    assert ports == sorted(ports)
+    assert sum(files.counts()[0].values()) == len(ports) == 20 * 300
+
+
+def test_the_end_does_not_wait_for_who_is_stuck(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    files = Exports(Said())
+    files.configure([Export(name="stuck", path=str(path))])
+    files.take(table(row()))
+    files.take(table(row(), row()))
+    began = time.monotonic()
+    files.close(0.05)
+    took = time.monotonic() - began
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    assert took < 5
+    assert files.counts()[1]["stuck", "queue"] in (2, 3)
+    os.close(reader)
+
+
 def test_a_list_ends_at_its_time(tmp_path: Path) -> None:
     now = 100
     files = Exports(Said(), clock_ns=lambda: now)
@@ -207,7 +238,7 @@ def test_a_list_ends_at_its_time(tmp_path: Path) -> None:
     files.take(table(row()))
     now = 101
     files.take(table(row()))
-    files.close()
+    files.close(30)
 
     assert len(written(tmp_path / "x")) == 1
 
@@ -228,7 +259,7 @@ def test_lists_change_while_others_go_on(tmp_path: Path) -> None:
     files.take(table(row()))
     files.configure([two])
     files.take(table(row()))
-    files.close()
+    files.close(30)
 
     assert [len(written(tmp_path / name)) for name in ("one", "two")] == [2, 2]
     assert str(wrong[0]).startswith("cirri-config: hubble-flowlogs-config: bad: invalid filter include[0]: ")

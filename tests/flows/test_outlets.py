@@ -125,7 +125,8 @@ def test_what_is_wrong_is_told_and_the_rest_is_done(tmp_path: Path) -> None:
             "hubble-redact-enabled",
         ]
         made.take(table(row()))
-        made.close()
+        assert made.exports is not None
+        made.exports.close(30)
         assert path.read_text().count("\n") == 1
         said = generate_latest(service.metrics).decode()
         assert 'cirri_flows_export_written_total{export="static"} 1.0' in said

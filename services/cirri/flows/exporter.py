@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ CHUNK_ROWS = 256
 """Flows that are written at once, or lost at once."""
 SAY_S = 10.0
 """Between two words about the same trouble."""
-STOP_S = 2.0
-"""How long the end of a file waits for what is still to be written."""
+STOP_S = 0.3
+"""How long the end of the service waits for what is still to be written."""
 
 Say = Callable[..., None]
 Tree = dict[str, Any]
@@ -54,6 +54,8 @@ class Exports:
     ) -> None:
         self._say, self._place, self._clock_ns = say, place, clock_ns
         self._files: dict[Export, ExportFile] = {}
+        self._ending: list[tuple[Export, ExportFile]] = []
+        """Those that nobody wants any more and that still write what waits."""
         self.written: dict[str, int] = {}
         """Flows by name of the list, since the start."""
         self.lost: dict[tuple[str, str], int] = {}
@@ -72,7 +74,8 @@ class Exports:
         for export in keep:
             if export not in self._files:
                 try:
-                    self._files[export] = ExportFile(export, self._say, self._place)
+                    before = [file for ended, file in self._ending if ended.path == export.path]
+                    self._files[export] = ExportFile(export, self._say, self._place, before)
                 except (BadFilter, NoSuchField) as error:
                     static = export.name == STATIC
                     key = PATH if static else DYNAMIC
@@ -92,35 +95,37 @@ class Exports:
 
     def counts(self) -> tuple[Mapping[str, int], Mapping[tuple[str, str], int]]:
         """(flows written by list, flows lost by list and cause), since the start."""
+        over = [pair for pair in self._ending if not pair[1].alive]
+        self._ending = [pair for pair in self._ending if pair not in over]
+        for export, file in over:
+            file.add_to(export.name, self.written, self.lost)
         written, lost = dict(self.written), dict(self.lost)
-        for export, file in self._files.items():
-            _add(written, export.name, file.written)
-            for cause, count in file.lost.items():
-                _add(lost, (export.name, cause), count)
+        for export, file in (*self._files.items(), *self._ending):
+            file.add_to(export.name, written, lost)
         return written, lost
 
-    def close(self) -> None:
-        """Write what is waiting, and end."""
+    def close(self, within_s: float = STOP_S) -> None:
+        """Write what is waiting, as far as there is time, and end; the rest is lost."""
         for export in list(self._files):
             self._end(export)
+        until = time.monotonic() + within_s
+        for _, file in self._ending:
+            file.give_up(max(0.0, until - time.monotonic()))
 
     def _end(self, export: Export) -> None:
         file = self._files.pop(export)
-        file.close()
-        _add(self.written, export.name, file.written)
-        for cause, count in file.lost.items():
-            _add(self.lost, (export.name, cause), count)
-
-
-def _add(counts: dict[Any, int], key: Any, count: int) -> None:
-    counts[key] = counts.get(key, 0) + count
+        file.close_soon()
+        self._ending.append((export, file))
 
 
 class ExportFile:
     """One of them.  Raises: BadFilter, NoSuchField."""
 
-    def __init__(self, export: Export, say: Say, place: Place = HERE) -> None:
-        self._export, self._say, self._place = export, say, place
+    def __init__(
+        self, export: Export, say: Say, place: Place = HERE, before: Sequence[ExportFile] = ()
+    ) -> None:
+        """*before*: those that still write the same file, and are waited for."""
+        self._export, self._say, self._place, self._before = export, say, place, before
         self._wanted = choice(export.include, export.exclude, place)
         self._fields = field_tree(export.fields)
         self._write, self._close = _sink(export)
@@ -150,22 +155,38 @@ class ExportFile:
             self._rows += len(rows)
             self._turn.notify()
 
+    def join(self) -> None:
+        """Return when all has been written."""
+        self._thread.join()
+
     def close_soon(self) -> None:
         """End when all that is waiting has been written."""
         with self._turn:
             self._ending = True
             self._turn.notify()
 
-    def close(self) -> None:
-        """End; what cannot be written any more is lost and counted."""
-        self.close_soon()
-        self._thread.join(STOP_S)
+    @property
+    def alive(self) -> bool:
+        """Whether its thread still writes."""
+        return self._thread.is_alive()
+
+    def add_to(self, name: str, written: dict[str, int], lost: dict[tuple[str, str], int]) -> None:
+        """Add its counts to those by *name*."""
+        written[name] = written.get(name, 0) + self.written
+        for cause, count in self.lost.items():
+            lost[name, cause] = lost.get((name, cause), 0) + count
+
+    def give_up(self, within_s: float) -> None:
+        """What is not written by then is lost and counted."""
+        self._thread.join(within_s)
         with self._turn:
             self.lost["queue"] += self._rows
             self._waiting.clear()
             self._rows = 0
 
     def _run(self) -> None:
+        for other in self._before:
+            other.join()
         while (table := self._next()) is not None:
             teller, count = Teller(table, self._place), len(table.rows)
             for start in range(0, count, CHUNK_ROWS):

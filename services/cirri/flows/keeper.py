@@ -109,8 +109,8 @@ class Keeper:
             self.kernel.stop()
             self._take_all()
             self._remember()
-            self.outlets.close()
             await self.publisher.finish(FINISH_S)
+            self.outlets.close()
             if self._account is not None:
                 self._account.close()
 

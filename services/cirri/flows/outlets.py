@@ -98,7 +98,7 @@ class Outlets:
                 listener.close()
 
     def close(self) -> None:
-        """Write what is still to be written."""
+        """Write what is still to be written, as far as there is time."""
         if self.exports is not None:
             self.exports.close()
 
