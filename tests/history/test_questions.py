@@ -280,12 +280,13 @@ def test_latency_of_each_pair() -> None:
 
 
 def test_connections_are_counted_once_they_lie_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cirri.history.question_tcp.COMPACT_AT", 3)
     traffic = Traffic()
     tcp(traffic)
-    question = Interrupted()
-    for piece in pieces(traffic.table(), 2):
-        question.take(Scope().of(piece))
-    whole = Interrupted()
-    monkeypatch.undo()
-    assert question.answer() == ask(whole, [traffic.table()])
+    traffic.trace(WEB, API, 86, tcp_flags=RST)  # of a connection that began before
+    table = traffic.table()
+    whole = ask(Interrupted(), [table])
+    assert sum(one.reset_by_client for one in whole) == 2
+    monkeypatch.setattr("cirri.history.question_tcp.COMPACT_AT", 3)
+    assert ask(Interrupted(), pieces(table, 2)) == whole
+    monkeypatch.setattr("cirri.history.question_tcp.SETTLED_NS", 1_000_000_000)
+    assert ask(Interrupted(), pieces(table, 2)) == whole

@@ -24,6 +24,8 @@ KEPT = np.dtype([("key", "<u8", 5), ("pair", "<u4"), ("said", "u1"), ("first", "
 """A connection: addresses and ports, who it is between, what was seen of it and when."""
 COMPACT_AT = 1 << 20
 """Rows that may lie about before those of one connection become one."""
+SETTLED_NS = 1_800_000_000_000
+"""After so long without news a connection is no longer kept, but counted."""
 GRACE_NS = 1_000_000_000
 """So long an answer may take: TCP sends its SYN again after a second (RFC 6298)."""
 
@@ -53,6 +55,7 @@ class Connections:
         self._kept: list[Numbers] = []
         self._rows, self._compact_at = 0, COMPACT_AT
         self._newest_ns = 0
+        self._settled: dict[str, Numbers] = {}
 
     def take(self, seen: Seen) -> None:
         """Take these rows into account."""
@@ -86,44 +89,56 @@ class Connections:
         self._kept.append(found)
         self._rows += len(found)
         if self._rows > self._compact_at:
-            self._compact()
+            self._settle()
             # What is left are connections: next when as much again lies about.
             self._compact_at = self._rows + COMPACT_AT
 
     def fates(self) -> Iterator[tuple[Pair, Fates]]:
         """What became of the connections of each pair; one that began just now counts as answered."""
-        every = self._compact()
-        if every is None:
-            return
-        said = every["said"]
-        opened = said & OPENED != 0
-        reset = said & RESET_BY_SERVER != 0
-        answered = said & ANSWERED != 0
+        sums = self._sums(self._compact())
+        for number, pair in enumerate(self._pairs):
+            yield pair, Fates(**{name: int(values[number]) for name, values in sums.items()})
+
+    def _sums(self, every: Numbers) -> dict[str, Numbers]:
+        """Fields of each pair's fates, by its number: of the connections *every* and the settled ones."""
+        said, pairs = every["said"], every["pair"]
+        opened, answered = said & OPENED != 0, said & ANSWERED != 0
+        client, server = said & RESET_BY_CLIENT != 0, said & RESET_BY_SERVER != 0
         late = every["first"].astype(np.int64) <= self._newest_ns - GRACE_NS
         stopped = said & STOPPED != 0
+        silent = opened & ~answered & ~server
         bad = {
-            "unanswered": opened & ~answered & ~reset & (late | stopped),
-            "stopped": opened & ~answered & ~reset & stopped,
-            "refused": opened & ~answered & reset,
-            "by_client": answered & (said & RESET_BY_CLIENT != 0),
-            "by_server": answered & reset,
-        }
-        counts = {
-            name: np.bincount(every["pair"][mask], minlength=len(self._pairs)).tolist()
-            for name, mask in {"opened": opened, **bad}.items()
+            "unanswered": silent & (late | stopped),
+            "stopped": silent & stopped,
+            "refused": opened & ~answered & server,
+            # Without its opening it began before the time that is asked about.
+            "by_client": (answered | ~opened) & client,
+            "by_server": (answered | ~opened) & server,
         }
         last = np.zeros(len(self._pairs), np.uint64)
         wrong = np.logical_or.reduce(list(bad.values()))
-        np.maximum.at(last, every["pair"][wrong], every["last"][wrong])
-        for number, pair in enumerate(self._pairs):
-            found = {name: values[number] for name, values in counts.items()}
-            yield pair, Fates(**found, last_ns=int(last[number]))
+        np.maximum.at(last, pairs[wrong], every["last"][wrong])
+        sums: dict[str, Numbers] = {"last_ns": last}
+        for name, mask in {"opened": opened, **bad}.items():
+            sums[name] = np.bincount(pairs[mask], minlength=len(self._pairs))
+        for name, values in self._settled.items():
+            add = np.maximum if name == "last_ns" else np.add
+            sums[name][: len(values)] = add(sums[name][: len(values)], values)
+        return sums
 
-    def _compact(self) -> Numbers | None:
-        """One row for each connection; None: there is none."""
-        if not self._kept:
-            return None
-        rows = np.concatenate(self._kept)
+    def _settle(self) -> None:
+        """Keep only sums of connections that nothing was heard of for long."""
+        every = self._compact()
+        old = every["last"].astype(np.int64) < self._newest_ns - SETTLED_NS
+        self._settled = self._sums(every[old])
+        self._kept = [every[~old]]
+        self._rows = len(self._kept[0])
+
+    def _compact(self) -> Numbers:
+        """One row for each connection."""
+        rows = np.concatenate([np.empty(0, KEPT), *self._kept])
+        if not len(rows):
+            return rows
         order = np.lexsort(tuple(rows["key"].T))
         rows = rows[order]
         changed = np.ones(len(rows), bool)
