@@ -1,6 +1,7 @@
 """What went over the network of a real lab, asked for and followed by the commands that people use."""
 
 import json
+import os
 import re
 import select
 import signal
@@ -205,3 +206,23 @@ def _asked_and_told(lab: Lab, told: Any) -> str:
     ask(lab, "stranger", "POST", "request-landing")
     ready, _, _ = select.select([told], [], [], 0.5)
     return str(told.readline()) if ready else ""
+
+
+def test_flows_outlive_the_service_that_saw_them(seen: Lab) -> None:
+    """The relay tells from the stream what no node holds any more."""
+
+    def told(*arguments: str) -> set[str]:
+        answer = observe(seen, "--since", "1h", "-o", "json", *arguments)
+        responses = map(json.loads, answer.splitlines())
+        return {response["flow"]["uuid"] for response in responses if "flow" in response}
+
+    before = told("--until", "3s")  # what is younger may not be stored yet
+    assert len(before) > 10
+    nodes = ("flows-node1", "flows-node2")
+    pids = seen.pids()
+    for name in nodes:
+        os.kill(pids[name], signal.SIGKILL)
+    assert before <= told()
+    again = "Connected Nodes: 2/2"
+    seen.wait(lambda: again in seen.cirri("hubble", "status").stdout, what="nodes are asked again")
+    assert before <= told()
