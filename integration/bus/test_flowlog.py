@@ -117,14 +117,14 @@ def test_followers_go_on_over_a_restart_and_a_lost_store(nats: NatsServer) -> No
     heard: list[int] = []
 
     async def test(bus: Bus) -> None:
-        await make(bus, LIMITS)
-        await store(bus, batch(1))
-
         async def hear(since_ns: int | None) -> None:
             async for one in follow(bus, since_ns=since_ns):
                 heard.append(one.number)  # noqa: PERF401 - one by one, as they come
 
         following = asyncio.ensure_future(hear(0))
+        await asyncio.sleep(0.1)  # it waits for the stream
+        await make(bus, LIMITS)
+        await store(bus, batch(1))
         await eventually(lambda: heard == [1])
         await store(bus, batch(2, verdict="dropped"))
         await eventually(lambda: heard == [1, 2])

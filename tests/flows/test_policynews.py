@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from cirri.flows.policynews import PolicyNews
+from cirri.flows.policynews import KINDS, PolicyNews
 from cirri.hubble.messages import AgentEventType
 from cirri.hubble.source import AgentEvent
+from cirri.manifests import POLICY_KINDS
 from cirri.model import Resource
 
 RULE = Resource(kind="CiliumNetworkPolicy", namespace="shop", name="rule", manifest={"spec": {"ingress": []}})
@@ -18,6 +19,10 @@ def told(events: list[AgentEvent]) -> list[str]:
 
 def change(news: PolicyNews, policy: Resource | None) -> list[AgentEvent]:
     return news.news(["rule"], {} if policy is None else {"rule": policy}, 42, 1000)
+
+
+def test_every_kind_of_policy_is_followed() -> None:
+    assert set(KINDS) == POLICY_KINDS
 
 
 def test_how_things_were_is_no_event() -> None:

@@ -90,14 +90,20 @@ async def follow(
     verdicts: Iterable[Verdict] | None = None,
     nodes: Iterable[str] | None = None,
 ) -> AsyncIterator[FlowBatch]:
-    """Batches from *since_ns* on (None: from now on) as they are stored, for ever; over losses of the bus."""
+    """Batches from *since_ns* on (None: from now on) as they are stored, for ever; over losses of the bus.
+
+    There need not be any stream yet.  Raises: NotPermitted.
+    """
     wanted = Wanted(since_ns or 0, None, None if nodes is None else {*nodes})
     found: asyncio.Queue[Entry] = asyncio.Queue(MANY)
 
     async def pump(log: Log, pattern: str) -> None:
-        async with Tail(bus.link, log.name, pattern, since_ns) as tail:
+        tail = Tail(bus.link, log.name, pattern, since_ns)
+        try:
             async for entry in tail.entries(follow=True):
                 await found.put(entry)
+        finally:
+            await tail.close()
 
     tasks = [asyncio.ensure_future(pump(log, p)) for log, p in _sources(namespaces, verdicts)]
     try:

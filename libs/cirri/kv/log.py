@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -99,7 +100,8 @@ async def _whole(link: Link, name: str) -> None:
 class Tail:
     """Messages of log *name* whose subject is like *pattern*, in order; over reconnects none twice.
 
-    The server sends no more than the reader takes.  Used as ``async with``.
+    The server sends no more than the reader takes.  Used as ``async with``, which raises LogMissing if there
+    is none; without, :meth:`entries` waits for it, and :meth:`close` has to be called.
     """
 
     def __init__(self, link: Link, name: str, pattern: str, since_ns: int | None) -> None:
@@ -121,7 +123,7 @@ class Tail:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._close()
+        await self.close()
 
     async def next(self, *, wait: bool) -> Entry | None:
         """The next message; None: there was none when this was asked, and *wait* is false.
@@ -160,7 +162,7 @@ class Tail:
     async def _again(self, *, wait: bool) -> None:
         while True:
             try:
-                await self._close()
+                await self.close()
                 await self._open()
                 return
             except NotPermitted:
@@ -168,6 +170,8 @@ class Tail:
             except BusError:
                 if not wait:
                     raise
+                if self._since_ns is None:
+                    self._since_ns = time.time_ns()  # what comes before there is a reader counts
                 await asyncio.sleep(RETRY_S)
 
     async def _open(self) -> None:
@@ -198,17 +202,17 @@ class Tail:
             made = await stream.call(link, subject, body, stream.ConsumerInfo, name)
         except BucketMissing:
             self._ended = True
-            await self._close()
+            await self.close()
             raise LogMissing(name) from None
         except BaseException:
             self._ended = True
-            await self._close()
+            await self.close()
             raise
         self._heard = asyncio.get_running_loop().time()
         if not self._delivered:
             self._pending = made.num_pending + made.delivered.consumer_seq
         if self._since_ns is None:
-            self._since_ns = int(datetime.now(UTC).timestamp() * 1e9)  # where to go on without any message
+            self._since_ns = time.time_ns()  # where to go on without any message
 
     def _start(self) -> dict[str, Any]:
         since = self._last[0] or self._since_ns
@@ -220,7 +224,8 @@ class Tail:
         at = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09}Z"
         return {"deliver_policy": "by_start_time", "opt_start_time": at}
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Read no more."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             await subscription.close()

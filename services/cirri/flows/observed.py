@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 
-from cirri.flows.policynews import PolicyNews
+from cirri.flows.policynews import KINDS, PolicyNews
 from cirri.history.ring import Ring
 from cirri.hubble.facts import Place
 from cirri.hubble.node import NodeServer, RingSource
 from cirri.kv.news import News
-from cirri.manifests import POLICY_KINDS
 from cirri.model import NODES, RESOURCES, resource_key
 from cirri.model.config import CONFIG, config_data
 from cirri.model.observing import observing
@@ -50,7 +49,7 @@ class Observed:
     async def _happen(self) -> None:
         """What becomes of policies."""
         rt, told = self._rt, PolicyNews()
-        policies = {kind: rt.table(RESOURCES, resource_key(kind, "*"), needed=False) for kind in POLICY_KINDS}
+        policies = {kind: rt.table(RESOURCES, resource_key(kind, "*"), needed=False) for kind in KINDS}
         news = News(policies)
         while True:
             changed = await news.next()

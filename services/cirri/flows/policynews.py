@@ -10,6 +10,8 @@ from cirri.hubble.messages import AgentEventType
 from cirri.hubble.source import AgentEvent
 from cirri.model import Resource
 
+KINDS = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+"""Those of ``cirri.manifests.POLICY_KINDS``, which brings every schema along."""
 _DERIVED, _NAME, _NAMESPACE = (
     f"k8s:io.cilium.k8s.policy.{key}" for key in ("derived-from", "name", "namespace")
 )
