@@ -102,7 +102,7 @@ def _dnsdist(here: World) -> subprocess.Popen[bytes]:
 
 
 def _compare(here: World, row: str, effort: Effort, report: Report) -> None:
-    for place in (*PLACES, CIRRI, CIRRI):  # every name once, through each instance: not its first time is measured
+    for place in (*PLACES, CIRRI, CIRRI):  # every name, through each instance: its first time is not measured
         _perf(here, place, "udp", 2.0)
     count = max(2, effort.rounds // 3)
     for mode in ("udp", "tcp"):
