@@ -113,7 +113,8 @@ def test_since_reads_what_is_stored_and_tells_nothing_twice(three: Cluster) -> N
     assert three.ask(since=since, number=33)[0] == flows[-33:]
     assert three.ask(since=since, number=3, first=True)[0] == flows[:3]
     assert three.ask(since=since, until=at(START_NS - SECOND))[0] == flows[:10]
-    assert len(three.ask()[0]) == 20  # without since, what nodes hold
+    assert len(three.ask(until=at(START_NS - SECOND))[0]) == 20
+    assert len(three.ask()[0]) == 20  # without bounds, what nodes hold
 
 
 def test_the_newest_are_found_without_reading_all(three: Cluster) -> None:

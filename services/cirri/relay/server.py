@@ -97,14 +97,14 @@ class Relay:
     async def _past(
         self, request: Any, wanted: Wanted, test: Test, nodes: list[Node], recent: Recent
     ) -> AsyncIterator[Any]:
-        """What nodes hold, and with ``since`` what is stored: two streams that may tell the same flow."""
+        """What nodes hold, and with bounds of time what is stored: both may tell the same flow."""
         asked = GetFlowsRequest()
         asked.CopyFrom(request)
         asked.follow = False
         asked.ClearField("field_mask")
         faults: list[Any] = []
         streams = [self._node_flows(node, asked, faults) for node in nodes]
-        if request.HasField("since"):
+        if request.HasField("since") or request.HasField("until"):
             streams.append(self._stored(wanted, test, faults))
         left, last = wanted.number or EVER, deque[Any](maxlen=wanted.number or None)
         async for response in in_order(streams):
