@@ -41,6 +41,8 @@ LOOK_S = 1.0
 """How often the kernel's counters are read, and a ring that is not there is looked for."""
 CONFIG_S = 5.0
 """How long the configuration may take to be known before defaults hold."""
+RESTORE_S = (0.5, 1, 2, 5, 10, 30, 60)
+"""Pauses between attempts to hear what the DNS proxy knows."""
 ASK_S = 2.0
 """How long neighbours may take to answer."""
 NAMES_AGAIN_S = 0.1
@@ -103,6 +105,7 @@ class Keeper:
                 tasks.create_task(self.observed.run())
                 await self.rt.hear(L7_RECORDS, self._hear)
                 tasks.create_task(self._learn())
+                tasks.create_task(self._restore())
                 await self._read()
         finally:
             self._losses()
@@ -263,11 +266,17 @@ class Keeper:
             }
         )
 
+    async def _restore(self) -> None:
+        """Names that pods were told before this process was there, from whoever told them."""
+        for pause_s in RESTORE_S:
+            with suppress(BusError, msgspec.MsgspecError):
+                answer = await self.rt.request(NAME_CACHE, b"", ASK_S)
+                self.flows.names.restore(msgspec.msgpack.decode(answer, type=NameCacheReply).names)
+                return
+            await asyncio.sleep(pause_s)
+
     async def _learn(self) -> None:
-        """Names: what pods were told before this process was there, and those behind numbers."""
-        with suppress(BusError, msgspec.MsgspecError):
-            answer = await self.rt.request(NAME_CACHE, b"", ASK_S)
-            self.flows.names.restore(msgspec.msgpack.decode(answer, type=NameCacheReply).names)
+        """Names behind the numbers that this node gives to sets of names."""
         while True:
             await self._unnamed.wait()
             with suppress(BusError, msgspec.MsgspecError):

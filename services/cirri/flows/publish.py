@@ -27,6 +27,8 @@ BATCH_ROWS = 16384
 """Of more rows none waits: some 200 KiB, if they are of one namespace."""
 WAIT_BYTES = 48 << 20
 """Of messages that wait for the bus, packed or not: some three million rows; of more, the oldest are lost."""
+HEADERS = 512
+"""Bytes that a message has beside its payload, at most."""
 AT_ONCE = 8
 """Messages that are under way."""
 RETRY_S = (0.05, 1.0)
@@ -193,17 +195,39 @@ class Publisher:
         """What waits takes a tenth of its room when it is packed; that is done by a thread."""
         for message in [m for m in self._waiting if m.batch is not None]:
             if (batch := message.batch) is not None:
-                message.data, message.batch = await asyncio.to_thread(encode, batch), None
+                data = await asyncio.to_thread(encode, batch)
+                if 0 < self._bus.largest_message < len(data) + HEADERS:
+                    self._split(message, batch)
+                else:
+                    message.data, message.batch = data, None
+
+    def _split(self, message: Message, batch: FlowBatch) -> None:
+        """The server takes no message of that size: there are two instead."""
+        place = next((at for at, one in enumerate(self._waiting) if one is message), -1)
+        if place < 0:
+            return  # it has been given up meanwhile
+        del self._waiting[place]
+        if message.rows < 2:
+            self._give_up(message)
+            return
+        table, half = Table.of(batch), message.rows // 2
+        self._number += 1
+        for number, which in ((self._number, slice(half, None)), (message.number, slice(half))):
+            gathering = Gathering(self._node, self._instance)
+            gathering.add(table, np.arange(message.rows)[which])
+            part = self._message((batch.namespace, batch.verdict), gathering.table(), number)
+            self._waiting.insert(place, part)
 
     def _id(self, message: Message) -> str:
         return f"{self._instance:016x}-{message.number}"
 
-    def _close(self, namespace: str, kind: Kind, table: Table) -> None:
-        self._number += 1
+    def _message(self, what: tuple[str, Kind], table: Table, number: int) -> Message:
+        """*what*: namespace and kind of verdict."""
+        namespace, kind = what
         batch = FlowBatch(
             node=self._node,
             instance=self._instance,
-            number=self._number,
+            number=number,
             namespace=namespace,
             verdict=kind,
             first_ns=int(table.rows["time"].min()),
@@ -219,8 +243,11 @@ class Publisher:
         events = int((table.rows["type"] != RowType.L7).sum())
         subject = flow_subject(namespace, kind, self._node)
         began = time.monotonic()
-        message = Message(subject, batch, b"", self._number, len(table.rows), events, began)
-        self._waiting.append(message)
+        return Message(subject, batch, b"", number, len(table.rows), events, began)
+
+    def _close(self, namespace: str, kind: Kind, table: Table) -> None:
+        self._number += 1
+        self._waiting.append(self._message((namespace, kind), table, self._number))
         surplus = sum(m.size for m in self._waiting) - WAIT_BYTES
         while surplus > 0 and self._waiting:
             surplus -= self._waiting[0].size
