@@ -183,7 +183,7 @@ def test_what_is_not_told_is_counted(world: World, nats: NatsServer) -> None:
         assert full > 0
         world.send(signal.SIGCONT)
         rows, lost = await world.settled(bus)
-        assert +lost == Counter(ring=full)
+        assert +lost == Counter(ring=world.counters()[1])  # more than before, if the ring was still full
 
         world.emit(2000)
         world.end(signal.SIGKILL)  # with some in its memory
