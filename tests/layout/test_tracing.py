@@ -8,7 +8,7 @@ from cirri.layout.tracing import DEFAULTS, Tracing, complaint
 
 LEVEL, INTERVAL, FLAGS = DEFAULTS
 EACH, FROM = RuntimeFlag.TRACE_EACH, RuntimeFlag.TRACE_FROM
-ROWS = (
+ROWS: tuple[tuple[dict[str, str], int, int, int], ...] = (
     ({}, 0, 4768, 0b111),
     (DEFAULTS, 0, 4768, 0b111),
     ({LEVEL: "none"}, EACH | FROM, 4768, 0b111),
