@@ -1,9 +1,11 @@
 """What observers are told of packets that pass: where to, when, and never more or fewer than there were."""
 
+import os
 import random
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -368,6 +370,7 @@ STREAMS = (
     Stream(TO_POD, ">B", V4.udp(V4.host, V4.b, size=500), TC_OK),
     Stream(TO_POD, ">B", V4.tcp(V4.host, V4.b, "S"), TC_SHOT),
 )
+CPUS = os.sched_getaffinity(0)
 MILLION = 1_000_000
 AT_ONCE = 1000
 FIELDS = np.dtype({
@@ -416,3 +419,39 @@ def test_a_million_packets(shared_world: World, reader: str) -> None:
         assert 4 < (rows["type"] == EventType.TRACE).sum() < each
     else:
         assert counted[EventCounter.LOST] > each  # two for each that is dropped, once the ring is full
+
+
+def test_cpus_that_have_packets_of_one_connection_lose_none(shared_world: World) -> None:
+    """Of both directions at once, while each of them tells of what the other one counted."""
+    world, rounds = shared_world, 30
+    trace(world, Tracing(interval_s=0.01))
+    ways = (
+        ("~B", V4.udp(V4.world, V4.b)),
+        ("~B", V4.udp(V4.world, V4.b)),
+        ("B", V4.udp(V4.b, V4.world, 53, 5000)),
+    )
+    send(world, *ways[0])
+    send(world, *ways[2])
+
+    def work(number: int) -> None:
+        at, packet = ways[number]
+        os.sched_setaffinity(0, {sorted(CPUS)[number % len(CPUS)]})
+        for _ in range(rounds):
+            run(world, FROM_POD if at == "B" else TO_POD, at, frame(at, packet), AT_ONCE)
+
+    events: list[EventRecord] = []
+    with ThreadPoolExecutor(len(ways)) as pool:
+        works = [pool.submit(work, number) for number in range(len(ways))]
+        while not all(each.done() for each in works):
+            events += world.events()
+            time.sleep(0.005)
+        for each in works:
+            each.result()
+    collect(world.ct, 1 << 63, (), rest(world.programs[REST]))
+    events += world.events()
+    sums: Counter[bytes] = Counter()
+    for event in events:
+        sums[event.source] += event.packets
+    each_way = rounds * AT_ONCE
+    assert sums == {address16(V4.world): 2 * each_way, address16(V4.b): each_way}
+    assert len(events) > 4
