@@ -78,7 +78,7 @@ def both(f: Family) -> list[Case]:
         Case("two hops are enough", (Send("A", f.tcp(f.a, f.b, "S", ttl=2), "B", NEW),)),
         Case(
             "no uplink yet",
-            (Do(no_uplink), Send("A", f.tcp(f.a, f.r, "S"), DropReason.HOST_NOT_READY, NEW)),
+            (Do(no_uplink), Send("A", f.tcp(f.a, f.r, "S"), DropReason.HOST_NOT_READY)),
         ),
         Case(
             "spoofed: the other pod's address",
