@@ -148,7 +148,7 @@ def seen(world: World) -> int:
             timeout=5,
         )
         return int(float(done.stdout.split("\ncirri_flows_seen ")[1].split()[0]))
-    except (OSError, IndexError):
+    except (OSError, IndexError, subprocess.TimeoutExpired):
         return -1
 
 
