@@ -19,8 +19,8 @@
 	X(DROP_NO_BACKEND, 158, "Service backend not found")		\
 	X(DROP_NO_TUNNEL_ENDPOINT, 160, "No tunnel/encapsulation endpoint") \
 	X(DROP_UNKNOWN_L2, 166, "Unsupported L2 protocol")		\
+	X(DROP_NAT_NO_MAPPING, 167, "No mapping for NAT masquerade")	\
 	X(DROP_UNKNOWN_SENDER, 172, "Unknown sender")			\
-	X(DROP_NAT_NO_MAPPING, 174, "No mapping for NAT masquerade")	\
 	X(DROP_FRAGMENT_NOT_FOUND, 175, "First logical datagram fragment not found") \
 	X(DROP_FORBIDDEN_ICMP6, 176, "Forbidden ICMPv6 message")	\
 	X(DROP_SOURCE_RANGE, 177, "Denied by LB src range check")	\

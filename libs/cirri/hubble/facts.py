@@ -13,7 +13,6 @@ import numpy as np
 
 from cirri.history import Reply, Rows, RowType, Table, Verdict
 from cirri.hubble.summaries import ICMP, ICMPV6, SCTP, TCP, UDP
-from cirri.layout import DropReason
 from cirri.layout.address import V4_MAPPED
 from cirri.model.records import L7Record
 
@@ -23,7 +22,6 @@ DROP_EVENT, TRACE_EVENT, VERDICT_EVENT, L7_EVENT = 1, 4, 5, 129
 """``CiliumEventType.type``."""
 TO_ENDPOINT = 101
 """As a point of observation; as ``sub_type`` of a trace it is 0."""
-NO_MAPPING_FOR_NAT_MASQUERADE = 167
 
 PORTS = (TCP, UDP, SCTP)
 """Protocols with ports."""
@@ -39,9 +37,6 @@ _EVENTS[[RowType.DROP, RowType.TRACE, RowType.POLICY_VERDICT, RowType.L7]] = (
     VERDICT_EVENT,
     L7_EVENT,
 )
-_REASONS = np.arange(256, dtype=np.uint8)
-# The API's number for it; ours is what the datapath returns.
-_REASONS[DropReason.NAT_NO_MAPPING] = NO_MAPPING_FOR_NAT_MASQUERADE
 
 
 @dataclass(slots=True)
@@ -75,12 +70,12 @@ def event_sub_types(rows: Rows) -> Numbers:
     """``event_type.sub_type``: the reason of a drop, the point of a trace."""
     point = np.where(rows["point"] == TO_ENDPOINT, 0, rows["point"])
     found = np.where(rows["type"] == RowType.TRACE, point, 0)
-    return np.where(rows["type"] == RowType.DROP, _REASONS[rows["reason"]], found)
+    return np.where(rows["type"] == RowType.DROP, rows["reason"], found)
 
 
 def reasons(rows: Rows) -> Numbers:
     """``drop_reason_desc``; 0 of what was not dropped."""
-    return np.where(rows["verdict"] == Verdict.DROPPED, _REASONS[rows["reason"]], 0)
+    return np.where(rows["verdict"] == Verdict.DROPPED, rows["reason"], 0)
 
 
 def replies(rows: Rows) -> Numbers:

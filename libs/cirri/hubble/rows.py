@@ -12,7 +12,7 @@ import numpy as np
 from cirri.history import ROW, Reply, RowType, Table, parts_of
 from cirri.hubble import facts
 from cirri.hubble.summaries import ICMP, ICMPV6, SCTP, TCP, TCP_FLAGS, UDP
-from cirri.layout import DropReason, address16
+from cirri.layout import address16
 from cirri.model.flows import End, ServiceRef, Workload
 from cirri.model.records import DnsFacts, HttpFacts, L7Record
 
@@ -95,8 +95,6 @@ def _numbers(flow: Any) -> dict[str, Any]:
     if kind == RowType.TRACE:
         row["point"] = sub_type or facts.TO_ENDPOINT
     reason = sub_type if kind == RowType.DROP else flow.drop_reason_desc
-    if reason == facts.NO_MAPPING_FOR_NAT_MASQUERADE:
-        reason = DropReason.NAT_NO_MAPPING
     row["reason"] = reason & 0xFF
     return row | _transport(flow.l4)
 

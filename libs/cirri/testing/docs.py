@@ -61,8 +61,10 @@ def picture() -> str:
     shown = [b for b in BUCKETS if b.writer != "*"]
     lines += [f"  b_{b.name}[({b.name})]" for b in shown]
     for s in found:
-        lines += [f"  {s.name} --> b_{b.name}" for b in s.writes]
-        lines += [f"  b_{b.name} -.-> {s.name}" for b in s.reads if b in shown]
+        if s.writes:
+            lines.append(f"  {s.name} --> {' & '.join(f'b_{b.name}' for b in s.writes)}")
+        if read := [f"b_{b.name}" for b in s.reads if b in shown]:
+            lines.append(f"  {' & '.join(read)} -.-> {s.name}")
     lines.append("  datapath ==> kernel{{kernel: programs and pinned maps}}")
     return "\n".join([*lines, "```"])
 
