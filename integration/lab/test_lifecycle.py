@@ -112,7 +112,7 @@ def test_two_labs_at_once(name: str) -> None:
         {apiVersion: v1, kind: Pod, metadata: {name: web},
          spec: {containers: [{name: web, image: quay.io/cilium/starwars}]}}
     """
-    with Lab(1, f"{name}a") as one, Lab(1, f"{name}b") as two:
+    with Lab(1, f"{name}a", "--no-flows") as one, Lab(1, f"{name}b", "--no-flows") as two:
         one.apply(pod)
         assert (
             one.exec("web", "curl", "-s", "-XPOST", "localhost/v1/request-landing").stdout == "Ship landed\n"

@@ -98,11 +98,12 @@ def test_end(tmp_path: Path, text: str, code: int, complaints: str) -> None:
 
 @pytest.mark.parametrize(("first", "code"), [(PASSES, 0), (FAILS, 1)], ids=["passes", "fails"])
 def test_labs_follow_in_any_case(tmp_path: Path, first: str, code: int) -> None:
-    """Without arguments everything is tested, labs and nodes after the rest."""
+    """Without arguments everything is tested: labs and nodes after the rest, then what is timed."""
     (tmp_path / "deploy").mkdir()
     shutil.copy(ROOT / "deploy/test.sh", tmp_path / "deploy")
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
-    for folder, text in (("tests", first), ("integration/lab", PASSES), ("integration/node", PASSES)):
+    folders = ("tests", "integration/lab", "integration/node", "integration/timed")
+    for folder, text in zip(folders, (first, PASSES, PASSES, PASSES), strict=True):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / f"test_{Path(folder).name}.py").write_text(text)
 
@@ -110,7 +111,8 @@ def test_labs_follow_in_any_case(tmp_path: Path, first: str, code: int) -> None:
     out, _ = process.communicate(timeout=120)
 
     assert process.returncode == code, out
-    assert 0 <= out.find(f"1 {'failed' if code else 'passed'}") < out.find("2 passed"), out
+    parts = [out.find(words) for words in (f"1 {'failed' if code else 'passed'}", "2 passed")]
+    assert 0 <= parts[0] < parts[1] < out.rfind("1 passed"), out
 
 
 @pytest.fixture

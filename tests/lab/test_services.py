@@ -8,9 +8,9 @@ from cirri.lab.topology import Topology, paths
 
 LAB = Topology("x", 2)
 WHERE = paths("x", Path("/cgroup"))
-ACCOUNTS = [user(s, host) for s, host in accounts(LAB, contracts())]
+ACCOUNTS = [user(s, host) for s, host in accounts(LAB, contracts({}))]
 PASSWORDS = {name: f"secret-{name}" for name in (*ACCOUNTS, CLI_USER)}
-PROCESSES = {p.name: p for p in processes(LAB, WHERE, contracts(), PASSWORDS)}
+PROCESSES = {p.name: p for p in processes(LAB, WHERE, contracts({}), PASSWORDS)}
 ENVIRONMENTS = [p.env for p in PROCESSES.values() if "CIRRI_NATS_USER" in p.env]
 
 

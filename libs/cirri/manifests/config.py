@@ -273,6 +273,9 @@ KEYS: Mapping[str, Key] = {
         }.items()
     },
     **{key: Key(flowexport.DEFAULTS[key], says, flowexport.complaint(key)) for key, says in _EXPORT.items()},
+    observing.ENABLE: Key(
+        "true", "whether the services that tell flows are started with the cluster", _SWITCH
+    ),
     **{key: Key(observing.DEFAULTS[key], says, observing.complaint(key)) for key, says in _OBSERVING.items()},
     "allow-localhost": Key(
         "auto", "whether a node may always reach its pods", _one_of("auto", "always", "policy")

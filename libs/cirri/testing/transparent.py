@@ -13,7 +13,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _COMMON = """
 import socket, struct, sys, threading
@@ -180,6 +180,9 @@ def _running(namespace: str, script: str, *arguments: str) -> Iterator[subproces
             yield process
         finally:
             process.kill()
+            assert process.stdin
+            with suppress(BrokenPipeError):  # of what it was told and did not read any more
+                process.stdin.close()
 
 
 @contextmanager

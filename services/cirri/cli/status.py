@@ -41,9 +41,11 @@ from cirri.model import (
     POD_CIDRS,
     POLICIES,
     RESOURCES,
+    observing,
     resource_key,
 )
 from cirri.model.bucket import token
+from cirri.model.config import CONFIG, config_data
 from cirri.model.request import L7Listeners
 
 if TYPE_CHECKING:
@@ -119,7 +121,9 @@ async def examine(bus: Bus) -> Report:
     endpoints = [e.value for e in await _entries(bus, ENDPOINTS)]
     identities = [e.value for e in await _entries(bus, IDENTITIES)]
     policies = [e.value for e in await _entries(bus, POLICIES)]
-    parts = components(_contracts(), instances, sorted(nodes))
+    config = config_data({e.value.name: e.value for e in await _entries(bus, RESOURCES, CONFIG)})
+    services = [s for s in _contracts() if observing.enabled(config) or s.name not in observing.SERVICES]
+    parts = components(services, instances, sorted(nodes))
     places = node_reports({*nodes, *statuses}, statuses, ranges, endpoints, acks)
     reach = cluster_health(nodes, [e.value for e in await _entries(bus, HEALTH)], datetime.now(UTC))
     ready, wanted = managed(pods, endpoints)

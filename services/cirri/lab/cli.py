@@ -53,15 +53,20 @@ def lab() -> None:
     type=click.Path(path_type=Path),
     help="YAML file with keys and values of ConfigMap cirri-config, which hold from the beginning.",
 )
+@click.option(
+    "--no-flows", "blind", is_flag=True, help="Start no service that tells flows (enable-hubble: false)."
+)
 @name_option
-def up(nodes: int, routing: str | None, file: Path | None, name: str) -> None:
+def up(nodes: int, routing: str | None, file: Path | None, *, blind: bool, name: str) -> None:
     """Build the lab and wait until it is ready."""
     from cirri.lab.config import read
     from cirri.lab.lifecycle import up as bring_up
+    from cirri.model import observing
 
     began = time.monotonic()
     try:
         config = (read(file) if file else {}) | ({"routing-mode": routing} if routing else {})
+        config |= {observing.ENABLE: "false"} if blind else {}
         bring_up(name, nodes, _step(began), config)
     except CirriError as error:
         raise Failed(error) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 
 from cirri.manifests.api import APPLY, DELETE
-from cirri.model import NODES, POD_CIDRS, RESOURCES
+from cirri.model import NODES, POD_CIDRS, RESOURCES, observing
 from cirri.runtime.contract import Service
 
 LAB = Service(
@@ -30,6 +31,8 @@ SERVICES = (
 """Services of a lab, in the order in which they are started."""
 
 
-def contracts() -> tuple[Service, ...]:
-    """Each service's contract, then the lab's."""
-    return (*(import_module(f"cirri.{name}").SERVICE for name in SERVICES), LAB)
+def contracts(config: Mapping[str, str]) -> tuple[Service, ...]:
+    """The contract of each service that *config* has started, then the lab's."""
+    left_out = () if observing.enabled(config) else observing.SERVICES
+    names = [name for name in SERVICES if name not in left_out]
+    return (*(import_module(f"cirri.{name}").SERVICE for name in names), LAB)

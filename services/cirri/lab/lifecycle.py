@@ -156,7 +156,7 @@ def prepare(topology: Topology, where: Paths, config: dict[str, str]) -> None:
     from cirri.lab.contract import contracts
     from cirri.runtime.permissions import nats_config
 
-    services = contracts()
+    services = contracts(config)
     speakers = [(s, user(s, host), host) for s, host in accounts(topology, services)]
     passwords = {name: secrets.token_urlsafe(18) for name in (*(u for _, u, _ in speakers), CLI_USER)}
     bus = nats_config(

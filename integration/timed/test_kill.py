@@ -23,7 +23,7 @@ from cirri.maps import MapMissing
 from cirri.testing.lab import CIRRI, Lab
 from cirri.testing.meaning import meaning
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "lab"
 PORT = 7000
 USEFUL_S = 1.0
 """How soon after its death a service has to be of use again."""
