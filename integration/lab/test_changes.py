@@ -9,6 +9,7 @@ node's program as fast as it takes them, while the real services follow one chan
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from cirri.testing.lab import Lab
 
 OPEN, CLOSED = 7000, 7003
 PROBER = "198.51.100.7"
-PACKETS = 1_000_000
+PACKETS = int(os.environ.get("PACKETS", "300000"))
 POD = """
 apiVersion: v1
 kind: Pod

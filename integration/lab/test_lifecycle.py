@@ -83,7 +83,7 @@ def test_up_in_time_and_down_without_a_trace(name: str) -> None:
 
 def test_up_again_after_everything_was_killed(name: str) -> None:
     before = machine(name)
-    with Lab(1, name) as lab:
+    with Lab(1, name, "--no-flows") as lab:
         old = lab.pids()
         kill_everything(lab)
         lab.up()
@@ -95,7 +95,7 @@ def test_up_again_after_everything_was_killed(name: str) -> None:
 
 
 def test_up_is_idempotent_and_says_what_it_cannot_do(name: str) -> None:
-    with Lab(1, name) as lab:
+    with Lab(1, name, "--no-flows") as lab:
         pids = lab.pids()
         lab.up()
         assert lab.pids() == pids

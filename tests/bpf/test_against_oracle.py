@@ -1,7 +1,8 @@
-"""The oracle, the engine and the programs in the kernel say the same of a hundred thousand packets."""
+"""The oracle, the engine and the programs in the kernel say the same of many packets (WORLDS=400: 100,000)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cirri.testing.proof.agreement import SHARES, Tally, agree
 from cirri.testing.proof.kernel import Writer, programs
 from cirri.testing.spread import spread
 
-WORLDS, PACKETS = 400, 250
+WORLDS, PACKETS = int(os.environ.get("WORLDS", "120")), 250
 
 
 def put(seeds: Sequence[int]) -> Tally:
@@ -23,7 +24,7 @@ def put(seeds: Sequence[int]) -> Tally:
     return tally
 
 
-def test_three_readings_of_a_hundred_thousand_packets(built: Path) -> None:
+def test_three_readings_of_many_packets(built: Path) -> None:
     tally = Tally.together(spread(put, range(WORLDS)))
-    assert tally.cases == 100_000
+    assert tally.cases == WORLDS * PACKETS
     tally.check(SHARES)

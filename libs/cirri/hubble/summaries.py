@@ -9,7 +9,7 @@ TCP_FLAGS = {"SYN": 2, "ACK": 16, "RST": 4, "FIN": 1, "PSH": 8, "URG": 32, "ECE"
 ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 """IANA protocol numbers."""
 
-_ICMP_TYPES = {
+ICMP_TYPES = {
     0: "EchoReply",
     3: "DestinationUnreachable",
     4: "SourceQuench",
@@ -22,7 +22,7 @@ _ICMP_TYPES = {
     13: "TimestampRequest",
     14: "TimestampReply",
 }
-_ICMPV6_TYPES = {
+ICMPV6_TYPES = {
     1: "DestinationUnreachable",
     2: "PacketTooBig",
     3: "TimeExceeded",
@@ -59,9 +59,9 @@ def packet(protocol: int, tcp_flags: int, icmp_type: int) -> str:
         case 132:
             return "SCTP"
         case 1:
-            return f"ICMPv4 {_ICMP_TYPES.get(icmp_type, icmp_type)}"
+            return f"ICMPv4 {ICMP_TYPES.get(icmp_type, icmp_type)}"
         case 58:
-            return f"ICMPv6 {_ICMPV6_TYPES.get(icmp_type, icmp_type)}"
+            return f"ICMPv6 {ICMPV6_TYPES.get(icmp_type, icmp_type)}"
     return ""
 
 

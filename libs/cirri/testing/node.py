@@ -95,8 +95,10 @@ class Node:
         self.cgroup.mkdir()
         run("ip", "netns", "add", self.name)
         # Addresses are used at once: without waiting a second for somebody to object.
-        dad = [f"net.ipv6.conf.{which}.accept_dad=0" for which in ("all", "default")]
-        run("ip", "netns", "exec", self.name, "sysctl", "-qw", *dad)
+        settings = [f"net.ipv6.conf.{which}.accept_dad=0" for which in ("all", "default")]
+        # Each refusal is told, however many there are at once.
+        settings += ["net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0"]
+        run("ip", "netns", "exec", self.name, "sysctl", "-qw", *settings)
         link = f"cirri-test{self.number}"
         run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         run("ip", "address", "add", f"{self.host}/24", "dev", link)

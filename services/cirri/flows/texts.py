@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cirri.history.rows import RowType, Verdict
+from cirri.hubble import summaries
 from cirri.hubble.messages import DropReason
 from cirri.layout import PolicyMatch
 
@@ -68,35 +69,5 @@ RCODES = _lookup(
     },
     str,
 )
-ICMP_TYPES = _lookup(
-    {
-        0: "EchoReply",
-        3: "DestinationUnreachable",
-        4: "SourceQuench",
-        5: "Redirect",
-        8: "EchoRequest",
-        9: "RouterAdvertisement",
-        10: "RouterSolicitation",
-        11: "TimeExceeded",
-        12: "ParameterProblem",
-        13: "TimestampRequest",
-        14: "TimestampReply",
-    },
-    str,
-)
-ICMP6_TYPES = _lookup(
-    {
-        1: "DestinationUnreachable",
-        2: "PacketTooBig",
-        3: "TimeExceeded",
-        4: "ParameterProblem",
-        128: "EchoRequest",
-        129: "EchoReply",
-        133: "RouterSolicitation",
-        134: "RouterAdvertisement",
-        135: "NeighborSolicitation",
-        136: "NeighborAdvertisement",
-        137: "Redirect",
-    },
-    str,
-)
+ICMP_TYPES = _lookup(summaries.ICMP_TYPES, str)
+ICMP6_TYPES = _lookup(summaries.ICMPV6_TYPES, str)
