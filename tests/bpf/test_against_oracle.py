@@ -1,4 +1,4 @@
-"""The oracle, the engine and the programs in the kernel say the same of many packets (WORLDS=400: 100,000)."""
+"""The oracle, the engine and the programs in the kernel agree on many packets (WORLDS=400: 100,000)."""
 
 from __future__ import annotations
 
