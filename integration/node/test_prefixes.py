@@ -27,7 +27,7 @@ OUTSIDE = "../../proc/self/ns/net"
 """The namespace of the test itself: the other end of the uplink."""
 NEAR, FAR, OTHER = "198.51.100.1", "198.51.100.129", "203.0.113.1"
 NEAR6, FAR6 = "2001:db8::1", "2001:db8:1::1"
-PORT = 8090
+PORT = 8390
 
 
 @contextmanager
