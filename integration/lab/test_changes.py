@@ -9,7 +9,6 @@ node's program as fast as it takes them, while the real services follow one chan
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from cirri.testing.lab import Lab
 
 OPEN, CLOSED = 7000, 7003
 PROBER = "198.51.100.7"
-PACKETS = int(os.environ.get("PACKETS", "300000"))
+PACKETS = 1_000_000
 POD = """
 apiVersion: v1
 kind: Pod

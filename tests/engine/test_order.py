@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from random import Random
 from unittest.mock import patch
@@ -14,7 +13,7 @@ from cirri.testing.proof.histories import Event, content, difference, history, r
 from cirri.testing.proof.worlds import world
 from cirri.testing.spread import spread
 
-WORLDS, HISTORIES = int(os.environ.get("WORLDS", "60")), 50
+WORLDS, HISTORIES = 200, 50
 
 
 class Remembered:
