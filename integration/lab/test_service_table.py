@@ -23,6 +23,9 @@ Routing = Literal["native", "tunnel"]
 TRIES = 8
 """Connections after which two backends would both have been met, but for one time in 128."""
 
+ROUNDS = 20
+"""In which XDP has to be quick enough at least once."""
+
 
 def policy(server: str, ingress: list[dict[str, Any]]) -> dict[str, Any]:
     spec = {"endpointSelector": {"matchLabels": {"app": server}}, "ingress": ingress}
@@ -62,8 +65,20 @@ def test_every_way(cluster: tuple[World, Routing], change: dict[str, Any]) -> No
     table = list(cases(setting))
     wrong = world.play(table, setting)
     assert not wrong, f"{len(wrong)} of {len(table)} cases:\n" + "\n".join(wrong)
-    if setting.xdp:
-        assert world.turned() == (routing == "native"), "XDP is for native routing"
+    if setting.xdp and routing == "native":
+        assert has_turned(world, setting), "XDP sends back what goes back out of the uplink"
+    elif setting.xdp:
+        assert not world.turned(), "XDP is for native routing"
+
+
+def has_turned(world: World, setting: Setting) -> bool:
+    """XDP knows only what is answered within a second: on a busy machine a few questions are, not a whole table."""
+    few = [c for c in cases(setting) if c.client == "outside" and "NodePort" in c.door and c.protocol == "UDP"]
+    for _ in range(ROUNDS):
+        if world.turned():
+            return True
+        assert not world.play(few, setting)
+    return False
 
 
 MAY = {"one": "near", "two": "outside"}
