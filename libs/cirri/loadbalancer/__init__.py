@@ -1,10 +1,19 @@
 """Services: which frontends a node serves, and with which backends.  Pure.
 
 ``endpoints`` reads EndpointSlices, ``frontends`` expands a Service for one node, ``config`` holds the
-cluster's switches, ``health`` what balancers outside are told.
+cluster's switches, ``health`` what balancers outside are told,
+``announced`` which addresses nodes tell the network about.
 """
 
 from cirri.loadbalancer.annotations import annotation_faults
+from cirri.loadbalancer.announced import (
+    BGP_CLASS,
+    L2_CLASS,
+    Announced,
+    announceable,
+    announced,
+    nodes_with_backends,
+)
 from cirri.loadbalancer.config import (
     NOT_DIRECT,
     Acceleration,
@@ -35,8 +44,11 @@ from cirri.loadbalancer.health import (
 )
 
 __all__ = [
+    "BGP_CLASS",
+    "L2_CLASS",
     "NOT_DIRECT",
     "Acceleration",
+    "Announced",
     "Backend",
     "Frontend",
     "HealthCheck",
@@ -49,6 +61,8 @@ __all__ = [
     "Seniority",
     "Serving",
     "annotation_faults",
+    "announceable",
+    "announced",
     "backends",
     "choosable",
     "complaint",
@@ -56,6 +70,7 @@ __all__ = [
     "frontends",
     "health_check",
     "host_ports",
+    "nodes_with_backends",
     "proxy_answer",
     "seniority",
     "service_answer",

@@ -132,6 +132,15 @@ def local_endpoints(slices: Iterable[Resource], node: str) -> int:
     return max((families.count(family) for family in families), default=0)
 
 
+def ready_nodes(slices: Iterable[Resource], version: int) -> frozenset[str]:
+    """Nodes with an endpoint of IP *version* that takes connections; with one that terminates, if none has."""
+    family = "IPv6" if version == 6 else "IPv4"
+    parts = [part for part in slices if (part.manifest.get("addressType") or "IPv4") == family]
+    found = [each for part in parts for each in _endpoints(part) if each.node]
+    ready = frozenset(each.node for each in found if each.ready and not each.terminating)
+    return ready or frozenset(each.node for each in found if each.serving and each.terminating)
+
+
 def choosable(found: Sequence[Backend]) -> tuple[Backend, ...]:
     """Those of *found* that take new connections."""
     active = tuple([each for each in found if each.state == "active" and each.weight])

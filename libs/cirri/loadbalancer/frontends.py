@@ -152,7 +152,7 @@ class _Expansion:
         """Backends by what decides about them: a node port has them at each address of each node."""
 
     def all(self) -> Iterator[tuple[Frontend, Serving]]:
-        kinds = _kinds(self.notes.get(f"{ANNOTATIONS}type", ""))
+        kinds = kinds_of(self.notes.get(f"{ANNOTATIONS}type", ""))
         for port in self.spec.get("ports") or []:
             if "ClusterIP" in kinds:
                 yield from self._inside(port)
@@ -161,14 +161,14 @@ class _Expansion:
 
     def _inside(self, port: Mapping[str, Any]) -> Iterator[tuple[Frontend, Serving]]:
         local = self.spec.get("internalTrafficPolicy") == "Local"
-        for address in _cluster_ips(self.spec):
+        for address in cluster_ips(self.spec):
             yield self._one("ClusterIP", address, int(port["port"]), port, Scope.INTERNAL, local=local)
 
     def _outside(self, port: Mapping[str, Any], kinds: frozenset[str]) -> Iterator[tuple[Frontend, Serving]]:
         local = self.spec.get("externalTrafficPolicy") == "Local"
         number = int(port["port"])
         virtual: dict[Kind, list[str]] = {
-            "LoadBalancer": _ingress(self.spec, self.status),
+            "LoadBalancer": ingress(self.spec, self.status),
             "ExternalIPs": self.spec.get("externalIPs") or [],
         }
         for kind, addresses in virtual.items():
@@ -273,7 +273,8 @@ def weights(text: str) -> dict[str, int]:
     return found
 
 
-def _kinds(annotation: str) -> frozenset[str]:
+def kinds_of(annotation: str) -> frozenset[str]:
+    """The kinds of frontends that annotation ``service.cilium.io/type`` lets a Service have."""
     if not annotation:
         return EVERY_KIND
     return frozenset(part.strip() for part in annotation.split(",") if part.strip()) or EVERY_KIND
@@ -290,16 +291,18 @@ def _answers(notes: Mapping[str, str], here: Here) -> bool:
     return True
 
 
-def _cluster_ips(spec: Mapping[str, Any]) -> list[str]:
+def cluster_ips(spec: Mapping[str, Any]) -> list[str]:
+    """The Service's own addresses, inside the cluster."""
     ips = spec.get("clusterIPs") or [spec.get("clusterIP")]
     return [str(ip) for ip in ips if ip and ip != "None"]
 
 
 def _families(spec: Mapping[str, Any]) -> set[int]:
-    return set(map(version_of, _cluster_ips(spec))) or {4, 6}
+    return set(map(version_of, cluster_ips(spec))) or {4, 6}
 
 
-def _ingress(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:
+def ingress(spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:
+    """The addresses of a LoadBalancer Service to which packets come as they were sent."""
     if spec.get("type") != "LoadBalancer":
         return []
     given = (status.get("loadBalancer") or {}).get("ingress") or []
