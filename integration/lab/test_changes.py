@@ -58,7 +58,7 @@ SPECS = {
 
 
 def test_no_packet_meets_a_mixture_of_two_policies() -> None:
-    with Lab(1, "", "--no-flows") as lab:
+    with Lab(1, "", "--without", "flows") as lab:
         lab.apply(POD)
         lab.apply(POLICY + f"  {SPECS['address']}\n")
         address = lab.pods()["default/web"]["addresses"][0]

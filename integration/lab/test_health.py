@@ -30,7 +30,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     config.write_text(
         f'cluster-health-interval: {INTERVAL_S}s\nenable-host-firewall: "true"\ncluster-health-port: "4241"\n'
     )
-    with Lab(2, f"test-{os.getpid()}-health", "--config", str(config), "--no-flows") as running:
+    with Lab(2, f"test-{os.getpid()}-health", "--config", str(config), "--without", "flows") as running:
         running.wait(lambda: seen(running)["summary"] == "2/2 reachable", what="2/2 reachable")
         yield running
 

@@ -83,7 +83,7 @@ def test_up_in_time_and_down_without_a_trace(name: str) -> None:
 
 def test_up_again_after_everything_was_killed(name: str) -> None:
     before = machine(name)
-    with Lab(1, name, "--no-flows") as lab:
+    with Lab(1, name, "--without", "flows") as lab:
         old = lab.pids()
         kill_everything(lab)
         lab.up()
@@ -95,7 +95,7 @@ def test_up_again_after_everything_was_killed(name: str) -> None:
 
 
 def test_up_is_idempotent_and_says_what_it_cannot_do(name: str) -> None:
-    with Lab(1, name, "--no-flows") as lab:
+    with Lab(1, name, "--without", "flows") as lab:
         pids = lab.pids()
         lab.up()
         assert lab.pids() == pids
@@ -112,7 +112,7 @@ def test_two_labs_at_once(name: str) -> None:
         {apiVersion: v1, kind: Pod, metadata: {name: web},
          spec: {containers: [{name: web, image: quay.io/cilium/starwars}]}}
     """
-    with Lab(1, f"{name}a", "--no-flows") as one, Lab(1, f"{name}b", "--no-flows") as two:
+    with Lab(1, f"{name}a", "--without", "flows") as one, Lab(1, f"{name}b", "--without", "flows") as two:
         one.apply(pod)
         assert (
             one.exec("web", "curl", "-s", "-XPOST", "localhost/v1/request-landing").stdout == "Ship landed\n"

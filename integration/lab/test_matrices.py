@@ -115,7 +115,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Lab(2, "", "--no-flows") as lab:
+    with Lab(2, "", "--without", "flows") as lab:
         made = Cluster(lab, tmp_path_factory.mktemp("matrices"))
         yield made
         made.prober.close()

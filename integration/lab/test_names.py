@@ -76,7 +76,7 @@ POLICIES = (
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[Lab]:
-    with Lab(2, f"test-{os.getpid()}-names", "--no-flows") as lab:
+    with Lab(2, f"test-{os.getpid()}-names", "--without", "flows") as lab:
         lab.apply(PODS)
         ready = [Ask("free", "http://api.github.com/", "")]
         lab.wait(lambda: heard(lab, ready)[0].startswith("200"), what="the internet")

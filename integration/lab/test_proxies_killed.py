@@ -95,7 +95,7 @@ def loads(lab: Lab) -> dict[str, Driven]:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[Lab]:
-    with Lab(2, f"test-{os.getpid()}-proxies", "--no-flows") as lab:
+    with Lab(2, f"test-{os.getpid()}-proxies", "--without", "flows") as lab:
         lab.apply(WORLD)
         server = lab.pods()["default/server"]["addresses"][0]
         ready = [Ask(pod, f"http://{server}/", "") for pod in ("near", "far")]

@@ -34,7 +34,7 @@ def landing(lab: Lab) -> str:
 
 
 def test_pods_survive_the_controller_and_the_supervisor() -> None:
-    with Lab(1, f"test-{os.getpid()}-resume", "--no-flows") as lab:
+    with Lab(1, f"test-{os.getpid()}-resume", "--without", "flows") as lab:
         lab.apply(WEB + "---" + NODE)
         before = lab.pods()["default/web"]
         assert landing(lab) == "Ship landed\n"
@@ -63,7 +63,7 @@ def test_pods_survive_the_controller_and_the_supervisor() -> None:
 
 
 def test_pods_survive_the_bus_and_its_store() -> None:
-    with Lab(1, f"test-{os.getpid()}-store", "--no-flows") as lab:
+    with Lab(1, f"test-{os.getpid()}-store", "--without", "flows") as lab:
         lab.apply(WEB)
         before = lab.pods()["default/web"]
 

@@ -210,7 +210,7 @@ FOR_EVER = State(float("inf"), float("inf"), "", "")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with Lab(2, f"test-{os.getpid()}-load", "--no-flows") as lab:
+    with Lab(2, f"test-{os.getpid()}-load", "--without", "flows") as lab:
         yield Cluster(lab)
 
 

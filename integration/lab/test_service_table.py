@@ -39,7 +39,9 @@ def policy(server: str, ingress: list[dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=["native", "tunnel"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[tuple[World, Routing]]:
-    with Lab(2, f"test-{os.getpid()}-{request.param}", "--routing", request.param, "--no-flows") as lab:
+    with Lab(
+        2, f"test-{os.getpid()}-{request.param}", "--routing", request.param, "--without", "flows"
+    ) as lab:
         world = World(lab)
         try:
             yield world, request.param

@@ -60,7 +60,7 @@ def configuration(**data: str) -> str:
 def tunnel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     file = Path(tmp_path_factory.mktemp("lab"), "config.yaml")
     file.write_text("routing-mode: tunnel\ntunnel-port: 8473\n")
-    with Lab(2, f"test-{os.getpid()}-tunnel", "--config", str(file), "--no-flows") as lab:
+    with Lab(2, f"test-{os.getpid()}-tunnel", "--config", str(file), "--without", "flows") as lab:
         lab.apply(PODS)
         yield lab
 

@@ -201,7 +201,7 @@ def serves(lab: Lab, server: str) -> bool:
 
 @pytest.fixture(scope="module")
 def busy() -> Iterator[tuple[Lab, Readiness]]:
-    with Lab(2, f"test-{os.getpid()}-kill", "--no-flows") as lab:
+    with Lab(2, f"test-{os.getpid()}-kill", "--without", "flows") as lab:
         lab.apply(MANIFESTS)
         lab.wait(lambda: serves(lab, "near") and serves(lab, "far"), what="servers")
         readiness = Readiness(lab)

@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from cirri.lab.cli import lab
 from cirri.lab.contract import contracts
 from cirri.lab.services import CLI_USER, accounts, context, processes, user
 from cirri.lab.topology import Topology, paths
+from cirri.model import optional
 
 LAB = Topology("x", 2)
 WHERE = paths("x", Path("/cgroup"))
@@ -38,6 +43,23 @@ def test_one_process_for_each_service_and_node() -> None:
         ),
         *("internet-names", "internet-resolver", "internet-web", "internet-cdn"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "absent"),
+    [((), set()), (("flows",), {"flows", "relay"}), (("l2", "bgp", "sensor"), {"l2", "bgp", "sensor"})],
+)
+def test_what_is_left_out(parts: tuple[str, ...], absent: set[str]) -> None:
+    everything = {service.name for service in contracts({})}
+
+    assert {service.name for service in contracts(optional.without(parts))} == everything - absent
+
+
+def test_only_what_is_optional_can_be_left_out() -> None:
+    said = CliRunner().invoke(lab, ["up", "--without", "policy"])
+
+    assert said.exit_code == 2
+    assert "'policy' cannot be left out; bgp, flows, l2, sensor can" in said.output
 
 
 def test_each_speaks_as_itself() -> None:

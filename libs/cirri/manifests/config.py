@@ -25,7 +25,17 @@ from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
 from cirri.manifests.problems import Path, listed, suggestion
-from cirri.model import Resource, flowexport, flowmetrics, flowsettings, health, http, names, observing
+from cirri.model import (
+    Resource,
+    flowexport,
+    flowmetrics,
+    flowsettings,
+    health,
+    http,
+    names,
+    observing,
+    optional,
+)
 
 CONFIG_NAMESPACE = "kube-system"
 CONFIG_NAME = "cirri-config"
@@ -273,7 +283,7 @@ KEYS: Mapping[str, Key] = {
         }.items()
     },
     **{key: Key(flowexport.DEFAULTS[key], says, flowexport.complaint(key)) for key, says in _EXPORT.items()},
-    observing.ENABLE: Key(
+    optional.PARTS["flows"].key: Key(
         "true", "whether the services that tell flows are started with the cluster", _SWITCH
     ),
     **{key: Key(observing.DEFAULTS[key], says, observing.complaint(key)) for key, says in _OBSERVING.items()},

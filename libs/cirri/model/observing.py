@@ -9,9 +9,6 @@ from pathlib import Path
 
 from cirri.errors import CirriError
 
-ENABLE = "enable-hubble"
-SERVICES = ("flows", "relay")
-"""Who is not started where it is off."""
 LISTEN = "hubble-listen-address"
 CERTIFICATE, KEY, CLIENT_CA = "hubble-tls-cert-file", "hubble-tls-key-file", "hubble-tls-client-ca-files"
 RELAY_LISTEN = "hubble-relay-listen-address"
@@ -51,11 +48,6 @@ class InvalidObserving(CirriError):
     def __init__(self, key: str, value: str, allowed: str) -> None:
         self.key, self.value, self.allowed = key, value, allowed
         super().__init__(f"cirri-config: {key}: {value!r} is not allowed; allowed: {allowed}")
-
-
-def enabled(data: Mapping[str, str]) -> bool:
-    """Whether nodes are to tell flows; read when a cluster is made."""
-    return data.get(ENABLE, "true") != "false"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 CIRRI = Path(sys.executable).with_name("cirri")
 Done = subprocess.CompletedProcess[str]
+SELDOM = ("l2", "bgp", "sensor")
+"""Services that few tests need and that cost every lab its start."""
 
 
 class Lab:
@@ -29,9 +31,10 @@ class Lab:
     Names begin with ``test-``, so that ``cirri.testing.leftovers`` finds what a killed test left.
     """
 
-    def __init__(self, nodes: int = 2, name: str = "", *options: str) -> None:
-        """*options*: more of ``cirri lab up``."""
-        self.nodes, self.options = nodes, options
+    def __init__(self, nodes: int = 2, name: str = "", *options: str, services: Sequence[str] = ()) -> None:
+        """*options*: more of ``cirri lab up``; *services*: which of :data:`SELDOM` it has."""
+        left_out = [word for each in SELDOM if each not in services for word in ("--without", each)]
+        self.nodes, self.options = nodes, (*options, *left_out)
         self.name = name or f"test-{os.getpid()}"
 
     def __enter__(self) -> Self:

@@ -41,11 +41,11 @@ from cirri.model import (
     POD_CIDRS,
     POLICIES,
     RESOURCES,
-    observing,
     resource_key,
 )
 from cirri.model.bucket import token
 from cirri.model.config import CONFIG, config_data
+from cirri.model.optional import left_out
 from cirri.model.request import L7Listeners
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ async def examine(bus: Bus) -> Report:
     identities = [e.value for e in await _entries(bus, IDENTITIES)]
     policies = [e.value for e in await _entries(bus, POLICIES)]
     config = config_data({e.value.name: e.value for e in await _entries(bus, RESOURCES, CONFIG)})
-    services = [s for s in _contracts() if observing.enabled(config) or s.name not in observing.SERVICES]
+    services = [s for s in _contracts() if s.name not in left_out(config)]
     parts = components(services, instances, sorted(nodes))
     places = node_reports({*nodes, *statuses}, statuses, ranges, endpoints, acks)
     reach = cluster_health(nodes, [e.value for e in await _entries(bus, HEALTH)], datetime.now(UTC))

@@ -20,6 +20,16 @@ def _chosen(context: click.Context, _: click.Parameter, value: str | None) -> st
     return value or str(context.find_root().params.get("name") or DEFAULT)
 
 
+def _parts(_context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """``--without``, if what is named can be left out."""
+    if names:
+        from cirri.model.optional import PARTS
+
+        if wrong := [name for name in names if name not in PARTS]:
+            raise click.BadParameter(f"{wrong[0]!r} cannot be left out; {', '.join(PARTS)} can")
+    return names
+
+
 name_option = click.option(
     "--name", callback=_chosen, envvar="CIRRI_CONTEXT", help="Name of the lab.  [default: lab]"
 )
@@ -54,20 +64,24 @@ def lab() -> None:
     help="YAML file with keys and values of ConfigMap cirri-config, which hold from the beginning.",
 )
 @click.option(
-    "--no-flows", "blind", is_flag=True, help="Start no service that tells flows (enable-hubble: false)."
+    "--without",
+    "left_out",
+    multiple=True,
+    callback=_parts,
+    metavar="NAME",
+    help="Leave out flows (enable-hubble: false), l2, bgp or sensor; may be repeated.",
 )
 @name_option
-def up(nodes: int, routing: str | None, file: Path | None, *, blind: bool, name: str) -> None:
+def up(nodes: int, routing: str | None, file: Path | None, left_out: tuple[str, ...], name: str) -> None:
     """Build the lab and wait until it is ready."""
     from cirri.lab.config import read
     from cirri.lab.lifecycle import up as bring_up
-    from cirri.model import observing
+    from cirri.model import optional
 
     began = time.monotonic()
     try:
         config = (read(file) if file else {}) | ({"routing-mode": routing} if routing else {})
-        config |= {observing.ENABLE: "false"} if blind else {}
-        bring_up(name, nodes, _step(began), config)
+        bring_up(name, nodes, _step(began), config | optional.without(left_out))
     except CirriError as error:
         raise Failed(error) from error
     flag = "" if name == click.get_current_context().find_root().params.get("name") else f" --name {name}"

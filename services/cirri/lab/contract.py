@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 
 from cirri.manifests.api import APPLY, DELETE
-from cirri.model import NODES, POD_CIDRS, RESOURCES, observing
+from cirri.model import NODES, POD_CIDRS, RESOURCES
+from cirri.model.optional import left_out
 from cirri.runtime.contract import Service
 
 LAB = Service(
@@ -32,7 +33,6 @@ SERVICES = (
 
 
 def contracts(config: Mapping[str, str]) -> tuple[Service, ...]:
-    """The contract of each service that *config* has started, then the lab's."""
-    left_out = () if observing.enabled(config) else observing.SERVICES
-    names = [name for name in SERVICES if name not in left_out]
+    """The contract of each service that *config* does not leave out, then the lab's."""
+    names = [name for name in SERVICES if name not in left_out(config)]
     return (*(import_module(f"cirri.{name}").SERVICE for name in names), LAB)
