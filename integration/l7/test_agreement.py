@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import random
 import re
-import selectors
-import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from http.client import HTTPException
 from typing import Any
 
 import pytest
 from integration.l7.corpus import CORPUS, SECRET
+from integration.l7.sending import send
 
 from cirri.engine.l7 import Answer, HttpRequest, answer
 from cirri.model import Rule
@@ -186,20 +185,7 @@ def guarded(world: Proxied) -> Iterator[Recorder]:
 
 def hostile(world: Proxied, server: Recorder, cases: Sequence[bytes]) -> None:
     """Send each of *cases* in a connection of its own, all at once, and look at what reaches the server."""
-    with ExitStack() as stack, selectors.DefaultSelector() as waiting:
-        for raw in cases:
-            client = stack.enter_context(world.connect(HOSTILE))
-            client.sendall(raw)
-            waiting.register(client, selectors.EVENT_READ)
-        while ready := waiting.select(QUIET_S):
-            for key, _ in ready:
-                assert isinstance(key.fileobj, socket.socket)
-                try:
-                    gone = not key.fileobj.recv(65536)
-                except ConnectionResetError:
-                    gone = True
-                if gone:
-                    waiting.unregister(key.fileobj)
+    send(world, HOSTILE, cases, QUIET_S)
     assert server.seen, "nothing arrives at all"
     for seen in server.seen:
         assert list(faults(seen)) == [], seen.raw

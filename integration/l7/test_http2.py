@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import selectors
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 
 import pytest
 from integration.l7.http2 import (
@@ -33,6 +30,7 @@ from integration.l7.http2 import (
     frame,
     head,
 )
+from integration.l7.sending import send
 
 from cirri.testing.proxied import Proxied, http
 
@@ -127,24 +125,6 @@ def server(world: Proxied) -> Iterator[Http2Server]:
     one.close()
 
 
-def send(world: Proxied, cases: Sequence[bytes]) -> None:
-    """Each in a connection of its own, all at once; until nothing more is answered."""
-    with ExitStack() as stack, selectors.DefaultSelector() as waiting:
-        for raw in cases:
-            client = stack.enter_context(world.connect(PORT))
-            client.sendall(raw)
-            waiting.register(client, selectors.EVENT_READ)
-        while ready := waiting.select(QUIET_S):
-            for key, _ in ready:
-                assert isinstance(key.fileobj, socket.socket)
-                try:
-                    gone = not key.fileobj.recv(65536)
-                except ConnectionResetError:
-                    gone = True
-                if gone:
-                    waiting.unregister(key.fileobj)
-
-
 def whole(raw: bytes) -> bytes:
     """*raw* behind what a client begins with."""
     return raw if raw.startswith(PREFACE) else HELLO + raw
@@ -153,7 +133,7 @@ def whole(raw: bytes) -> bytes:
 def reaches(world: Proxied, server: Http2Server, raw: bytes) -> bool:
     """Whether the server is asked anything because of *raw*."""
     before = server.asked
-    send(world, [whole(raw)])
+    send(world, PORT, [whole(raw)], QUIET_S)
     return server.asked != before
 
 
@@ -161,14 +141,19 @@ def works(world: Proxied, server: Http2Server) -> bool:
     """Whether what is allowed passes, each once."""
     before = server.asked
     tenant = head(b"/t", b"GET", b"a", (b"x-tenant", b"acme"))
-    send(world, [HELLO + asks(FINE) + asks(head(b"/host", b"GET", b"b"), 3) + asks(tenant, 5) + asks(NO, 7)])
+    send(
+        world,
+        PORT,
+        [HELLO + asks(FINE) + asks(head(b"/host", b"GET", b"b"), 3) + asks(tenant, 5) + asks(NO, 7)],
+        QUIET_S,
+    )
     return server.asked == before + 3
 
 
 def test_hostile_frames(world: Proxied, server: Http2Server) -> None:
     assert works(world, server)
     before = server.asked
-    send(world, list(map(whole, REFUSED.values())))
+    send(world, PORT, list(map(whole, REFUSED.values())), QUIET_S)
     assert server.asked == before, [name for name, raw in REFUSED.items() if reaches(world, server, raw)]
     assert works(world, server)
 
@@ -185,6 +170,6 @@ def test_damaged_frames(world: Proxied, server: Http2Server) -> None:
             raw[at : at + dice.randint(0, 2)] = dice.randbytes(dice.randint(0, 2))
         cases.append(HELLO + bytes(raw))
     for at in range(0, len(cases), 100):
-        send(world, cases[at : at + 100])
+        send(world, PORT, cases[at : at + 100], QUIET_S)
     assert not server.asked
     assert works(world, server)
