@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cirri.labels import NAMES_SPACE, Reserved
 from cirri.layout import EndpointFlag, RuntimeFlag, address16
 from cirri.model import Direction, PolicyEntry, Rule, SelectorSet, SubjectPolicy
 from cirri.proxies import DNS_PORT, DnsRule, Listener, NameSelector, NodeProxies, Serving
+from cirri.testing.wait import eventually
 
 from .test_sync import NEWS, NUMBER, PEER, World, a_world
 
@@ -143,7 +145,7 @@ def test_a_number_waits_for_the_listeners_of_its_names(world: World, monkeypatch
 
     async def asked() -> int:
         asking = asyncio.ensure_future(world.sync.news.number(["nn", "mm"]))
-        await asyncio.sleep(0)
+        await eventually(lambda: len(world.told[-1].listeners) == 3)
         assert [one.port for one in world.told[-1].listeners] == [FIRST, FIRST + 1, FIRST + 2]
         world.sync.news.serving(Serving(ports=(FIRST, FIRST + 1)))
         await asyncio.sleep(0)
@@ -153,6 +155,24 @@ def test_a_number_waits_for_the_listeners_of_its_names(world: World, monkeypatch
 
     number = asyncio.run(asked())
     assert ports(world)[number, 80] == (FIRST + 2, 27)
+
+
+def test_sets_asked_for_at_once_take_one_step(world: World) -> None:
+    keys = [f"n{number:02}" for number in range(8)]
+    for key in keys:
+        world.put("selectors", key, SelectorSet(key=key, text=f"fqdn:{key}", name=key))
+    say(world, subject(egress=tuple(Rule(selector=key, protocol=6, port=80) for key in keys)))
+    pairs = list(combinations(keys, 2))
+    before = len(world.told)
+
+    async def asked() -> list[int]:
+        return await asyncio.gather(*(world.sync.news.number(pair) for pair in (*pairs, *pairs[:5])))
+
+    numbers = asyncio.run(asked())
+    assert len(set(numbers)) == len(pairs) == 28
+    assert len(world.told) == before + 1
+    assert {(number, 80) for number in numbers} <= ports(world).keys()
+    assert {world.told[-1].sets[number] for number in numbers} == set(pairs)
 
 
 def test_a_new_peer_has_its_port_at_once(world: World) -> None:
@@ -358,6 +378,7 @@ def test_numbers_are_stable_and_go_long_after_their_names(tmp_path: Path) -> Non
         names.number([])
     assert names.number(["b", "a"]) == (NAMES_SPACE[0], True)
     assert names.number(["a"]) == (NAMES_SPACE[1], True)
+    names.save()
     names = Names(tmp_path / "names")
     assert names.number(["a", "b", "a"]) == (NAMES_SPACE[0], False)
     assert names.members("a") == BitMap(NAMES_SPACE[:2])
@@ -366,6 +387,7 @@ def test_numbers_are_stable_and_go_long_after_their_names(tmp_path: Path) -> Non
     assert names.prune({"a"}, 7.0 + UNUSED_S) == set()
     assert names.prune({"a"}, 8.0 + 2 * UNUSED_S) == {"a", "b"}
     assert names.number(["c"]) == (NAMES_SPACE[2], True), "a number is not used again soon"
+    names.save()
     assert Names(tmp_path / "names").sets == {NAMES_SPACE[1]: ("a",), NAMES_SPACE[2]: ("c",)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import msgpack  # type: ignore[import-untyped]
 import pytest
+from msgspec.structs import replace
 
 from cirri.errors import CirriError
 from cirri.proxies import (
     AskRefused,
+    DnsRule,
     Listener,
     NameSelector,
     NodeProxies,
@@ -22,6 +25,9 @@ from cirri.proxies import (
     ProxyEndpoint,
     Serving,
 )
+from cirri.proxies.changes import changed, changes
+from cirri.proxies.model import NodeChanges
+from cirri.proxies.wire import from_server, pack
 from cirri.testing.wait import eventually
 
 
@@ -97,6 +103,55 @@ async def states(folder: Path) -> None:
     assert await anext(cached.changes()) == state(5)
 
 
+def some_state(dice: random.Random, revision: int) -> NodeProxies:
+    """Any; of few values, so that much stays the same from one to another."""
+    ports = dice.sample(range(5), dice.randrange(5))
+    return NodeProxies(
+        revision=revision,
+        node=dice.choice("ab"),
+        endpoints=tuple(ProxyEndpoint(id=n, identity=n) for n in range(dice.randrange(3))),
+        listeners=tuple(
+            Listener(port=p, direction="egress", subject=1, kind="http", rules=dice.choice("xy"))
+            for p in ports
+        ),
+        dns=tuple(DnsRule(subject=n, protocol=17, port=53) for n in range(dice.randrange(3))),
+        names={n: (NameSelector(key=dice.choice("kl"), entry=""),) for n in dice.sample(range(4), 2)},
+        sets={n: (dice.choice("kl"),) for n in dice.sample(range(6), 3)},
+        dns_port=dice.choice((1, 2)),
+        settings=dice.choice(({}, {"a": "b"})),
+    )
+
+
+def test_changes_make_the_one_of_the_other() -> None:
+    dice = random.Random(5)
+    known = some_state(dice, 0)
+    for revision in range(1, 1000):
+        after = some_state(dice, revision)
+        told = from_server.decode(pack(changes(known, after))[4:])
+        assert changed(known, told) == after
+        known = changed(known, told)
+
+
+def test_of_thousands_of_sets_the_new_one_is_told() -> None:
+    before = state(1)
+    before = replace(before, sets={n: (f"k{n}",) for n in range(10_000)})
+    after = replace(before, revision=2, sets={**before.sets, 10_000: ("k",)})
+    told = changes(before, after)
+    assert told == NodeChanges(since=1, revision=2, sets={10_000: ("k",)})
+    assert changed(before, told).names is before.names
+
+
+async def missed(folder: Path) -> None:
+    """Who does not know what is changed begins anew."""
+    side = Side(folder / "proxies.sock")
+    side.server.publish(state(1))
+    async with listening(side), proxy(folder) as client:
+        await eventually(lambda: client.latest == state(1))
+        client.latest = state(0)
+        side.server.publish(replace(state(2), node="b"))
+        await eventually(lambda: client.latest == replace(state(2), node="b"))
+
+
 async def numbers(folder: Path) -> None:
     side = Side(folder / "proxies.sock")
     async with listening(side), proxy(folder) as client:
@@ -149,7 +204,7 @@ async def garbled(folder: Path) -> None:
             await eventually(lambda: client.latest == state(1))
 
 
-@pytest.mark.parametrize("work", [states, numbers, outage, garbled], ids=lambda work: work.__name__)
+@pytest.mark.parametrize("work", [states, missed, numbers, outage, garbled], ids=lambda work: work.__name__)
 def test_socket(work: Callable[[Path], Awaitable[None]], tmp_path: Path) -> None:
     run(work, tmp_path)
 

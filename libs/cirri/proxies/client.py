@@ -9,10 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from cirri.proxies.model import Ask, NodeProxies, Number, Refused, Serving
+from cirri.proxies.changes import changed
+from cirri.proxies.model import Ask, FromServer, NodeChanges, NodeProxies, Number, Refused, Serving
 from cirri.proxies.wire import AskRefused, Garbled, from_server, pack, receive
 
 RETRY_S = 0.2
+KEEP_S = 0.25
+"""How often what was said last is written to the file, at most: it matters at the next start alone."""
 
 
 class ProxiesClient:
@@ -31,6 +34,8 @@ class ProxiesClient:
         self._asked: dict[tuple[str, ...], asyncio.Future[int]] = {}
         self._serving: Serving | None = None
         self._moved = asyncio.Condition()
+        self._unkept = asyncio.Event()
+        """What is in the file is not what was said last."""
         with suppress(OSError, msgspec.DecodeError):
             self.latest = msgspec.msgpack.decode(cache_file.read_bytes(), type=NodeProxies)
 
@@ -68,6 +73,15 @@ class ProxiesClient:
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep())
+                await self._stay_connected()
+        finally:
+            if self._unkept.is_set():
+                self._write()
+
+    async def _stay_connected(self) -> None:
         while True:
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self.socket))
@@ -92,26 +106,44 @@ class ProxiesClient:
                     await writer.wait_closed()
             await asyncio.sleep(RETRY_S)
 
-    def _keep(self, message: NodeProxies) -> None:
+    async def _keep(self) -> None:
+        while True:
+            await self._unkept.wait()
+            await asyncio.sleep(KEEP_S)
+            self._unkept.clear()
+            await asyncio.to_thread(self._write)  # a disk may take its time
+
+    def _write(self) -> None:
         draft = self.cache_file.with_suffix(".draft")
-        draft.write_bytes(msgspec.msgpack.encode(message))
-        draft.rename(self.cache_file)
+        with suppress(OSError):  # a full disk is no reason to end
+            draft.write_bytes(msgspec.msgpack.encode(self.latest))
+            draft.rename(self.cache_file)
 
     def _send(self, message: Ask | Serving) -> None:
         if self._writer is not None:
             self._writer.write(pack(message))  # a few bytes: no need to wait for them
 
-    async def _take(self, message: NodeProxies | Number | Refused) -> None:
+    async def _take(self, message: FromServer) -> None:
         match message:
             case NodeProxies():
-                async with self._moved:
-                    self.latest = message
-                    self._moved.notify_all()
-                # A disk may take its time, and what is kept matters only at the next start.
-                await asyncio.to_thread(self._keep, message)
+                await self._adopt(message)
+            case NodeChanges():
+                if self.latest is None or self.latest.revision != message.since:
+                    raise Garbled(f"changes since revision {message.since}, which was not said")
+                try:
+                    latest = changed(self.latest, message)
+                except KeyError as error:
+                    raise Garbled(f"nobody said what listener {error} is") from error
+                await self._adopt(latest)
             case Number(keys=keys, number=number):
                 if (future := self._asked.pop(keys, None)) and not future.done():
                     future.set_result(number)
             case Refused(keys=keys, why=why):
                 if (future := self._asked.pop(keys, None)) and not future.done():
                     future.set_exception(AskRefused(keys, why))
+
+    async def _adopt(self, latest: NodeProxies) -> None:
+        async with self._moved:
+            self.latest = latest
+            self._moved.notify_all()
+        self._unkept.set()

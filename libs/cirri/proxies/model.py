@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 Direction = Literal["ingress", "egress"]
 
@@ -70,7 +70,7 @@ class NameSelector(Struct, frozen=True, kw_only=True):
 
 
 class NodeProxies(Struct, frozen=True, kw_only=True, tag=True):
-    """Everything a node's proxies are to know; always sent whole."""
+    """Everything a node's proxies are to know; sent whole at connect, then as :class:`NodeChanges`."""
 
     revision: int
     """Grows with each change."""
@@ -85,6 +85,29 @@ class NodeProxies(Struct, frozen=True, kw_only=True, tag=True):
     dns_port: int = DNS_PORT
     settings: dict[str, str] = {}
     """Keys ``tofqdns-*``, ``dnsproxy-*`` and ``http-*`` of the configuration, as far as given."""
+
+
+class NodeChanges(Struct, frozen=True, kw_only=True, tag=True):
+    """What is new since a revision; what is not given is as it was."""
+
+    since: int
+    """The revision that this changes; of another one nothing follows."""
+    revision: int
+    node: str | UnsetType = UNSET
+    endpoints: tuple[ProxyEndpoint, ...] | UnsetType = UNSET
+    listeners: tuple[Listener, ...] = ()
+    """Those that are new or other than before."""
+    ports: tuple[int, ...] | UnsetType = UNSET
+    """Of all listeners, in their order."""
+    dns: tuple[DnsRule, ...] | UnsetType = UNSET
+    names: dict[int, tuple[NameSelector, ...]] = {}
+    no_names: tuple[int, ...] = ()
+    """Subjects whose policy speaks of none any more."""
+    sets: dict[int, tuple[str, ...]] = {}
+    no_sets: tuple[int, ...] = ()
+    """Numbers that are in use no more."""
+    dns_port: int | UnsetType = UNSET
+    settings: dict[str, str] | UnsetType = UNSET
 
 
 class Ask(Struct, frozen=True, kw_only=True, tag=True):
@@ -116,5 +139,5 @@ class Serving(Struct, frozen=True, kw_only=True, tag=True):
     """Why others do not."""
 
 
-FromServer = NodeProxies | Number | Refused
+FromServer = NodeProxies | NodeChanges | Number | Refused
 FromClient = Ask | Serving

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cirri.errors import CirriError
+from cirri.proxies.changes import changes
 from cirri.proxies.model import Ask, FromServer, NodeProxies, Number, Refused, Serving
 from cirri.proxies.wire import Garbled, from_client, pack, receive
 from cirri.sockets import listen
@@ -39,6 +40,8 @@ class ProxiesServer:
         self.latest: NodeProxies | None = None
         self._number, self._serving = number, serving
         self._connections: set[_Connection] = set()
+        self._packed: tuple[NodeProxies | None, NodeProxies, bytes] | None = None
+        """What was sent last, from which state to which: proxies are mostly sent the same."""
 
     def publish(self, latest: NodeProxies) -> None:
         """Send *latest* to everybody; who is slow gets only the newest."""
@@ -84,11 +87,19 @@ class ProxiesServer:
                 await connection.news.wait()
                 connection.news.clear()
                 if self.latest is not None and self.latest is not connection.sent:
+                    writer.write(self._news(connection.sent, self.latest))
                     connection.sent = self.latest
-                    writer.write(pack(self.latest))
                 while connection.answers:
                     writer.write(pack(connection.answers.popleft()))
                 await writer.drain()
+
+    def _news(self, before: NodeProxies | None, latest: NodeProxies) -> bytes:
+        """What makes *latest* of what a proxy was sent *before*."""
+        known = self._packed
+        if known is None or known[0] is not before or known[1] is not latest:
+            message = latest if before is None else changes(before, latest)
+            known = self._packed = (before, latest, pack(message))
+        return known[2]
 
     async def _answer(self, keys: tuple[str, ...], connection: _Connection) -> None:
         try:

@@ -231,6 +231,7 @@ class Enforcer:
                 if told[1]:  # entries and listeners are there before the first answer for it is
                     self.proxied.names.number([key])
                 self.sets[key].members = self._members(key) or BitMap()
+        self.proxied.names.save()
         known = identity in self.policies.sets
         before = self.standing(identity) if known else None
         if known and identity not in self.realized:  # nobody knows what the one before told apart

@@ -6,6 +6,7 @@ selectors that these names satisfy.  Numbers are stable: the DNS proxy's facts o
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -51,13 +52,17 @@ class Names:
     def __init__(self, file: Path) -> None:
         """*file* outlives the process; one that cannot be read is as if there was none."""
         self._file = file
-        self._last = 0
+        self._last, self._stale = 0, False
         self._sets: dict[int, tuple[str, ...]] = {}
         self._unused: dict[int, float] = {}
+        self._in: defaultdict[str, BitMap] = defaultdict(BitMap)
+        """Numbers by the selectors in their sets."""
         with suppress(OSError, msgspec.DecodeError):
             stored = msgspec.msgpack.decode(file.read_bytes(), type=Stored)
             self._last, self._sets = stored.last, stored.sets
         self._numbers = {keys: number for number, keys in self._sets.items()}
+        for number, keys in self._sets.items():
+            self._note(number, keys)
 
     @property
     def sets(self) -> Mapping[int, tuple[str, ...]]:
@@ -65,7 +70,7 @@ class Names:
         return self._sets
 
     def number(self, keys: Iterable[str]) -> tuple[int, bool]:
-        """The number of a set of selectors, and whether it is new.
+        """The number of a set of selectors, and whether it is new; :meth:`save` must follow.
 
         Raises: NoNames, NamesExhausted.
         """
@@ -77,12 +82,13 @@ class Names:
             return number, False
         number = self._free()
         self._sets[number], self._numbers[known], self._last = known, number, number
-        self._save()
+        self._note(number, known)
+        self._stale = True
         return number, True
 
     def members(self, key: str) -> BitMap:
         """Numbers of the sets that the selector with *key* is in."""
-        return BitMap(number for number, keys in self._sets.items() if key in keys)
+        return self._in[key].copy() if key in self._in else BitMap()
 
     def prune(self, spoken_of: Collection[str], now: float) -> set[str]:
         """Forget numbers of sets that for long have had a selector not *spoken_of*; the selectors of these.
@@ -97,10 +103,25 @@ class Names:
         gone = [number for number, since in self._unused.items() if now > since + UNUSED_S]
         touched = {key for number in gone for key in self._sets[number]}
         for number in gone:
-            del self._unused[number], self._numbers[self._sets.pop(number)]
-        if gone:
-            self._save()
+            keys = self._sets.pop(number)
+            del self._unused[number], self._numbers[keys]
+            for key in keys:
+                self._in[key].discard(number)
+        self._stale |= bool(gone)
+        self.save()
         return touched
+
+    def save(self) -> None:
+        """Have the file hold what is known, before anybody goes by it."""
+        if self._stale:
+            draft = self._file.with_suffix(".draft")
+            draft.write_bytes(msgspec.msgpack.encode(Stored(self._last, self._sets)))
+            draft.replace(self._file)
+            self._stale = False
+
+    def _note(self, number: int, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._in[key].add(number)
 
     def _free(self) -> int:
         start = self._last + 1 if self._last in NAMES_SPACE else NAMES_SPACE.start
@@ -109,8 +130,3 @@ class Names:
                 if number not in self._sets:
                     return number
         raise NamesExhausted
-
-    def _save(self) -> None:
-        draft = self._file.with_suffix(".draft")
-        draft.write_bytes(msgspec.msgpack.encode(Stored(self._last, self._sets)))
-        draft.replace(self._file)

@@ -31,6 +31,8 @@ class ProxyNews:
         self._step, self._wake = step, wake
         self._told: NodeProxies | None = None
         self._heard = asyncio.Event()
+        self._coming: asyncio.Future[None] | None = None
+        """The step that those who ask now wait for."""
 
     async def number(self, keys: Iterable[str]) -> int:
         """The number of a set of selectors of names, once policy about it is in force.
@@ -41,13 +43,26 @@ class ProxyNews:
         number, new = enforcer.proxied.names.number(known)
         if new:
             enforcer.note_names(known)
-            self._step()
+        if new or self._coming is not None:
+            await self._stepped()
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_S):
                 while enforcer.proxied.unheard(number):
                     await self._heard.wait()
                     self._step()
         return number
+
+    async def _stepped(self) -> None:
+        """Bring the kernel to what is known; all who ask at once wait for one step."""
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._come())
+        await asyncio.shield(self._coming)
+
+    async def _come(self) -> None:
+        await asyncio.sleep(0)  # what has been asked by now is noted first
+        self._coming = None
+        self._regenerator.enforcer.proxied.names.save()
+        self._step()
 
     def sets(self) -> dict[int, tuple[str, ...]]:
         """The names of each set that has a number; a name that policies speak of no more is missing."""

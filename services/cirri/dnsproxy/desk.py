@@ -31,7 +31,7 @@ from cirri.dnsproxy.sockets import packed_address, spelled
 from cirri.dnsproxy.watch import Watch
 from cirri.layout.address import address16
 from cirri.model.names import name_settings
-from cirri.proxies import DnsRule, NodeProxies
+from cirri.proxies import DnsRule, NodeProxies, ProxyEndpoint
 
 _CODES = {"refused": REFUSED, "nameError": NXDOMAIN}
 AGAIN_S = 1.0
@@ -79,6 +79,7 @@ class Desk:
         self._kernel, self._warn = kernel, warn
         self._rules, self._refusal = Rules(), REFUSED
         self._dns: tuple[DnsRule, ...] = ()
+        self._endpoints: tuple[ProxyEndpoint, ...] = ()
         self._judges: dict[tuple[int, int, bytes], Judge] = {}
         self._again_at = 0.0
         self.core: Core | None = None
@@ -88,15 +89,21 @@ class Desk:
         """Follow what the datapath service says."""
         if told.dns != self._dns:
             self._rules, self._dns = Rules(told.dns), told.dns
-        self._forget()
+            self._forget()
         limits, _ = name_settings(told.settings)  # who applied them was told what is wrong
         self.openings.facts.limits = limits
         self._refusal = _CODES[limits.refusal]
         self.openings.adopt(told)
+        if told.endpoints != self._endpoints:
+            self._endpoints = told.endpoints
+            self._forget()
+            self._adopt_pods()
+
+    def _adopt_pods(self) -> None:
         facts = self.openings.facts
         self.by_address.clear()
         self.by_address |= {
-            address16(address): endpoint.id for endpoint in told.endpoints for address in endpoint.addresses
+            address16(address): endpoint.id for endpoint in self._endpoints for address in endpoint.addresses
         }
         self.pods = {
             address[12:] if address.startswith(bytes(10) + b"\xff\xff") else address: facts.pods[number]

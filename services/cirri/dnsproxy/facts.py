@@ -108,16 +108,15 @@ class Facts:
         self._selectors: dict[int, Matcher[str]] = {}
         self._written: dict[int, tuple[NameSelector, ...]] = {}
         self._sets: dict[frozenset[str], int] = {}
+        self._told_sets: Mapping[int, tuple[str, ...]] = {}
+        self._answered: dict[frozenset[str], int] = {}
+        """Numbers that were answered since."""
 
     # from the datapath service ----------------------------------------------------------------------
 
     def adopt(self, told: NodeProxies) -> list[Record]:
         """Take over pods, selectors and numbers; returns what has to be noted about pods that changed."""
-        before, self._sets = self._sets, {frozenset(keys): number for number, keys in told.sets.items()}
-        if any(self._sets.get(keys) != number for keys, number in before.items()):
-            for pod in self.pods.values():
-                for address, held in pod.held.items():
-                    self._compare(pod, address, held)
+        self._adopt_sets(told.sets)
         changed = {
             subject
             for subject in told.names.keys() | self._written.keys()
@@ -141,13 +140,27 @@ class Facts:
                 records.append(Owner(pod.id, ""))
         return records
 
+    def _adopt_sets(self, told: Mapping[int, tuple[str, ...]]) -> None:
+        """Take over the numbers of sets: there may be thousands, of which few are new."""
+        before, self._told_sets = self._told_sets, told
+        gone = {frozenset(keys): n for n, keys in before.items() if told.get(n) != keys}
+        doubtful = gone | self._answered
+        for keys in gone:
+            del self._sets[keys]
+        self._answered.clear()
+        self._sets |= {frozenset(keys): n for n, keys in told.items() if before.get(n) != keys}
+        if any(self._sets.get(keys) != number for keys, number in doubtful.items()):
+            for pod in self.pods.values():
+                for address, held in pod.held.items():
+                    self._compare(pod, address, held)
+
     def number(self, keys: frozenset[str]) -> int | None:
         """The number of a set; 0 of the empty one, None if nobody has asked for it yet."""
-        return self._sets.get(keys) if keys else 0
+        return self._answered.get(keys, self._sets.get(keys)) if keys else 0
 
     def numbered(self, keys: Iterable[str], number: int) -> None:
         """The datapath service has answered."""
-        self._sets[frozenset(keys)] = number
+        self._answered[frozenset(keys)] = number
 
     # from answers -----------------------------------------------------------------------------------
 
