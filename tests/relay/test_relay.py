@@ -12,7 +12,10 @@ from tests.hubble.conftest import wait_for
 from tests.relay.conftest import Cluster
 
 from cirri.history import Table
-from cirri.hubble.messages import OBSERVER
+from cirri.hubble.messages import OBSERVER, AgentEventType
+from cirri.hubble.messages import AgentEvent as Message
+from cirri.hubble.source import AgentEvent
+from cirri.relay.server import AWAY
 from cirri.testing.traffic import START_NS, Traffic, pieces, pod
 
 A = pod("default/a", "10.0.0.1")
@@ -191,9 +194,71 @@ def test_bad_requests_are_refused_by_the_relay(three: Cluster, fields: Any, code
     assert says in caught.value.details()
 
 
-def test_events_of_nodes_are_not_relayed(three: Cluster) -> None:
+def event(number: int, time_ns: int) -> AgentEvent:
+    """Endpoint *number* was made."""
+    message = Message(type=AgentEventType.ENDPOINT_CREATED)
+    message.endpoint_update.id = number
+    return AgentEvent(time_ns, message)
+
+
+def told(responses: Any) -> list[tuple[str, int]]:
+    return [(each.node_name, each.agent_event.endpoint_update.id) for each in responses]
+
+
+@pytest.fixture
+def eventful(three: Cluster) -> Cluster:
+    """Two events of each node, which interleave: n1 has 0 and 3, n2 1 and 4, n3 2 and 5."""
+    for number in range(6):
+        three.held[f"n{number % 3 + 1}"].happened.append(event(number, START_NS + number))
+    return three
+
+
+@pytest.mark.parametrize(
+    ("fields", "numbers"),
+    [
+        ({}, range(6)),
+        ({"number": 2}, [4, 5]),
+        ({"number": 2, "first": True}, [0, 1]),
+        ({"since": at(START_NS + 2), "until": at(START_NS + 3)}, [2, 3]),
+    ],
+    ids=str,
+)
+def test_events_of_all_nodes_in_order(eventful: Cluster, fields: Any, numbers: Any) -> None:
+    found = told(eventful.client.call(OBSERVER, "GetAgentEvents", **fields))
+    assert found == [(f"n{number % 3 + 1}", number) for number in numbers]
+
+
+def test_events_of_nodes_that_are_away_are_missed_aloud(eventful: Cluster) -> None:
+    eventful.down("n2")
+    call = eventful.client.call(OBSERVER, "GetAgentEvents")
+    assert [number for _, number in told(call)] == [0, 2, 3, 5]
+    ((key, said),) = [each for each in call.trailing_metadata() if each[0].startswith("cirri-")]
+    assert (key, said.partition(":")[0]) == (AWAY, "n2")
+    for name in ("n1", "n3"):
+        eventful.down(name)
     with pytest.raises(grpc.RpcError) as caught:
-        list(three.client.call(OBSERVER, "GetAgentEvents"))
+        told(eventful.client.call(OBSERVER, "GetAgentEvents"))
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert "n1" in caught.value.details()
+
+
+def test_events_are_followed_over_a_node_that_comes_back(eventful: Cluster) -> None:
+    responses = eventful.client.call(OBSERVER, "GetAgentEvents", timeout=30, follow=True, number=1)
+    assert told([next(responses)]) == [("n3", 5)]
+    wait_for(lambda: all(held.event_followers for held in eventful.held.values()))
+    eventful.beside.do(eventful.held["n1"].happen, event(6, time.time_ns()))
+    assert told([next(responses)]) == [("n1", 6)]
+    eventful.down("n2")
+    eventful.held["n2"].happened.append(event(7, time.time_ns()))  # nobody asks it just now
+    eventful.up("n2")
+    assert told([next(responses)]) == [("n2", 7)]
+    responses.cancel()
+    wait_for(lambda: not eventful.relay.following)
+
+
+def test_debug_events_are_nobodys(three: Cluster) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(three.client.call(OBSERVER, "GetDebugEvents"))
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -22,18 +22,25 @@ class Recent:
     """What was told lately."""
 
     def __init__(self) -> None:
-        self._told: OrderedDict[str, None] = OrderedDict()
+        self._told: OrderedDict[str | bytes, None] = OrderedDict()
 
     def first(self, response: Any) -> bool:
         """Whether *response* tells something new; then it is not new any more."""
-        if response.WhichOneof("response_types") != "flow":
+        if not (name := _name(response)):
             return True
-        if (name := response.flow.uuid) in self._told:
+        if name in self._told:
             return False
         self._told[name] = None
         if len(self._told) > RECENT:
             self._told.popitem(last=False)
         return True
+
+
+def _name(response: Any) -> str | bytes:
+    """What two that tell the same have in common; empty: such are told as often as they come."""
+    if response.DESCRIPTOR.name == "GetAgentEventsResponse":
+        return bytes(response.SerializeToString(deterministic=True))
+    return str(response.flow.uuid) if response.WhichOneof("response_types") == "flow" else ""
 
 
 async def in_order(streams: Sequence[AsyncIterator[Any]]) -> AsyncIterator[Any]:

@@ -15,6 +15,7 @@ from cirri.errors import CirriError
 from cirri.hubble.facts import Place, Test
 from cirri.hubble.filters import BadFilter
 from cirri.hubble.messages import (
+    GetAgentEventsRequest,
     GetFlowsRequest,
     GetFlowsResponse,
     GetNamespacesRequest,
@@ -26,18 +27,17 @@ from cirri.hubble.messages import (
 )
 from cirri.hubble.server import refuse
 from cirri.hubble.wanted import EVER, BadRequest, Wanted, flows_test, mask_of, masked
-from cirri.relay.merge import Recent, Window, in_order, moment
+from cirri.relay.live import Live, why
+from cirri.relay.merge import Recent, in_order
 from cirri.relay.pool import Node, Pool
 from cirri.relay.stored import Read, forward, newest
 
 ANSWER_S = 5.0
 """How long a node may take for its next answer, before it counts as one that failed."""
-LOOK_S = 1.0
-"""While a client follows: between looks for nodes that came back."""
-OVERLAP_NS = 2 * 10**9
-"""How far back a node is asked again whose connection was lost; what was told is not told again."""
 NAMED = 10
 """Nodes that are away and named in a status; all are counted."""
+AWAY = "cirri-nodes-away"
+"""What a client of a method whose messages have no place for it finds in the trailing metadata."""
 
 
 class Relay:
@@ -58,8 +58,8 @@ class Relay:
         """By the service's names."""
         return {
             "GetFlows": self._flows,
-            "GetAgentEvents": self._per_node,
-            "GetDebugEvents": self._per_node,
+            "GetAgentEvents": self._agent_events,
+            "GetDebugEvents": self._debug_events,
             "GetNodes": self._nodes,
             "GetNamespaces": self._namespaces,
             "ServerStatus": self._status,
@@ -81,20 +81,28 @@ class Relay:
             yield self.event(NodeState.NODE_UNAVAILABLE, names, reason)
         begin, recent = self.now(), Recent()
         if not wanted.from_now:
-            async for response in self._past(request, wanted, test, there, recent):
+            async for response in self._past_flows(request, wanted, test, there, recent):
                 yield self._cut(response, mask)
         if wanted.follow:
-            self.following += 1
-            live = _Live(self, request, {node.name for node in away})
-            try:
-                async for response in live.responses(begin, wanted):
-                    if recent.first(response):
-                        yield self._cut(response, mask)
-            finally:
-                live.close()
-                self.following -= 1
+            asked = GetFlowsRequest(whitelist=request.whitelist, blacklist=request.blacklist, follow=True)
+            if request.HasField("until"):
+                asked.until.CopyFrom(request.until)
+            live = Live(self, "GetFlows", asked, {node.name for node in away})
+            async for response in self._follow(live, begin, wanted, recent):
+                yield self._cut(response, mask)
 
-    async def _past(
+    async def _follow(self, live: Live, begin: int, wanted: Wanted, recent: Recent) -> AsyncIterator[Any]:
+        """What nodes tell since *begin*, and was not told."""
+        self.following += 1
+        try:
+            async for response in live.responses(begin, wanted):
+                if recent.first(response):
+                    yield response
+        finally:
+            live.close()
+            self.following -= 1
+
+    def _past_flows(
         self, request: Any, wanted: Wanted, test: Test, nodes: list[Node], recent: Recent
     ) -> AsyncIterator[Any]:
         """What nodes hold, and with bounds of time what is stored: both may tell the same flow."""
@@ -103,9 +111,16 @@ class Relay:
         asked.follow = False
         asked.ClearField("field_mask")
         faults: list[Any] = []
-        streams = [self._node_flows(node, asked, faults) for node in nodes]
+        streams = [self._node_answers(node, "GetFlows", asked, faults) for node in nodes]
         if request.HasField("since") or request.HasField("until"):
             streams.append(self._stored(wanted, test, faults))
+        return self._past(wanted, streams, faults, recent)
+
+    @staticmethod
+    async def _past(
+        wanted: Wanted, streams: list[AsyncIterator[Any]], faults: list[Any], recent: Recent
+    ) -> AsyncIterator[Any]:
+        """What *streams* tell in order, as many as are *wanted*; *faults* as they come."""
         left, last = wanted.number or EVER, deque[Any](maxlen=wanted.number or None)
         async for response in in_order(streams):
             while faults:
@@ -122,9 +137,11 @@ class Relay:
         for response in [*faults, *last]:
             yield response
 
-    async def _node_flows(self, node: Node, request: Any, faults: list[Any]) -> AsyncIterator[Any]:
+    async def _node_answers(
+        self, node: Node, method: str, request: Any, faults: list[Any]
+    ) -> AsyncIterator[Any]:
         """What *node* answers; if it fails, that is put among *faults*."""
-        call = node.observer.GetFlows(request)
+        call = getattr(node.observer, method)(request)
         try:
             while True:
                 async with asyncio.timeout(ANSWER_S):
@@ -169,10 +186,42 @@ class Relay:
 
     # the rest -----------------------------------------------------------------------------------------
 
-    async def _per_node(self, _: Any, context: Any) -> AsyncIterator[Any]:
-        await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED, "events of nodes are told by each node, not by the relay"
-        )
+    async def _agent_events(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """Events of all nodes.  There is no message for nodes that are away: they are in :data:`AWAY`."""
+        try:
+            wanted = Wanted.of(request)
+        except BadRequest as error:
+            await refuse(context, error)
+            return
+        there, away = await self.pool.sorted()
+        missing = {node.name: node.why for node in away}
+        begin, recent, faults = self.now(), Recent(), list[Any]()
+        if not wanted.from_now:
+            asked = GetAgentEventsRequest()
+            asked.CopyFrom(request)
+            asked.follow = False
+            streams = [self._node_answers(node, "GetAgentEvents", asked, faults) for node in there]
+            async for response in self._past(wanted, streams, faults, recent):
+                if not isinstance(response, GetFlowsResponse):
+                    yield response
+                    continue
+                missing |= dict.fromkeys(response.node_status.node_names, response.node_status.message)
+        if wanted.follow:
+            asked = GetAgentEventsRequest(follow=True)
+            if request.HasField("until"):
+                asked.until.CopyFrom(request.until)
+            live = Live(self, "GetAgentEvents", asked, {node.name for node in away})
+            async for response in self._follow(live, begin, wanted, recent):
+                if not isinstance(response, GetFlowsResponse):
+                    yield response
+        elif missing:
+            said = "; ".join(f"{name}: {reason}".removesuffix(": ") for name, reason in missing.items())
+            if len(missing) == len(self.pool.nodes):
+                await context.abort(grpc.StatusCode.UNAVAILABLE, f"no node answers: {said}")
+            context.set_trailing_metadata(((AWAY, said.encode("ascii", "replace").decode()),))
+
+    async def _debug_events(self, _: Any, context: Any) -> AsyncIterator[Any]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Cirri's datapath records no debug events")
         yield  # the method is a stream
 
     async def _ask(self, method: str, request: Any) -> tuple[dict[str, Any], list[str]]:
@@ -229,94 +278,3 @@ class Relay:
         for cluster, namespace in sorted(found):
             response.namespaces.add(cluster=cluster, namespace=namespace)
         return response
-
-
-class _Live:
-    """What nodes see from now on, for one client; nodes that come back go on where they stopped."""
-
-    def __init__(self, relay: Relay, request: Any, away: set[str]) -> None:
-        self._relay, self._away = relay, away
-        self._task: asyncio.Future[None] | None = None
-        self._request = GetFlowsRequest(whitelist=request.whitelist, blacklist=request.blacklist, follow=True)
-        if request.HasField("until"):
-            self._request.until.CopyFrom(request.until)
-        self._streams: dict[str, asyncio.Future[None]] = {}
-        self._failed: set[str] = set()
-        """Nodes that refused the request, and would again."""
-        self._seen: dict[str, int] = {}
-        self._window = Window(int(relay.window_s * 10**9))
-        self._events: list[Any] = []
-        self._news = asyncio.Event()
-
-    async def responses(self, begin: int, wanted: Wanted) -> AsyncIterator[Any]:
-        """In order of time, within the window."""
-        relay = self._relay
-        self._task = asyncio.ensure_future(self._watch(begin))
-        end = EVER if wanted.until_ns == EVER else wanted.until_ns + int(relay.window_s * 10**9) + 10**9
-        while (now := relay.now()) < end:
-            events, self._events = self._events, []
-            for response in (*events, *self._window.due(now)):
-                yield response
-            if self._task.done():
-                self._task.result()
-            wait = self._window.wait_s(relay.now())
-            self._news.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S if wait is None else min(wait, LOOK_S)):
-                    await self._news.wait()
-
-    def close(self) -> None:
-        """Hear no more."""
-        for task in (self._task, *self._streams.values()):
-            if task is not None:
-                task.cancel()
-
-    async def _watch(self, begin: int) -> None:
-        """Nodes that come, go, and come back."""
-        while True:
-            nodes = dict(self._relay.pool.nodes)
-            came = []
-            for name, node in nodes.items():
-                stream = self._streams.get(name)
-                if node.available and name not in self._failed and (stream is None or stream.done()):
-                    self._streams[name] = asyncio.ensure_future(self._pump(node, begin))
-                    if stream is not None or name in self._away:
-                        came.append(name)
-                    self._away.discard(name)
-            gone = [name for name in self._streams if name not in nodes]
-            for name in gone:
-                self._streams.pop(name).cancel()
-            for state, names in ((NodeState.NODE_CONNECTED, came), (NodeState.NODE_GONE, gone)):
-                if names:
-                    self._tell(self._relay.event(state, sorted(names)))
-            await asyncio.sleep(LOOK_S / 4)
-
-    async def _pump(self, node: Node, begin: int) -> None:
-        """What *node* sees, since *begin* or since it was last heard."""
-        request = GetFlowsRequest()
-        request.CopyFrom(self._request)
-        request.since.FromNanoseconds(max(begin, self._seen.get(node.name, 0) - OVERLAP_NS))
-        call = node.observer.GetFlows(request)
-        try:
-            async for response in call:
-                self._seen[node.name] = max(self._seen.get(node.name, 0), moment(response))
-                self._window.put(response)
-                self._news.set()
-        except grpc.aio.AioRpcError as error:
-            unavailable = error.code() == grpc.StatusCode.UNAVAILABLE
-            state = NodeState.NODE_UNAVAILABLE if unavailable else NodeState.NODE_ERROR
-            if not unavailable:
-                self._failed.add(node.name)
-            self._tell(self._relay.event(state, [node.name], why(error)))
-            await asyncio.sleep(LOOK_S)
-        finally:
-            call.cancel()
-
-    def _tell(self, event: Any) -> None:
-        self._events.append(event)
-        self._news.set()
-
-
-def why(error: Any) -> str:
-    """What a client should know of a failed call."""
-    return f"{error.code().name.lower().replace('_', ' ')}: {error.details()}"
