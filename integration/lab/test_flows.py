@@ -82,7 +82,8 @@ def test_pods_workloads_and_rules(flows: list[Flow]) -> None:
     assert {one["verdict"] for one in verdicts} == {Verdict.REDIRECTED}
     one = verdicts[0]
     assert (one["namespace"], one["kind"]) == ("default", "forwarded")
-    assert (one["rule_ref"]["kind"], one["rule_ref"]["name"]) == ("CiliumNetworkPolicy", "rule1")
+    rule = one["rule_ref"]
+    assert (rule["kind"], rule["name"], rule["revision"] > 0) == ("CiliumNetworkPolicy", "rule1", True)
     client, server = one["source_end"], one["destination_end"]
     assert client["workloads"] == [["Pod", "tiefighter"]]
     assert server["workloads"] == [["Deployment", "deathstar"]]

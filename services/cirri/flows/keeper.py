@@ -71,7 +71,7 @@ class Keeper:
         self.flows = NodeFlows(
             self.book,
             PodNames(),
-            RuleFile(settings.run_dir / "rules.json").get,
+            RuleFile(settings.run_dir / "rules.json", self.observed.revision).get,
             self.instance,
             (self.ring.take, self.observed.source.take, self.publisher.take, self.outlets.take),
         )

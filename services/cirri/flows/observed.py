@@ -10,6 +10,7 @@ from contextlib import suppress
 from importlib.metadata import version
 
 from cirri.flows.policynews import KINDS, PolicyNews
+from cirri.flows.rules import REMEMBERED
 from cirri.history.ring import Ring
 from cirri.hubble.facts import Place
 from cirri.hubble.node import NodeServer, RingSource
@@ -28,6 +29,7 @@ class Observed:
 
     def __init__(self, rt: Runtime, ring: Ring, lost: Mapping[str, int]) -> None:
         self._rt = rt
+        self._revisions: dict[tuple[str, str, str], int] = {}
         said = version("cirri")
         self._place = Place(rt.settings.cluster, said, _interface)
         self.source = RingSource(ring, lost, f"cirri {said}")
@@ -46,6 +48,10 @@ class Observed:
             tasks.create_task(self._serve())
             tasks.create_task(self._happen())
 
+    def revision(self, kind: str, namespace: str, name: str) -> int:
+        """Of a policy object as it was last heard of; 0: it never was."""
+        return self._revisions.get((kind, namespace, name), 0)
+
     async def _happen(self) -> None:
         """What becomes of policies."""
         rt, told = self._rt, PolicyNews()
@@ -57,6 +63,11 @@ class Observed:
             known = {
                 key: table[key] for kind, table in policies.items() for key in changed[kind] if key in table
             }
+            if len(self._revisions) > REMEMBERED:
+                self._revisions.clear()
+                known |= {key: one for table in policies.values() for key, one in table.items()}
+            for key, one in known.items():
+                self._revisions[one.kind, one.namespace, one.name] = policies[one.kind].revision_of(key)
             revision = max(table.revision for table in policies.values())
             for event in told.news(keys, known, revision, time.time_ns()):
                 self.source.happened(event)

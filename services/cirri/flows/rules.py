@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from cirri.model import Origin, RuleRef
 
 DERIVED = "k8s:io.cilium.k8s.policy.derived-from"
 REMEMBERED = 65536
 
+Revision = Callable[[str, str, str], int]
+"""(kind, namespace, name) of an object -> its revision in bucket ``resources``, 0: not known."""
+
 
 class RuleFile:
     """RUN_DIR/rules.json, read again when it has changed; what is no longer in it stays known."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, revision: Revision = lambda kind, namespace, name: 0) -> None:
+        self._path, self._revision = path, revision
         self._known: dict[int, RuleRef] = {}
         self._read_at = -1
 
@@ -24,7 +29,11 @@ class RuleFile:
         """What *cookie* stands for; None: nobody has said so yet."""
         if cookie not in self._known:
             self._read()
-        return self._known.get(cookie)
+        if (rule := self._known.get(cookie)) is None:
+            return None
+        if rule.kind and (now := self._revision(rule.kind, rule.namespace, rule.name)) != rule.revision:
+            rule = self._known[cookie] = replace(rule, revision=now)
+        return rule
 
     def _read(self) -> None:
         try:
