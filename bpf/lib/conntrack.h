@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* conntrack: connections seen by this node, and the verdict given to each.
  * One entry serves both directions: the key holds the two ends in numeric order.
- * Written by bpf_pod.c, bpf_node.c, bpf_overlay.c (cirri.datapath removes what has expired).
- * Read by bpf_xdp.c, bpf_rest.c, cirri.cli.
+ * Written by bpf_pod.c, bpf_node.c, bpf_overlay.c, bpf_rest.c (which cirri.datapath runs to remove what has expired).
+ * Read by bpf_xdp.c, cirri.cli.
  * Mirror: libs/cirri/layout/conntrack.py
  */
 #pragma once

@@ -71,7 +71,7 @@ struct event {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);	/* bytes */
+	__uint(max_entries, 1 << 22);	/* bytes: a sixth of a second of 200,000 events in each, which a reader may be kept waiting */
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } cirri_events SEC(".maps");
 
@@ -99,7 +99,7 @@ static __always_inline void event_forgo(__u64 packets, __u64 bytes)
 	event_count(EVENTS_FORGONE_BYTES, bytes);
 }
 
-/* Readers poll (100 ms is enough for people) and are woken only while the ring passes a quarter
+/* Readers poll (100 ms is enough for people) and are woken only while the ring passes a sixteenth
  * of its size: a wake-up costs more than the packet it reports.
  */
 #define EVENTS_WAKE_FROM	(1 << 18)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from cirri.datapath.conntrack import REST, collect, rest
+from cirri.datapath.conntrack import REST, collect, remover
 from cirri.layout import (
     DropReason,
     EndpointFlag,
@@ -255,7 +255,7 @@ def test_what_is_left_of_connections_that_are_over(shared_world: World) -> None:
     send(shared_world, "A", V4.udp(V4.a, V4.host))
     shared_world.events()
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + 3600 * 10**9
-    assert collect(shared_world.ct, now, (), rest(shared_world.programs[REST])) == 4
+    assert collect(shared_world.ct, now, (), remover(shared_world.programs[REST])) == 4
     events = shared_world.events()
     left = {
         (e.source, e.destination, e.protocol, e.source_port, e.destination_port, e.reply): e for e in events
@@ -269,6 +269,35 @@ def test_what_is_left_of_connections_that_are_over(shared_world: World) -> None:
     }
     assert {(e.type, e.length) for e in events} == {(EventType.CONNECTION_CLOSED, 0)}
     assert left[b, a, 1, 7, 0, 2].source_identity == B.identity
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "a packet"])
+def test_what_lives_again_is_not_removed(shared_world: World, meanwhile: str) -> None:
+    """Between the look at the table and the removal a connection goes on: it stays, it is
+    known, and what it carries is told in the end."""
+    world = shared_world
+    trace(world, QUIET)
+    packet = V4.udp(V4.a, V4.b)
+    for _ in range(3):
+        send(world, "A", packet)
+    world.expire()
+    remove = remover(world.programs[REST])
+
+    def late(keys: bytes, now_ns: int) -> None:
+        if keys and meanwhile == "a packet":
+            events.extend(send(world, "A", packet).events)
+        remove(keys, now_ns)
+
+    events: list[EventRecord] = []
+    collect(world.ct, time.monotonic_ns(), (), late)
+    assert world.ct.count() == (meanwhile == "a packet")
+    events += world.events()
+    if meanwhile == "a packet":
+        answer = send(world, "B", V4.udp(V4.b, V4.a, 53, 5000)).events
+        assert [seen(event) for event in answer] == [f"to-endpoint reply < {A.id} x1"]
+        collect(world.ct, 1 << 63, (), remove)
+        events += world.events()
+    assert sum(event.packets for event in events) == 2 + (meanwhile == "a packet")
 
 
 # never more or fewer ----------------------------------------------------------
@@ -328,7 +357,7 @@ def test_sums_are_what_was_sent(shared_world: World, tracing: Tracing) -> None:
         run(world, FROM_NETWORK if at == "net" else FROM_POD, at, raw)
         sent[_ends(raw)] += 1
         octets[_ends(raw)] += len(raw)
-    collect(world.ct, 1 << 63, (), rest(world.programs[REST]))
+    collect(world.ct, 1 << 63, (), remover(world.programs[REST]))
     events = world.events()
     assert {e.type for e in events} == {1, 3, 4, 5}
     found: Counter[Ends] = Counter()
@@ -398,7 +427,7 @@ def test_a_million_packets(shared_world: World, reader: str) -> None:
             assert run(world, stream.section, stream.at, raw, AT_ONCE) == stream.action
             if reader == "reads":
                 records += world.ring.read()
-    collect(world.ct, 1 << 63, (), rest(world.programs[REST], patience_s=0))
+    collect(world.ct, 1 << 63, (), remover(world.programs[REST], patience_s=0))
     records += world.ring.read()
     counted = {counter: world.counted(counter) - before[counter] for counter in EventCounter}
     rows = np.frombuffer(b"".join(records), FIELDS)
@@ -447,7 +476,7 @@ def test_cpus_that_have_packets_of_one_connection_lose_none(shared_world: World)
             time.sleep(0.005)
         for each in works:
             each.result()
-    collect(world.ct, 1 << 63, (), rest(world.programs[REST]))
+    collect(world.ct, 1 << 63, (), remover(world.programs[REST]))
     events += world.events()
     sums: Counter[bytes] = Counter()
     for event in events:

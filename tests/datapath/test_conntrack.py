@@ -4,9 +4,8 @@ import random
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
-from cirri.datapath.conntrack import collect, expired, stale
+from cirri.datapath.conntrack import END_OF_TIME, collect, expired, stale
 from cirri.layout import CT, CtKey, CtValue, address16
 from cirri.maps import open_pinned
 
@@ -34,25 +33,21 @@ def test_what_expired_goes_and_what_is_gone(times: list[int]) -> None:
         assert collect(connections, NOW, gone) == sum(bool({k.low, k.high} & gone) for k in left)
 
 
-@pytest.mark.parametrize("gone", [(), {address16("10.0.1.3")}], ids=["expired", "gone"])
-def test_what_is_untold_is_told_before_it_goes(gone: set[bytes]) -> None:
-    """And nothing else is."""
-    told: list[bytes] = []
+def test_who_removes_is_given_keys_and_times() -> None:
+    """Those that expired with the time before which they did; whose end is gone, whenever they would."""
+    given: dict[int, set[CtKey]] = {}
+
+    def remove(keys: bytes, now_ns: int) -> None:
+        size = CtKey.size()
+        given[now_ns] = {CtKey.unpack(keys[at : at + size]) for at in range(0, len(keys), size)}
+
     with pinned() as bpffs, open_pinned(bpffs, CT) as connections:
-        for number, key in enumerate(ENDS):
-            old = NOW - 1 if number % 2 else NOW
-            side = ("forward_untold", "reply_untold", "forward_packets")[number % 3]
-            connections.put(key, replace(CtValue(expires=old), **{side: 1}))
-
-        def tell(keys: bytes) -> None:
-            assert connections.count() == len(ENDS)
-            told.append(keys)
-
-        collect(connections, NOW, gone, tell)
-    size = CtKey.size()
-    (keys,) = told
-    expected = {key.pack() for number, key in enumerate(ENDS) if number % 2 and number % 3 < 2}
-    assert {keys[at : at + size] for at in range(0, len(keys), size)} == expected
+        entries = filled(bpffs, [NOW - number % 2 for number in range(len(ENDS))])
+        gone = {address16("10.0.1.3"), address16("10.0.0.4")}
+        assert collect(connections, NOW, gone, remove) == len(ENDS) // 2 + 1
+        assert connections.to_dict() == entries
+    dead = {key for key in ENDS if {key.low, key.high} & gone}
+    assert given == {NOW: {*ENDS[1::2]} - dead, END_OF_TIME: dead}
 
 
 def test_a_batch_is_as_its_entries() -> None:
@@ -60,14 +55,6 @@ def test_a_batch_is_as_its_entries() -> None:
     chance = random.Random(7)
     for count in (0, 1, 7, 40):
         keys = [key.pack() for key in ENDS]
-        values = [
-            CtValue(
-                expires=chance.randrange(2 * NOW),
-                flags=chance.randrange(9),
-                forward_untold=chance.randrange(2),
-                reply_untold=chance.randrange(2),
-            ).pack()
-            for _ in ENDS
-        ]
-        one_by_one = list(stale(zip(keys[:count], values[:count], strict=True), NOW))
+        values = [CtValue(expires=chance.randrange(2 * NOW), flags=chance.randrange(9)).pack() for _ in ENDS]
+        one_by_one = [key for key, _ in stale(zip(keys[:count], values[:count], strict=True), NOW)]
         assert list(expired(b"".join(keys), b"".join(values), count, NOW)) == one_by_one

@@ -109,7 +109,7 @@ class EventRecord(Mirror, frozen=True, kw_only=True):
     bytes: U64 = 0
 
 
-EVENTS = MapSpec("cirri_events", HEADER, MapType.RINGBUF, Raw("void", 0), Raw("void", 0), 1 << 20)
+EVENTS = MapSpec("cirri_events", HEADER, MapType.RINGBUF, Raw("void", 0), Raw("void", 0), 1 << 22)
 EVENT_COUNTER = MapSpec(
     "cirri_event_counters", HEADER, MapType.PERCPU_ARRAY, U32_NUMBER, U64_NUMBER, EVENT_COUNTERS
 )

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from cirri.addresses import AddressesExhausted, NodeAddresses
 from cirri.datapath import attach
-from cirri.datapath.conntrack import REST, collect, rest
+from cirri.datapath.conntrack import REST, collect, remover
 from cirri.datapath.device import PREFIX, hardware_address, outside_name
 from cirri.datapath.errors import AddressesSpent, Broken, NotAvailable, TryAgain, UnknownContainer
 from cirri.datapath.nat import NatTable
@@ -62,7 +62,7 @@ class Endpoints:
         self._unwanted: set[Attachment] = set()
         """Attachments whose DEL waits for an ADD to end."""
         self._connections, self._nat = open_pinned(bpffs, CT), nat
-        self._rest = rest(node.programs[REST])
+        self._remove = remover(node.programs[REST])
         self._cidrs_file = cidrs_file
         self._last = 0
         self._dying: list[Record] = []
@@ -302,7 +302,7 @@ class Endpoints:
                 names = [record.interface for record in records]
                 await asyncio.to_thread(attach.unplug, names, self.node.hooks)
                 gone = {address16(a) for record in records for a in record.addresses}
-                await asyncio.to_thread(collect, self._connections, time.monotonic_ns(), gone, self._rest)
+                await asyncio.to_thread(collect, self._connections, time.monotonic_ns(), gone, self._remove)
                 await asyncio.to_thread(self._nat.forget, gone)
             except (NetlinkRefused, OSError) as error:
                 self.log.error("an endpoint's device cannot be deleted", error=str(error))
@@ -360,7 +360,7 @@ class Endpoints:
         while True:
             await asyncio.sleep(min(PERIOD_LOOK_S, period_s()))
             if time.monotonic() >= swept + period_s():
-                await asyncio.to_thread(collect, self._connections, time.monotonic_ns(), (), self._rest)
+                await asyncio.to_thread(collect, self._connections, time.monotonic_ns(), (), self._remove)
                 swept = time.monotonic()
 
     async def _gone(self, about: Attachment) -> None:
