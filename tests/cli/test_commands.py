@@ -249,6 +249,9 @@ FAILURES = [
         "networkpolicies (netpol), "
         "ciliumnetworkpolicies (cnp), ciliumclusterwidenetworkpolicies (ccnp), ciliumcidrgroups (ccg), "
         "ciliumloadbalancerippools (ippools), "
+        "ciliumbgpclusterconfigs (cbgpcluster), ciliumbgppeerconfigs (cbgppeer), "
+        "ciliumbgpadvertisements (cbgpadvert), ciliumbgpnodeconfigs (cbgpnode), "
+        "ciliumbgpnodeconfigoverrides (cbgpnodeoverride), ciliumbgppeeringpolicies (bgpp), "
         "ciliumendpoints (cep), ciliumidentities (ciliumid)",
     ),
     (("identity", "get", "999"), 1, "Error: no identity 999. Identities: 1, 2, "),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cirri.manifests.problems import listed, suggestion
 from cirri.manifests.schema import Fields
+from cirri.manifests.schemas import bgp
 from cirri.manifests.schemas.cidrgroup import CILIUM_CIDR_GROUP
 from cirri.manifests.schemas.cilium import CILIUM_CLUSTERWIDE_NETWORK_POLICY, CILIUM_NETWORK_POLICY
 from cirri.manifests.schemas.events import EVENT
@@ -38,7 +40,36 @@ class Kind:
         return f"{self.name.lower()}.{group}" if slash else self.name.lower()
 
 
-_CILIUM = "cilium.io/v2"
+_CILIUM, _ALPHA = "cilium.io/v2", "cilium.io/v2alpha1"
+
+
+def _bgp() -> Iterator[Kind]:
+    """The BGP family."""
+    for name, short, schema in (
+        ("ClusterConfig", "cluster", bgp.CILIUM_BGP_CLUSTER_CONFIG),
+        ("PeerConfig", "peer", bgp.CILIUM_BGP_PEER_CONFIG),
+        ("Advertisement", "advert", bgp.CILIUM_BGP_ADVERTISEMENT),
+        ("NodeConfig", "node", bgp.CILIUM_BGP_NODE_CONFIG),
+        ("NodeConfigOverride", "nodeoverride", bgp.CILIUM_BGP_NODE_CONFIG_OVERRIDE),
+    ):
+        yield Kind(
+            f"CiliumBGP{name}",
+            _CILIUM,
+            f"ciliumbgp{name.lower()}s",
+            schema,
+            namespaced=False,
+            short=(f"cbgp{short}",),
+            older=(_ALPHA,),
+        )
+    yield Kind(
+        "CiliumBGPPeeringPolicy",
+        _ALPHA,
+        "ciliumbgppeeringpolicies",
+        bgp.CILIUM_BGP_PEERING_POLICY,
+        namespaced=False,
+        short=("bgpp",),
+    )
+
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
@@ -80,6 +111,7 @@ KINDS: dict[str, Kind] = {
             short=("ippools", "ippool", "lbippool", "lbippools"),
             older=("cilium.io/v2alpha1",),
         ),
+        *_bgp(),
     )
 }
 POLICY_KINDS = frozenset({"NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"})

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from cirri.cli.confirm import deadline, left_text
 from cirri.cli.output import age, for_people
+from cirri.manifests import KINDS
 from cirri.model import Endpoint, Identity, PolicyCondition, Resource
 from cirri.model.resource import AUDIT_MODE
 
@@ -265,6 +266,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         AGE,
         Column("MESSAGE", lambda r: _said(r, "cilium.io/PoolConflict", "message"), wide=True, filled=True),
     ),
+    **{kind: (NAME, AGE) for kind in KINDS if kind.startswith("CiliumBGP")},
     "CiliumCIDRGroup": (NAME, Column("CIDRS", lambda r: str(len(_spec(r).get("externalCIDRs") or []))), AGE),
 }
 
