@@ -13,11 +13,13 @@ PACKAGES=(
   iproute2 nftables util-linux procps              # lab, tests, benchmarks
   curl iputils-ping                                # what one runs in the lab's pods
   knot unbound nginx-light openssl ca-certificates # the lab's internet: names, resolver, web sites
+  gobgpd                                           # the BGP speaker of a node
+  bird2                                            # the lab's router
   dnsdist dnsperf wrk                              # peers and load of the benchmarks
   prometheus                                       # reads the metrics in tests, and checks deploy/prometheus
   containernetworking-plugins                      # peers of the CNI benchmark
 )
-SERVERS=(nats-server knot unbound nginx dnsdist prometheus)   # Debian starts one of each; Cirri starts those it needs itself
+SERVERS=(nats-server knot unbound nginx gobgpd bird dnsdist prometheus)   # Debian starts one of each; Cirri starts those it needs itself
 PYTHON=/usr/bin/python3
 
 fail() { printf 'cirri setup: %s\n' "$1" >&2; exit 1; }
