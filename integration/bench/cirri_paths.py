@@ -176,10 +176,8 @@ def loaded(
     slug: str,
     subnet: int,
     sizes: Mapping[str, int] | None = None,
-    tracing: Tracing | None = USUAL_TRACING,
 ) -> Iterator[Node]:
-    """The programs of a node, loaded, and a reader of its events; *sizes*: of maps that are to be larger;
-    *tracing*: which packets that pass are told of, None: the first of each connection."""
+    """The programs of a node, loaded, and a reader of its events; *sizes*: of maps that are to be larger."""
     forwarding(netns)
     with pins(slug) as folder, Objects.load(OBJECTS, folder, names=FILES, max_entries=sizes) as programs:
         into, out = programs["tc/from_network"].fd, programs["tc/to_network"].fd
@@ -191,11 +189,9 @@ def loaded(
                 RuntimeConfig(
                     epoch=1,
                     uplink_ifindex=uplink,
-                    flags=RuntimeFlag.MASQUERADE4
-                    | RuntimeFlag.MASQUERADE6
-                    | (tracing.switches if tracing else RuntimeFlag(0)),
-                    trace_interval=tracing.ticks if tracing else 0,
-                    trace_flags=tracing.tcp_flags if tracing else 0,
+                    flags=RuntimeFlag.MASQUERADE4 | RuntimeFlag.MASQUERADE6 | USUAL_TRACING.switches,
+                    trace_interval=USUAL_TRACING.ticks,
+                    trace_flags=USUAL_TRACING.tcp_flags,
                     nat4=address16(v4),
                     nat6=address16(v6),
                 ),
@@ -294,21 +290,26 @@ def _policy_drops(nodes: Sequence[Node]) -> int:
 
 @contextmanager
 def local_pods(
-    name: str,
-    slug: str,
-    width: Width | None = None,
-    sizes: Mapping[str, int] | None = None,
-    tracing: Tracing | None = USUAL_TRACING,
+    name: str, slug: str, width: Width | None = None, sizes: Mapping[str, int] | None = None
 ) -> Iterator[Path]:
-    """Two pods of one node; *sizes*, *tracing*: see :func:`loaded`."""
+    """Two pods of one node; *sizes*: of maps that are to be larger."""
+    with local_node(name, slug, width, sizes) as (_, path):
+        yield path
+
+
+@contextmanager
+def local_node(
+    name: str, slug: str, width: Width | None = None, sizes: Mapping[str, int] | None = None
+) -> Iterator[tuple[Node, Path]]:
+    """The same, and the node."""
     width = width or USUAL
     with namespaces(f"{slug}-c", f"{slug}-s", f"{slug}-n", f"{slug}-x") as (client, server, netns, other):
         wire(netns, other)
-        with loaded(netns, slug, 1, sizes, tracing) as node:
+        with loaded(netns, slug, 1, sizes) as node:
             pods = (node.pod(client, 2), CLIENT, SERVER), (node.pod(server, 3), SERVER, CLIENT)
             fill(node, pods, {}, width)
             path = path_by(name, client, server, pods[1][0].addresses, node)
-            yield prove_enforced(path, node) if width.rules else path
+            yield node, prove_enforced(path, node) if width.rules else path
 
 
 @contextmanager

@@ -33,6 +33,8 @@ class Path:
     """What a path of Cirri counted so far: the proof that traffic took it."""
     tidy: Callable[[], None] | None = None
     """Work of the path's services that falls between rounds."""
+    before: Callable[[], None] | None = None
+    """What makes it the one that is meant, where several are between the same ends."""
 
 
 @contextmanager

@@ -50,6 +50,8 @@ class Effort:
     """How long row B13 goes on."""
     flood_s: float = 10.0
     """How long row B16 keeps up 200,000 events a second."""
+    slices: int = SLICES
+    """Turns in which a sample is taken, streams aside."""
 
 
 class Clients:
@@ -60,19 +62,25 @@ class Clients:
     """
 
     def __init__(self, stack: ExitStack, paths: Sequence[Path], families: Sequence[int]) -> None:
-        """Start them; *stack* ends them."""
+        """Start them; *stack* ends them.  Paths between the same ends have them in common."""
         tool = str(build("rr"))
         self._clients: dict[tuple[str, int], subprocess.Popen[str]] = {}
+        servers: set[str] = set()
+        started: dict[tuple[str, str], subprocess.Popen[str]] = {}
         for path in paths:
             listen = [word for family in families for word in ("--listen", path.addresses[family])]
             server = (tool, "server", "--netns", path.server, "--port", str(PORT), *listen)
-            stack.enter_context(running(*server, ready="ready", cpu=MEASURED))
+            if path.server not in servers:
+                stack.enter_context(running(*server, ready="ready", cpu=MEASURED))
+                servers.add(path.server)
             for family in families:
                 to = (path.frontends or path.addresses)[family]
                 client = (tool, "client", "--netns", path.client, "--port", str(PORT), "--to", to)
-                started = self._clients[path.name, family] = stack.enter_context(running(*client))
-                if path.cgroup:
-                    (path.cgroup / "cgroup.procs").write_text(str(started.pid))
+                if (path.client, to) not in started:
+                    one = started[path.client, to] = stack.enter_context(running(*client))
+                    if path.cgroup:
+                        (path.cgroup / "cgroup.procs").write_text(str(one.pid))
+                self._clients[path.name, family] = started[path.client, to]
 
     def slice(self, path: Path, family: int, mode: Mode, seconds: float) -> dict[str, Any]:
         """What one client did in *seconds*; BenchError with its last words if it failed.
@@ -80,6 +88,8 @@ class Clients:
         In ``stream`` it runs on the other CPU, so that both work; elsewhere on the server's.
         """
         client = self._clients[path.name, family]
+        if path.before:
+            path.before()
         os.sched_setaffinity(client.pid, {OTHER if mode == "stream" else MEASURED})
         assert client.stdin
         assert client.stdout
@@ -166,7 +176,7 @@ def measure(clients: Clients, paths: Sequence[Path], mode: Mode, family: int, ef
     """
     kept: list[Round] = []
     dropped = 0
-    slices = STREAM_SLICES if mode == "stream" else SLICES
+    slices = STREAM_SLICES if mode == "stream" else effort.slices
     chance = random.Random(1)
     before = {path.name: dict(path.counters()) for path in paths if path.counters}
     while len(kept) < effort.rounds and len(kept) + dropped < ATTEMPTS * effort.rounds:
