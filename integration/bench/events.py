@@ -30,8 +30,8 @@ SETTINGS: Mapping[str, Tracing | None] = {
     EACH: Tracing(level="low"),
     EACH_FROM: Tracing(level="none"),
 }
-"""``monitor-aggregation`` is ``medium``, ``low`` and ``none``; None: of a connection the first packet is told and
-the end, no other."""
+"""``monitor-aggregation`` is ``medium``, ``low`` and ``none``; None: of a connection the first packet is told
+and the end, no other."""
 LEVELS = (AGGREGATED, EACH, EACH_FROM)
 SLICES = 25
 """In a second of each: what slows the machine down for a tenth of a second slows all of them."""
