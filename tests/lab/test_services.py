@@ -31,6 +31,7 @@ def test_one_process_for_each_service_and_node() -> None:
             "envoy-node1",
             "health-node1",
             "flows-node1",
+            "sensor-node1",
         ),
         *(
             "datapath-node2",
@@ -40,6 +41,7 @@ def test_one_process_for_each_service_and_node() -> None:
             "envoy-node2",
             "health-node2",
             "flows-node2",
+            "sensor-node2",
         ),
         *("internet-names", "internet-resolver", "internet-web", "internet-cdn"),
     ]

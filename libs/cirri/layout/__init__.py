@@ -81,6 +81,19 @@ from cirri.layout.policy import (
 )
 from cirri.layout.runtime import RUNTIME, RuntimeConfig, RuntimeFlag
 from cirri.layout.scalar import ADDRESS, U32_NUMBER, U64_NUMBER
+from cirri.layout.sensor import (
+    SENSOR_COUNTER,
+    SENSOR_COUNTERS,
+    SENSOR_EVENTS,
+    SENSOR_SCOPE,
+    SensorCounter,
+    SensorExec,
+    SensorExit,
+    SensorFlag,
+    SensorFork,
+    SensorScope,
+    SensorType,
+)
 from cirri.layout.spec import MapSpec, MapType
 from cirri.layout.way import WAYS, Way
 
@@ -120,6 +133,10 @@ MIRRORS: tuple[type[Mirror], ...] = (
     PolicyMemo,
     PolicyValue,
     RuntimeConfig,
+    SensorExec,
+    SensorExit,
+    SensorFork,
+    SensorScope,
     Way,
 )
 
@@ -152,6 +169,9 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
         POLICY,
         POLICY_MEMOS,
         RUNTIME,
+        SENSOR_COUNTER,
+        SENSOR_EVENTS,
+        SENSOR_SCOPE,
         WAYS,
     )
 }
@@ -185,6 +205,9 @@ ENUMS: tuple[EnumMirror, ...] = (
     EnumMirror("policy_match", "lib/policy.h", "MATCH_", PolicyMatch),
     EnumMirror("policy_side", "lib/policy.h", "SIDE_", PolicySide),
     EnumMirror("runtime_flag", "lib/runtime.h", "RUNTIME_", RuntimeFlag),
+    EnumMirror("sensor_type", "lib/sensor.h", "SENSOR_", SensorType),
+    EnumMirror("sensor_flag", "lib/sensor.h", "SENSOR_", SensorFlag),
+    EnumMirror("sensor_counter", "lib/sensor.h", "SENSOR_", SensorCounter),
 )
 """``enum drop_reason`` is proved by :func:`cirri.layout.drop.drop_asserts`, with its texts."""
 
@@ -199,6 +222,7 @@ CONSTANTS: tuple[tuple[str, str, int], ...] = (
     ("lib/policy.h", "POLICY_PREFIX_PEER", POLICY_PREFIX_PEER),
     ("lib/policy.h", "POLICY_PREFIX_PROTOCOL", POLICY_PREFIX_PROTOCOL),
     ("lib/policy.h", "POLICY_PREFIX_PORT", POLICY_PREFIX_PORT),
+    ("lib/sensor.h", "SENSOR_COUNTERS", SENSOR_COUNTERS),
 )
 """(header, C expression, value)."""
 
@@ -243,6 +267,10 @@ __all__ = [
     "POLICY_PREFIX_PORT",
     "POLICY_PREFIX_PROTOCOL",
     "RUNTIME",
+    "SENSOR_COUNTER",
+    "SENSOR_COUNTERS",
+    "SENSOR_EVENTS",
+    "SENSOR_SCOPE",
     "U32_NUMBER",
     "U64_NUMBER",
     "WAYS",
@@ -301,6 +329,13 @@ __all__ = [
     "ReservedIdentity",
     "RuntimeConfig",
     "RuntimeFlag",
+    "SensorCounter",
+    "SensorExec",
+    "SensorExit",
+    "SensorFlag",
+    "SensorFork",
+    "SensorScope",
+    "SensorType",
     "TracePoint",
     "TraceState",
     "Way",

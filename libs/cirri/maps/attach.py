@@ -132,6 +132,24 @@ def attach_xdp(program: Program | int, ifindex: int, pin: Path | str) -> Outcome
     return _attach(hook, Path(pin), fits, f"attach to the driver of device {ifindex}", XDP_FLAGS_DRV_MODE)
 
 
+def attach_tracepoint(program: Program | int, pin: Path | str) -> None:
+    """Have *program* run at the tracepoint that it was loaded for (``tp_btf/...``); *pin* the link.
+
+    Such a link cannot be given another program: one that is pinned there is replaced, and for a moment
+    either both run or, if the caller detaches first, none.
+
+    Raises:
+        BpffsMissing: *pin* is not on a BPF file system.
+        KernelRefused: the kernel does not attach it.
+    """
+    fd = program if isinstance(program, int) else program.fd
+    link = checked(libbpf().bpf_raw_tracepoint_open(None, fd), "attach to a tracepoint")
+    try:
+        object_pin(link, Path(pin))
+    finally:
+        os.close(link)
+
+
 def xdp_program(ifindex: int) -> int:
     """The kernel's number of the program that a device's driver runs; 0: none."""
     number = ctypes.c_uint32()

@@ -38,6 +38,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_enable_stats": (c_int, (c_int,)),
     # programs
     "bpf_prog_test_run_opts": (c_int, (c_int, c_void_p)),
+    "bpf_raw_tracepoint_open": (c_int, (c_char_p, c_int)),
     "bpf_link_create": (c_int, (c_int, c_int, c_int, c_void_p)),
     "bpf_xdp_query_id": (c_int, (c_int, c_int, _U32)),
     "bpf_link_update": (c_int, (c_int, c_int, c_void_p)),

@@ -28,6 +28,7 @@ from cirri.model.policy import (
 )
 from cirri.model.records import L7_RECORDS, DnsFacts, HttpFacts, L7Batch, L7Record, TlsFacts
 from cirri.model.resource import RESOURCES, Resource, resource_key
+from cirri.model.runtimeevents import RUNTIME_LOG, RuntimeBatch, RuntimeEvent, runtime_subject
 
 BUCKETS: tuple[Bucket[Any], ...] = (
     RESOURCES,
@@ -58,6 +59,7 @@ __all__ = [
     "POLICIES",
     "REPORTS",
     "RESOURCES",
+    "RUNTIME_LOG",
     "SELECTORS",
     "Ack",
     "Bucket",
@@ -85,6 +87,8 @@ __all__ = [
     "Resource",
     "Rule",
     "RuleRef",
+    "RuntimeBatch",
+    "RuntimeEvent",
     "SelectorSet",
     "ServiceRef",
     "SubjectPolicy",
@@ -92,4 +96,5 @@ __all__ = [
     "Workload",
     "flow_subject",
     "resource_key",
+    "runtime_subject",
 ]

@@ -25,12 +25,15 @@ class Log(NamedTuple):
 
     name: str
     """Of JetStream's stream."""
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[str, ...]
+    """The kinds of messages in it: of flows their :data:`Verdict`."""
+    root: str = FLOW_SUBJECTS
+    """Subjects are ``ROOT.NAMESPACE.KIND.NODE``."""
 
     @property
     def subjects(self) -> tuple[str, ...]:
         """Of everything in it."""
-        return tuple(f"{FLOW_SUBJECTS}.*.{verdict}.*" for verdict in self.verdicts)
+        return tuple(f"{self.root}.*.{verdict}.*" for verdict in self.verdicts)
 
 
 FORWARDED_LOG = Log("flowlog_forwarded", ("forwarded", "error"))

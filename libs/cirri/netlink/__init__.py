@@ -7,6 +7,7 @@ pyroute2 knows the wire format; :mod:`wire` takes no more of it than that.
 * :mod:`channel`   a socket that sends a batch and collects its acknowledgements
 * :mod:`namespace` network namespaces by path
 * :mod:`pod`       the messages that make up a pod's device, addresses and routes (pure)
+* :mod:`peers`     where the other ends of devices are
 * :mod:`read`      what is there: links, routes, filters
 * :mod:`sockets`   connected UDP sockets, to be ended
 * :mod:`sysctl`    kernel switches of the namespace the caller is in

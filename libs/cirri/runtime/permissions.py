@@ -16,12 +16,15 @@ import msgspec
 from cirri.kv.wire import MAX_MESSAGE_BYTES, stream_name
 from cirri.model import BUCKETS, LEASES
 from cirri.model.bucket import Bucket, token
-from cirri.model.flows import FLOW_LOGS, FLOW_SUBJECTS, NO_NAMESPACE, Log
+from cirri.model.flows import FLOW_LOGS, NO_NAMESPACE, Log
+from cirri.model.runtimeevents import RUNTIME_LOG
 from cirri.runtime.contract import Service
 from cirri.runtime.micro import VERBS
 from cirri.runtime.runtime import called_subject, request_subject, told_subject
 
 ANY_NODE = "*"
+LOGS = (*FLOW_LOGS, RUNTIME_LOG)
+"""What people read."""
 
 
 class User(NamedTuple):
@@ -84,7 +87,7 @@ def replaying(log: Log, namespace: str = "*") -> Allowed:
     A consumer's filter is part of the subject under which it is asked for, and the server compares the two.
     """
     api, name = "$JS.API", log.name
-    create = f"{api}.CONSUMER.CREATE.{name}.*.{FLOW_SUBJECTS}.{namespace}.>"
+    create = f"{api}.CONSUMER.CREATE.{name}.*.{log.root}.{namespace}.>"
     whole = (f"{api}.STREAM.INFO.{name}", f"{api}.CONSUMER.LIST.{name}") if namespace == "*" else ()
     return Allowed((create, f"{api}.CONSUMER.DELETE.{name}.*", f"$JS.FC.{name}.>", *whole), ())
 
@@ -92,13 +95,13 @@ def replaying(log: Log, namespace: str = "*") -> Allowed:
 def appending(log: Log, node: str) -> Allowed:
     """What it takes to make *log* and append what *node* (a token) has seen."""
     verbs = tuple(f"$JS.API.STREAM.{verb}.{log.name}" for verb in ("CREATE", "UPDATE", "INFO"))
-    return Allowed((*verbs, *(f"{FLOW_SUBJECTS}.*.{verdict}.{node}" for verdict in log.verdicts)), ())
+    return Allowed((*verbs, *(f"{log.root}.*.{verdict}.{node}" for verdict in log.verdicts)), ())
 
 
 def of_tenant(user: str, namespaces: Iterable[str]) -> Allowed:
     """All that *user* may do who reads the flows of *namespaces*, and nothing else on the bus."""
     places = [token(name) if name else NO_NAMESPACE for name in namespaces]
-    return _joined([_inbox(user), *(replaying(log, place) for log in FLOW_LOGS for place in places)])
+    return _joined([_inbox(user), *(replaying(log, place) for log in LOGS for place in places)])
 
 
 def of_service(service: Service, user: str, node: str | None = None, askers: Iterable[str] = ()) -> Allowed:
@@ -124,7 +127,7 @@ def of_people(user: str, services: Iterable[Service]) -> Allowed:
     """All that a person's *user* may do."""
     parts = [_inbox(user), Allowed(("$SRV.>",), ())]
     parts += [reading(bucket) for bucket in BUCKETS]
-    parts += [replaying(log) for log in FLOW_LOGS]
+    parts += [replaying(log) for log in LOGS]
     parts.append(Allowed(tuple(f"$JS.API.CONSUMER.LIST.{stream_name(b.name)}" for b in BUCKETS), ()))
     for service in services:
         node = ANY_NODE if service.scope == "node" else ""

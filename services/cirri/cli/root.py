@@ -27,6 +27,9 @@ ENTRIES: dict[str, Entry] = {
     "confirm": Entry("cirri.cli.confirm", "confirm", "Keep policies that would be undone otherwise."),
     "delete": Entry("cirri.cli.apply", "delete", "Delete objects by name or by manifest."),
     "endpoint": Entry("cirri.cli.endpoint", "endpoint", "Show endpoints: pods as the nodes realized them."),
+    "events": Entry(
+        "cirri.cli.events", "events", "Show which programs ran: by whom, in which pod, how they ended."
+    ),
     "flows": Entry("cirri.cli.flows", "flows", "Ask what the network did, and what fails."),
     "fqdn": Entry("cirri.cli.fqdn", "fqdn", "Show names that policies speak of, and what pods were told."),
     "get": Entry("cirri.cli.get", "get", "Show objects: pods, services, policies, ..."),

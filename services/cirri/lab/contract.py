@@ -28,6 +28,7 @@ SERVICES = (
     "health",
     "flows",
     "relay",
+    "sensor",
 )
 """Services of a lab, in the order in which they are started."""
 

@@ -1,0 +1,171 @@
+"""The wiring: the kernel's ring and the cluster's news in, batches of events out."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cirri.errors import CirriError
+from cirri.kv import BusError
+from cirri.kv.news import News
+from cirri.layout import SensorExit, SensorFork
+from cirri.model import ENDPOINTS, RESOURCES, resource_key
+from cirri.model.bucket import token
+from cirri.model.runtimeevents import EventType, Process
+from cirri.runtime import Runtime
+from cirri.sensor import procfs
+from cirri.sensor.cgroups import Cgroups, mount_of_cgroups
+from cirri.sensor.facts import Exec, decoded, ended
+from cirri.sensor.gather import Gathering
+from cirri.sensor.kernel import Kernel, scope_of
+from cirri.sensor.pods import Pods
+from cirri.sensor.processes import Processes
+from cirri.sensor.publish import Publisher
+
+LOOK_S = 0.1
+"""How often the ring is looked at: its writers save most wake-ups."""
+GATHER_S = 0.2
+"""How long an event may wait for others."""
+SWEEP_S = 30.0
+"""How often who ended without a word is looked for."""
+FINISH_S = 0.5
+"""How long the end may take to store what is not stored yet."""
+NEWS_S = 5.0
+"""How long the node's pods may take to be known, before events are told without."""
+
+
+class NoCgroups(CirriError):
+    """The machine has no cgroup v2 mount."""
+
+    hint = "Mount it: mount -t cgroup2 none /sys/fs/cgroup"
+
+    def __init__(self) -> None:
+        super().__init__("no cgroup v2 file system is mounted")
+
+
+class Keeper:
+    """Everything of one node."""
+
+    def __init__(self, rt: Runtime) -> None:
+        """Raises: BpfError (the programs cannot be loaded), NoCgroups."""
+        self.rt, settings = rt, rt.settings
+        if (mount := mount_of_cgroups()) is None:
+            raise NoCgroups
+        self.scope = settings.cgroup or mount
+        self.lost = {"ring": 0, "stream": 0}
+        self.counts = {"process_exec": 0, "process_exit": 0, "unknown": 0}
+        self.kernel = Kernel(settings.bpffs, settings.bpf_objects, scope_of(settings.cgroup, mount))
+        self.pods = Pods(Cgroups(mount), self.scope)
+        self.processes = Processes(
+            settings.node, self.pods.pod_of, partial(procfs.look, cgroups=mount), procfs.parent_key
+        )
+        self.gathering = Gathering(settings.node, secrets.randbits(64), self.processes.ancestors)
+        self.publisher = Publisher(rt.bus, self.lost)
+        self._known = asyncio.Event()
+        self._due = 0.0
+
+    async def run(self) -> None:
+        """Until cancelled; then what is known is stored as far as possible."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow())
+                tasks.create_task(self.publisher.run())
+                tasks.create_task(self._sweep())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(NEWS_S):
+                        await self._known.wait()
+                self._adopt()
+                self.rt.ready("reading", True)
+                await self._read()
+        finally:
+            self.publisher.put(self.gathering.flush())
+            with suppress(BusError, TimeoutError):
+                async with asyncio.timeout(FINISH_S):
+                    await self.publisher.send()
+            self.kernel.close()
+            self.pods.close()
+
+    async def _read(self) -> None:
+        async for records in self.kernel.ring.batches(1024):
+            self.take(records)
+            if self.gathering.count and time.monotonic() - self._due > GATHER_S:
+                self.publisher.put(self.gathering.flush())
+            await asyncio.sleep(0)  # others have their turn between two batches
+
+    def take(self, records: list[bytes]) -> None:
+        """Understand *records*, oldest first."""
+        wall_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if not self.gathering.count:
+            self._due = time.monotonic()
+            asyncio.get_running_loop().call_later(GATHER_S, self._flush)
+        for raw in records:
+            said = decoded(raw)
+            if isinstance(said, Exec):
+                process = self.processes.exec(said, wall_ns)
+                self._tell("process_exec", said.record.time + wall_ns, process)
+            elif isinstance(said, SensorFork):
+                self.processes.fork(said, wall_ns)
+            elif isinstance(said, SensorExit):
+                if (gone := self.processes.exit(said, wall_ns)) is not None:
+                    signal, status = ended(said.code)
+                    self._tell("process_exit", said.time + wall_ns, gone, signal=signal, status=status)
+            else:
+                self.counts["unknown"] += 1
+
+    def _tell(self, kind: EventType, when_ns: int, process: Process, **said: Any) -> None:
+        self.counts[kind] += 1
+        self.publisher.put(self.gathering.add(process, type=kind, time=when_ns, **said))
+
+    def _flush(self) -> None:
+        self.publisher.put(self.gathering.flush())
+
+    def _adopt(self) -> None:
+        """Know who is there already."""
+        wall_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        whole = self.rt.settings.cgroup is None
+        everybody = (int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit())
+        for pid in everybody if whole else procfs.members(self.scope):
+            if (key := procfs.key_now(pid)) is not None:
+                self.processes.adopt(key, wall_ns)
+
+    async def _follow(self) -> None:
+        """Which pods are on the node."""
+        rt = self.rt
+        node = token(rt.settings.node)
+        endpoints = rt.table(ENDPOINTS, f"{node}.*", needed=False)
+        pods = rt.table(RESOURCES, resource_key("Pod", "*", "*", rt.settings.node), needed=False)
+        news = News({"endpoints": endpoints, "pods": pods})
+        while True:
+            await news.next()
+            self.pods.learn(endpoints.values(), pods.values())
+            self._known.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            lost = self.kernel.lost() - self.kernel.lost_before
+            self.processes.sweep(procfs.alive, everybody=lost > self.lost["ring"])
+            self.lost["ring"] = lost
+
+
+def gauges(keeper: Keeper) -> Mapping[str, tuple[str, Callable[[], float]]]:
+    """What ``/metrics`` says beside what every service does."""
+    return {
+        "execs": ("Programs started since the start", lambda: keeper.counts["process_exec"]),
+        "exits": ("Processes ended since the start", lambda: keeper.counts["process_exit"]),
+        "unknown": ("Records that this version does not know", lambda: keeper.counts["unknown"]),
+        "processes": ("Processes that are known", lambda: len(keeper.processes)),
+        "stored": ("Events stored on the stream", lambda: keeper.publisher.stored),
+        "waiting": ("Events that wait to be stored", lambda: keeper.publisher.waiting),
+        "lost_ring": (
+            "Events lost: the kernel's ring was full",
+            lambda: keeper.kernel.lost() - keeper.kernel.lost_before,
+        ),
+        "lost_stream": ("Events lost: they could not be stored", lambda: keeper.lost["stream"]),
+    }
