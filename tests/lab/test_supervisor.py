@@ -52,7 +52,7 @@ def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
 
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A supervisor of three children: one sleeps, one always fails, one tells what it is sent."""
+    """A supervisor of children: one sleeps, one always fails, one tells what it is sent, one is nursed."""
     cgroup = cgroup2() / NAME
     cgroup.mkdir()
     ip_batch([f"netns add {NAME}", f"netns exec {NAME} ip link set lo up"])
@@ -60,6 +60,7 @@ def supervisor(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]
         "sleeper": ("sleep", "1000"),
         "failing": ("false",),
         "listener": (sys.executable, "-I", "-S", "-c", TELL),
+        "nursed": (sys.executable, "-m", "cirri.lab.programs.rotation"),
     }
     addresses = ("127.0.0.1", "::1")
     sockets = tuple(
@@ -102,6 +103,10 @@ def children(file: Path) -> dict[str, Any]:
     return {c["name"]: c for c in json.loads(file.read_text())["children"]} if file.exists() else {}
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_supervisor(supervisor: tuple[subprocess.Popen[bytes], Path], tmp_path: Path) -> None:
     process, file = supervisor
     sleeper = until(lambda: children(file).get("sleeper", {}).get("pid"))
@@ -135,6 +140,20 @@ def test_supervisor(supervisor: tuple[subprocess.Popen[bytes], Path], tmp_path: 
                 sock.sendto(f"for {address}".encode(), (address, PORT))
     os.kill(listener, signal.SIGKILL)
     until(lambda: {"for 127.0.0.1", "for ::1"} <= set(heard.read_text().splitlines()))
+
+    # One that was forked from the nursery is back too, and does not notice when the nursery is killed.
+    nursed = children(file)["nursed"]["pid"]
+    assert parent(nursed) == children(file)["nursery"]["pid"]
+    os.kill(nursed, signal.SIGTERM)
+    nursed = until(lambda: (p := children(file)["nursed"]["pid"]) not in (0, nursed) and p)
+    nursery = children(file)["nursery"]["pid"]
+    os.kill(nursery, signal.SIGKILL)
+    until(lambda: parent(nursed) == process.pid)
+    until(lambda: children(file)["nursery"]["pid"] not in (0, nursery))
+    assert children(file)["nursed"]["pid"] == nursed
+    os.kill(nursed, signal.SIGKILL)
+    until(lambda: children(file)["nursed"]["pid"] not in (0, nursed))
+    assert children(file)["nursed"]["exits"] == [-signal.SIGTERM, -signal.SIGKILL]
 
     # SIGTERM ends everybody.
     process.terminate()

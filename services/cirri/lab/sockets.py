@@ -6,16 +6,12 @@ replaced waits in the socket, or goes to the other that shares it.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import socket
 from collections.abc import Sequence
 
 from cirri.lab.enter import inside
 from cirri.lab.services import Listening
 
-FIRST_FD = 3
-"""Where a process looks for them."""
 BACKLOG = 4096
 BUFFER = 4 << 20
 IPV6_TRANSPARENT = 75
@@ -36,16 +32,9 @@ class Sockets:
                 with inside(listening.netns):
                     self._open[listening] = _listen(listening)
 
-    def hand_over(self, wanted: Sequence[Listening]) -> dict[str, str]:
-        """In a child about to run its program: put *wanted* where it looks; settings that say so."""
-        if not wanted:
-            return {}
-        above = FIRST_FD + len(wanted)
-        copies = [fcntl.fcntl(self._open[w].fileno(), fcntl.F_DUPFD_CLOEXEC, above) for w in wanted]
-        for number, copy in enumerate(copies, FIRST_FD):
-            os.dup2(copy, number)
-        names = ":".join(w.name for w in wanted)
-        return {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(wanted)), "LISTEN_FDNAMES": names}
+    def descriptors(self, wanted: Sequence[Listening]) -> list[int]:
+        """Of *wanted*, which are open."""
+        return [self._open[one].fileno() for one in wanted]
 
 
 def _listen(listening: Listening) -> socket.socket:

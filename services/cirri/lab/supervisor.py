@@ -4,6 +4,9 @@ It sleeps until a child dies and starts it again at once; one that keeps
 dying right after its start is started more and more slowly.  SIGTERM ends the lab: the children,
 the pods, then itself.  When it is killed, everything else goes on: pods and services are not its
 hostages.
+
+Services are forked from a nursery (``cirri.nursery``), one more child; while there is none, they
+are executed.
 """
 
 from __future__ import annotations
@@ -16,16 +19,15 @@ import select
 import signal
 import sys
 import time
-from pathlib import Path
-from typing import NoReturn
 
 import msgspec
 
-from cirri.lab.enter import NETNS, cgroup2, members, set_namespace, start_time
+from cirri.lab.enter import NETNS, cgroup2, members, start_time
 from cirri.lab.files import write
 from cirri.lab.services import Plan, Process
 from cirri.lab.sockets import Sockets
 from cirri.lab.topology import Paths, paths
+from cirri.nursery import Nursery, Place, nursable, settle
 
 EARLY_S = 1.0
 """A child that lives shorter than this died of its start."""
@@ -35,6 +37,9 @@ BACKOFF_S = (0.1, 5.0)
 STOP_S = 3.0
 """How long children have to obey SIGTERM."""
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+NURSERY = "nursery"
+READY_S = 15.0
+"""How long the first services wait for it: it takes less time than one of them would by itself."""
 
 
 class Seen(msgspec.Struct, kw_only=True):
@@ -59,20 +64,15 @@ class Report(msgspec.Struct, kw_only=True):
 class Child:
     """One process and its history."""
 
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.seen = Seen(name=process.name, pid=0, began=0)
+    def __init__(self, name: str) -> None:
+        self.seen = Seen(name=name, pid=0, began=0)
         self._early = 0
         self._started = 0.0
 
-    def start(self, sockets: Sockets) -> int:
-        """Run it; its pid."""
-        pid = os.fork()
-        if pid == 0:
-            _become(self.process, sockets)
+    def started(self, pid: int) -> None:
+        """It runs, as *pid*."""
         self._started = time.monotonic()
         self.seen.pid, self.seen.began = pid, start_time(pid)
-        return pid
 
     def ended(self, code: int) -> float:
         """It has ended: how long to wait before it is started again."""
@@ -90,22 +90,12 @@ def pause(early: int) -> float:
     return float(min(longest, first * 2 ** (early - PATIENCE - 1)))
 
 
-def _become(process: Process, sockets: Sockets) -> NoReturn:
-    """In the child: namespace, cgroup, standard streams, sockets, program."""
+def _execute(process: Process, env: dict[str, str], place: Place, descriptors: list[int]) -> int:
+    """Run *process* in a new child; its pid."""
+    if pid := os.fork():
+        return pid
     try:
-        os.setsid()
-        Path(process.cgroup, "cgroup.procs").write_text("0")
-        set_namespace(NETNS / process.netns)
-        null = os.open(os.devnull, os.O_RDONLY)
-        log = os.open(process.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.dup2(null, 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
-        env = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        env |= process.env | sockets.hand_over(process.sockets)
+        env |= settle(place, descriptors)
         os.execvpe(process.argv[0], process.argv, env)  # noqa: S606 - no shell is meant
     except OSError as error:
         os.write(2, f"cannot start {process.name}: {error}\n".encode())
@@ -116,7 +106,11 @@ class Supervisor:
     """Children, their deaths, and the clock."""
 
     def __init__(self, plan: Plan, where: Paths) -> None:
-        self._children = [Child(p) for p in plan.processes]
+        self._plan = plan.processes
+        modules = [module for process in plan.processes if (module := nursable(process.argv))]
+        self._nursery = Nursery(f"lab {plan.lab}", modules)
+        names = [process.name for process in plan.processes] + ([NURSERY] if modules else [])
+        self._children = [Child(name) for name in names]
         self._where = where
         self._sockets = Sockets()
         self._due: list[tuple[float, int]] = []
@@ -124,8 +118,6 @@ class Supervisor:
         self._stopping = False
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake)
-        self._poll = select.poll()
-        self._poll.register(self._wake, select.POLLIN)
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -134,10 +126,9 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        for child in self._children:
-            self._sockets.open(child.process.sockets)
-        for index in range(len(self._children)):
-            self._start(index)
+        for process in self._plan:
+            self._sockets.open(process.sockets)
+        self._start_all()
         self._report()
         while not self._stopping:
             self._wait(self._due[0][0] if self._due else None)
@@ -149,22 +140,62 @@ class Supervisor:
     def _stop(self, *_: object) -> None:
         self._stopping = True
 
+    def _start_all(self) -> None:
+        """The nursery and what it has nothing to do with, then, when it is ready, the rest."""
+        nursed = [index for index, process in enumerate(self._plan) if nursable(process.argv)]
+        for index in reversed(range(len(self._children))):
+            if index not in nursed:
+                self._start(index)
+        self._nursery.wait_ready(READY_S)
+        for index in nursed:
+            self._start(index)
+
     def _start(self, index: int) -> None:
-        self._running[self._children[index].start(self._sockets)] = index
+        pid = self._launch(self._plan[index]) if index < len(self._plan) else self._nursery.open()
+        self._children[index].started(pid)
+        self._running[pid] = index
+
+    def _launch(self, process: Process) -> int:
+        """Have the nursery run it, or execute it; its pid."""
+        place = Place(
+            netns=str(NETNS / process.netns),
+            cgroup=process.cgroup,
+            sockets=tuple(one.name for one in process.sockets),
+        )
+        env = {name: os.environ[name] for name in INHERITED if name in os.environ} | process.env
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            log = os.open(process.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            log = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            descriptors = [null, log, log, *self._sockets.descriptors(process.sockets)]
+            nursed = nursable(process.argv)
+            pid = self._nursery.start(process.argv, env, place, descriptors) if nursed else 0
+            return pid or _execute(process, env, place, descriptors)
+        finally:
+            os.close(null)
+            os.close(log)
 
     def _wait(self, until: float | None) -> None:
-        """For a signal; then note every death, and start again who is due at once."""
-        left = None if until is None else max(0.0, until - time.monotonic()) * 1000
-        if self._poll.poll(left):
+        """For a signal or the nursery; then note every death, and start again who is due at once."""
+        left = None if until is None else max(0.0, until - time.monotonic())
+        awaited = [fd for fd in (self._wake, self._nursery.fileno()) if fd >= 0]
+        if self._wake in select.select(awaited, [], [], 0 if self._nursery.heard else left)[0]:
             os.read(self._wake, 512)
+        for word in self._nursery.words():
+            if word.what == "ended":
+                self._dead(word.pid, word.code)
         while ended := _ended():
-            pid, code = ended
-            index = self._running.pop(pid, None)
-            if index is None:
-                continue  # an orphan of a dead child, e.g. a pod's process
-            delay = self._children[index].ended(code)
-            if not self._stopping:
-                heapq.heappush(self._due, (time.monotonic() + delay, index))
+            self._dead(*ended)
+
+    def _dead(self, pid: int, code: int) -> None:
+        index = self._running.pop(pid, None)
+        if index is None:
+            return  # an orphan of a dead child, e.g. a pod's process
+        delay = self._children[index].ended(code)
+        if not self._stopping:
+            heapq.heappush(self._due, (time.monotonic() + delay, index))
 
     def _end(self) -> None:
         """Everybody gets SIGTERM, but the bus only after those who say goodbye on it."""
@@ -179,7 +210,8 @@ class Supervisor:
         deadline = time.monotonic() + STOP_S
         for pid, index in self._running.items():
             if index in group:
-                os.kill(pid, number)
+                with contextlib.suppress(ProcessLookupError):  # the nursery tells of its dead, later
+                    os.kill(pid, number)
         while time.monotonic() < deadline and any(i in group for i in self._running.values()):
             self._wait(deadline)
 
