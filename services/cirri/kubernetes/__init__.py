@@ -7,8 +7,8 @@ Serves  cirri.kubernetes.apply, .delete: all or nothing, checked before stored
         cirri.kubernetes.confirm, .rollback: for objects that are undone unless a person confirms them
 Needs   no privileges, one per cluster
 
-This is the source for clusters without Kubernetes: the manifests on disk are the truth, and the
-bucket is rebuilt from them when its store was lost.
+In clusters without Kubernetes the manifests on disk are the truth, and the bucket is rebuilt from them when
+its store was lost; with Kubernetes it follows the API server (``bridge``), and nothing is on disk.
 """
 
 from cirri.model import POD_CIDRS, RESOURCES

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from cirri.errors import CirriError
 from cirri.kubernetes import SERVICE
+from cirri.kubernetes.bridge.where import given
 from cirri.kubernetes.cluster import Cluster
 from cirri.kubernetes.store import Store
 from cirri.model import POD_CIDRS, RESOURCES
@@ -23,6 +24,16 @@ RETRY_S = 0.5
 
 
 async def serve(rt: Runtime) -> None:
+    """Be the source of objects, or follow the API server that is."""
+    if where := given():
+        from cirri.kubernetes.bridge.serving import serve as follow
+
+        await follow(rt, where)
+        return
+    await _serve_manifests(rt)
+
+
+async def _serve_manifests(rt: Runtime) -> None:
     """Load, publish everything, then answer requests."""
     bucket = rt.publisher(RESOURCES)
     cluster = Cluster(Store(rt.settings.state_dir), bucket, now=_now, new_uid=lambda: str(uuid4()))
