@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 from integration.bench.machine import CPUS, OTHER, PREFIX, BenchError, run
 
+from cirri.cni.install import conflist
 from cirri.kv import Bus
 from cirri.lab import build as lab_build
 from cirri.lab import cni, known, lifecycle
@@ -221,7 +222,7 @@ def plugin_environment(command: str, pod: PodOnNode) -> dict[str, str]:
 
 def plugin_config(where: Paths, node: str, previous: dict[str, Any] | None = None) -> str:
     """The configuration on the plugin's standard input."""
-    return json.dumps(cni.netconf(cni.conflist(where.run / node / "cni.sock"), previous))
+    return json.dumps(cni.netconf(conflist(where.run / node / "cni.sock"), previous))
 
 
 def add(made: Cluster, pod: PodOnNode) -> None:

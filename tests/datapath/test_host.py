@@ -263,6 +263,7 @@ def changed_sides(policy: SubjectPolicy) -> SubjectPolicy:
         ("nats://192.0.2.7:4223", BusPlace(4223, frozenset({"192.0.2.7"}))),
         ("tls://[2001:db8::7]", BusPlace(4222, frozenset({"2001:db8::7"}))),
         ("nats://no-such-host.invalid:1", BusPlace(1)),
+        ("tls://192.0.2.7:4223,tls://192.0.2.8:4223", BusPlace(4223, frozenset({"192.0.2.7", "192.0.2.8"}))),
     ],
 )
 def test_the_place_of_the_bus_is_read_from_its_url(url: str, expected: BusPlace) -> None:

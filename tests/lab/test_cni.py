@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from cirri.cni.install import conflist
 from cirri.lab import cni
 
 RESULT = {"cniVersion": "1.0.0", "ips": [{"address": "fd00:10:52::5/128"}, {"address": "10.52.0.5/32"}]}
 
 
 def test_netconf() -> None:
-    config = cni.netconf(cni.conflist(Path("/run/x/cni.sock")), RESULT)
+    config = cni.netconf(conflist(Path("/run/x/cni.sock")), RESULT)
 
     assert config == {
         "cniVersion": "1.0.0",
@@ -21,7 +22,7 @@ def test_netconf() -> None:
         "socket": "/run/x/cni.sock",
         "prevResult": RESULT,
     }
-    assert "prevResult" not in cni.netconf(cni.conflist(Path("/x")), None)
+    assert "prevResult" not in cni.netconf(conflist(Path("/x")), None)
 
 
 def test_arguments() -> None:

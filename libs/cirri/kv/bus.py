@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from cirri.kv import stream, verbs
@@ -44,9 +45,10 @@ class Bus:
         user: str = "",
         password: str = "",
         name: str = "",
+        ca: Path | None = None,
         log: Callable[..., None] | None = None,
     ) -> None:
-        self.link = Link(url, user=user, password=password, name=name)
+        self.link = Link(url, user=user, password=password, name=name, ca=ca)
         self.guard: Callable[[Bucket[Any], str], None] | None = None
         """Asked before each write of (bucket, key); raises if the caller may not."""
         self._log = log
@@ -61,10 +63,11 @@ class Bus:
         user: str = "",
         password: str = "",
         name: str = "",
+        ca: Path | None = None,
         timeout_s: float = FIRST_CONNECT_S,
     ) -> Bus:
         """A bus that is connected, and connects again for ever.  Raises: BusUnavailable."""
-        bus = cls(url, user=user, password=password, name=name)
+        bus = cls(url, user=user, password=password, name=name, ca=ca)
         bus.begin()
         try:
             await bus.link.wait(timeout_s)

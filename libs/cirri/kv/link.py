@@ -12,8 +12,10 @@ import asyncio
 import itertools
 import re
 import secrets
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from nats.aio.client import Client
@@ -74,8 +76,15 @@ class Subscription:
 class Link:
     """The connection; :meth:`start` returns at once, ``connected`` says when it is there."""
 
-    def __init__(self, url: str, *, user: str = "", password: str = "", name: str = "") -> None:
+    def __init__(
+        self, url: str, *, user: str = "", password: str = "", name: str = "", ca: Path | None = None
+    ) -> None:
+        """*url*: of one server, or of several, comma separated, that are tried in turn.
+
+        *ca*: who signs their certificates; None: whom the system trusts.
+        """
         self.url, self.user, self._password, self.name = url, user, password, name or user
+        self._servers, self._ca = itertools.cycle(url.split(",")), ca
         prefix = f"_INBOX_{token(user)}" if user else "_INBOX"
         self.inbox = f"{prefix}.{secrets.token_hex(8)}"
         """Subjects below it are this connection's own; nobody else may read them."""
@@ -267,8 +276,10 @@ class Link:
         async def on_closed() -> None:
             lost.set()
 
+        server = next(self._servers)
         await client.connect(
-            self.url,
+            server,
+            tls=ssl.create_default_context(cafile=self._ca) if server.startswith("tls://") else None,
             name=self.name,
             user=self.user or None,
             password=self._password or None,

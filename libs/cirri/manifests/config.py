@@ -194,6 +194,19 @@ KEYS: Mapping[str, Key] = {
     "bpf-lb-maglev-hash-seed": Key(
         DEFAULT_SEED, "12 bytes in base64, the same on every node", complaint("bpf-lb-maglev-hash-seed")
     ),
+    "bpf-lb-mode": Key(
+        "snat", "how clients' packets reach backends of other nodes", complaint("bpf-lb-mode")
+    ),
+    "bpf-lb-dsr-dispatch": Key(
+        "opt",
+        "what carries the frontend's address where bpf-lb-mode is dsr",
+        complaint("bpf-lb-dsr-dispatch"),
+    ),
+    "bpf-lb-source-range-all-types": Key(
+        "false",
+        "whether loadBalancerSourceRanges hold for node ports and external IPs too",
+        complaint("bpf-lb-source-range-all-types"),
+    ),
     "bpf-lb-acceleration": Key(
         "disabled",
         "whether drivers send packets on that are for other nodes' backends",

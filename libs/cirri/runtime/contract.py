@@ -4,10 +4,19 @@ architecture test are all derived from it."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cirri.model.bucket import Bucket
 from cirri.model.flows import Log
+
+
+class Companion(NamedTuple):
+    """A program that runs beside each process of a service, without the bus."""
+
+    name: str
+    command: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +50,4 @@ class Service:
     """Logs that it reads."""
     capabilities: tuple[str, ...] = ()
     """Linux capabilities without CAP_; empty: runs unprivileged."""
+    companions: tuple[Companion, ...] = ()

@@ -70,6 +70,7 @@ class _Life:
             user=settings.nats_user,
             password=settings.nats_password,
             name=f"{service.name}-{settings.node}" if service.scope == "node" else service.name,
+            ca=settings.nats_ca,
             log=self._log.warning,
         )
         self._runtime: Runtime | None = None

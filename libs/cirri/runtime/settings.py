@@ -22,6 +22,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     node: str
     """Name of this node; default: the host's name."""
     nats_url: str = "nats://127.0.0.1:4222"
+    """Of the bus; several servers of it are comma separated."""
+    nats_ca: Path | None = None
+    """PEM file: who signs the certificates of ``tls://`` servers; default: whom the system trusts."""
     nats_user: str = ""
     """``NAME`` for cluster services, ``NAME-NODE`` for node services; empty: no credentials."""
     nats_password: str = ""
@@ -67,7 +70,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         }
         faults: list[str] = []
         values: dict[str, object] = {"node": host, "instance": f"{service}@{host}", **given}
-        for name in ("state_dir", "run_dir", "bpffs", "bpf_objects", "cgroup"):
+        for name in ("state_dir", "run_dir", "bpffs", "bpf_objects", "cgroup", "nats_ca"):
             if name in given:
                 values[name] = path = Path(given[name])
                 if not path.is_absolute():
@@ -89,8 +92,11 @@ class Settings(Struct, frozen=True, kw_only=True):
                 except ValueError:
                     faults.append(f"CIRRI_NODE_ADDRESSES holds {address!r}, which is no IP address")
             values["node_addresses"] = tuple(addresses)
-        if not given.get("nats_url", "nats://").startswith(("nats://", "tls://")):
-            faults.append(f"CIRRI_NATS_URL must start with nats:// or tls://, not {given['nats_url']!r}")
+        faults += [
+            f"CIRRI_NATS_URL must start with nats:// or tls://, not {url!r}"
+            for url in given.get("nats_url", "nats://").split(",")
+            if not url.startswith(("nats://", "tls://"))
+        ]
         if faults:
             raise SettingsInvalid(faults)
         return cls(**values)  # type: ignore[arg-type]

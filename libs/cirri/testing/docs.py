@@ -1,6 +1,7 @@
 """The parts of the READMEs that are drawn from the code: tables and the picture.
 
 ``python -m cirri.testing.docs`` rewrites them; ``tests/test_architecture.py`` compares.
+So are the chart's tables, see :mod:`cirri.testing.chart`.
 A part stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
 """
 
@@ -95,4 +96,7 @@ def rewrite() -> None:
 
 
 if __name__ == "__main__":
+    from cirri.testing import chart  # which needs what is above
+
     rewrite()
+    chart.rewrite()

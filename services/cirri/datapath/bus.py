@@ -25,11 +25,13 @@ class BusPlace(NamedTuple):
         return any((found := ip_address(each)).is_loopback or found in here for each in self.addresses)
 
 
-def bus_place(url: str) -> BusPlace:
-    """Of the server at *url*.  Blocks: its name is looked up, without addresses if that fails."""
-    parts = urlsplit(url)
-    port = parts.port or PORT
-    with suppress(OSError):
-        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-        return BusPlace(port, frozenset(str(each[4][0]).partition("%")[0] for each in found))
-    return BusPlace(port)
+def bus_place(urls: str) -> BusPlace:
+    """Of the servers at *urls*, comma separated.  Blocks: names are looked up, if that can be done."""
+    port, addresses = PORT, set()
+    for url in urls.split(","):
+        parts = urlsplit(url)
+        port = parts.port or PORT
+        with suppress(OSError):
+            found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+            addresses |= {str(each[4][0]).partition("%")[0] for each in found}
+    return BusPlace(port, frozenset(addresses))

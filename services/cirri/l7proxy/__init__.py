@@ -8,7 +8,7 @@ Envoy is a process of its own: while this service is away it goes on with what i
 """
 
 from cirri.model import L7_RECORDS, RESOURCES
-from cirri.runtime.contract import Service
+from cirri.runtime.contract import Companion, Service
 
 LISTENERS, RULES = "listeners", "rules"
 """What can be asked: ``cirri.l7proxy.NODE.listeners``."""
@@ -21,4 +21,12 @@ SERVICE = Service(
     serves=(LISTENERS, RULES),
     tells=(L7_RECORDS,),
     capabilities=("BPF",),
+    companions=(
+        Companion(
+            "envoy",
+            ("cirri-envoy",),
+            ("NET_ADMIN", "NET_RAW"),
+            "decides on requests: takes connections that are for others, and speaks with clients' addresses",
+        ),
+    ),
 )

@@ -11,9 +11,6 @@ from typing import Any, Literal
 
 from cirri.errors import CirriError
 
-VERSION = "1.0.0"
-NETWORK = "cirri"
-PLUGIN = "cirri-cni"
 Command = Literal["ADD", "DEL", "CHECK"]
 
 
@@ -23,15 +20,6 @@ class PluginFailed(CirriError):
     def __init__(self, command: Command, pod: str, code: int, said: str) -> None:
         super().__init__(f"CNI {command} of {pod} failed (code {code}): {said}")
         self.code, self.said = code, said
-
-
-def conflist(socket: Path) -> dict[str, Any]:
-    """The network configuration list of a node, as it stands in ``/etc/cni/net.d``."""
-    return {
-        "cniVersion": VERSION,
-        "name": NETWORK,
-        "plugins": [{"type": PLUGIN, "socket": str(socket)}],
-    }
 
 
 def netconf(configuration: Mapping[str, Any], previous: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cirri.cni.install import CONFIG, conflist
 from cirri.errors import CirriError
 from cirri.lab import cni, images
 from cirri.lab.enter import NETNS, CommandFailed, ip_batch, kill_cgroup, namespaces, start_time
@@ -90,10 +91,10 @@ class Kubelet:
         ip_batch([f"netns delete {n}" for n in stray], force=True)
 
     def _conflist(self, node: str) -> dict[str, Any]:
-        config = cni.conflist(self._where.run / node / "cni.sock")
+        config = conflist(self._where.run / node / "cni.sock")
         folder = self._where.run / node / "cni"
         folder.mkdir(exist_ok=True)
-        (folder / "05-cirri.conflist").write_text(json.dumps(config, indent=2) + "\n")
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         return config
 
     def sync(self, pods: Iterable[Resource]) -> None:
