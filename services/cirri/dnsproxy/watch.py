@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
-
-from msgspec.structs import replace
 
 from cirri.dnsproxy.core import Event, Kind
 from cirri.dnsproxy.message import HEADER, Answer, read_answer, text, type_name
@@ -17,7 +16,7 @@ from cirri.runtime.records import RecordStream
 if TYPE_CHECKING:
     from cirri.dnsproxy.desk import Asked
 
-PER_LOOK = 100
+PER_LOOK = 50
 """Records that are made between two calls of :meth:`Watch.look`, twenty times a second, and as many of what
 the compiled edge does by itself."""
 
@@ -80,7 +79,7 @@ class Watch:
     def _answered(self, asked: Asked, message: bytes, answer: Answer, now: float, time_ns: int) -> None:
         facts = DnsFacts(
             rcode=message[3] & 0x0F,
-            ips=tuple(str(address_of(address)) for address, _ in answer.addresses),
+            ips=tuple(_spelled(address) for address, _ in answer.addresses),
             cnames=tuple(map(text, answer.aliases)),
             ttl=min((ttl for _, ttl in answer.addresses), default=0),
         )
@@ -99,7 +98,7 @@ class Watch:
         message: str = "",
     ) -> None:
         self.room -= 1
-        question = asked.question
+        query, qtypes = _asked(asked.question)
         record = L7Record(
             time=time_ns or time.time_ns(),
             node=self._node,
@@ -114,15 +113,25 @@ class Watch:
             latency_ns=latency_ns,
             rule=max(asked.rule, 0),
             message=message,
-            dns=replace(
-                facts,
-                query=text(question[:-4]),
-                qtypes=(type_name(int.from_bytes(question[-4:-2], "big")),),
+            dns=DnsFacts(
+                query=query, qtypes=qtypes, rcode=facts.rcode, ips=facts.ips, cnames=facts.cnames, ttl=facts.ttl
             ),
         )
         self._stream.add((record,))
 
 
+@lru_cache(maxsize=4096)
 def _end(raw: bytes) -> str:
     address, port = spelled(raw)
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+@lru_cache(maxsize=16384)
+def _asked(question: bytes) -> tuple[str, tuple[str]]:
+    """Its name and type."""
+    return text(question[:-4]), (type_name(int.from_bytes(question[-4:-2], "big")),)
+
+
+@lru_cache(maxsize=16384)
+def _spelled(address: bytes) -> str:
+    return str(address_of(address))
