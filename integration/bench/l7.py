@@ -34,6 +34,7 @@ from integration.bench.stats import (
 )
 
 from cirri.l7proxy.envoy import binary
+from cirri.l7proxy.sampling import RECORDS_PER_S
 from cirri.proxies import Listener
 from cirri.testing.proxied import SERVER, Proxied, http, until
 from cirri.testing.recorder import ask, request
@@ -189,7 +190,7 @@ def _lines(count: int, turns: Sequence[Round]) -> list[Line]:
     each = "connection" if count == 1 else "connections"
     own = rate(bootstrap_median([turn.samples[CIRRI]["rate"] for turn in turns]).median)
     late = f"{bootstrap_median([turn.samples[CIRRI]['p99'] for turn in turns]).median * 1e3:.2f} ms"
-    limit = f"{RULES} rules, records of 1000 requests a second"
+    limit = f"{RULES} rules, records of {RECORDS_PER_S} requests a second"
     head = f"{count} {each}, {CIRRI} /"
     return [
         Line(

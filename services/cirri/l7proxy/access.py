@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from cirri.l7proxy.messages import LOGS
+from cirri.l7proxy.messages import END, LOGS, TLS_PROPERTIES
 from cirri.l7proxy.routes import Verdict as Taken
 from cirri.l7proxy.routes import verdict_of
 from cirri.l7proxy.wire import BYTES, parts
@@ -71,10 +71,14 @@ def records(source: Source, message: bytes, facts: Facts) -> Iterator[L7Record]:
         told = _messages().FromString(message)
     except DecodeError as error:
         raise ValueError(str(error)) from error
-    for entry in told.http_logs.log_entry:
-        yield from _http(source, entry, facts)
-    for entry in told.tcp_logs.log_entry:
-        yield from _tls(source, entry.common_properties, facts)
+    known: dict[tuple[bytes, bytes], dict[str, Any]] = {}
+    """What is told of many requests of a connection is made once."""
+    for entry in (*told.http_logs.log_entry, *told.tcp_logs.log_entry):
+        common = entry.common_properties
+        pair = common.downstream_remote_address, common.downstream_local_address
+        if (ends := known.get(pair)) is None:
+            ends = known[pair] = _ends(source, *pair, facts)
+        yield from _tls(source, common, ends) if len(told.tcp_logs.log_entry) else _http(entry, ends)
 
 
 @lru_cache(maxsize=1)
@@ -84,10 +88,9 @@ def _messages() -> Any:
     return message_class(LOGS)
 
 
-def _ends(source: Source, common: Any, facts: Facts) -> dict[str, Any]:
+def _ends(source: Source, remote: bytes, local: bytes, facts: Facts) -> dict[str, Any]:
     """Who spoke with whom."""
-    client, client_text = _end(common.downstream_remote_address.socket_address)
-    server, server_text = _end(common.downstream_local_address.socket_address)
+    (client, client_text), (server, server_text) = _end(remote), _end(local)
     own = facts.endpoints.get(server if source.direction == "ingress" else client)
     identities = {"source": facts.identity(client), "destination": facts.identity(server)}
     if own is not None:
@@ -103,21 +106,21 @@ def _ends(source: Source, common: Any, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _http(source: Source, entry: Any, facts: Facts) -> Iterator[L7Record]:
+def _http(entry: Any, ends: dict[str, Any]) -> Iterator[L7Record]:
     common, request, response = entry.common_properties, entry.request, entry.response
     taken = verdict_of(_text(common.route_name))
     details, failure = _text(response.response_code_details), _text(common.upstream_transport_failure_reason)
     verdict, message = _judged(taken, details, failure)
-    headers = {each.key: each.value for each in request.request_headers}
     host = _text(request.authority)
     http: dict[str, Any] = {
-        "method": _text(headers.get(METHOD, b"")) or _method(request.request_method),
+        "method": _method(request),
         "url": f"{_text(request.scheme) or 'http'}://{host}{_text(request.path)}",
         "protocol": PROTOCOLS.get(entry.protocol_version, ""),
         "host": host,
     }
-    server_name = _text(common.tls_properties.tls_sni_hostname)
-    ends = _ends(source, common, facts) | {
+    server_name = _server_name(common.tls_properties)
+    more = {
+        **ends,
         "rule": taken.cookie if taken else 0,
         "log": taken.log if taken else "",
         "tls": TlsFacts(server_name=server_name) if server_name else None,
@@ -126,10 +129,10 @@ def _http(source: Source, entry: Any, facts: Facts) -> Iterator[L7Record]:
     began, took = _ns(common.start_time), _ns(common.duration)
     # What went wrong after the request had been let pass is about the answer.
     asked: Verdict = "forwarded" if taken else verdict
-    yield L7Record(time=began, type="request", verdict=asked, http=HttpFacts(**http), **ends)
+    yield L7Record(time=began, type="request", verdict=asked, http=HttpFacts(**http), **more)
     yield L7Record(
         time=began + took, type="response", verdict=verdict, latency_ns=took,
-        http=HttpFacts(**http, code=response.response_code.value), **ends,
+        http=HttpFacts(**http, code=response.response_code.value), **more,
     )  # fmt: skip
 
 
@@ -142,14 +145,13 @@ def _judged(taken: Taken | None, details: str, failure: str) -> tuple[Verdict, s
     return "error", "; ".join(filter(None, (taken.message, details, failure)))
 
 
-def _tls(source: Source, common: Any, facts: Facts) -> Iterator[L7Record]:
+def _tls(source: Source, common: Any, ends: dict[str, Any]) -> Iterator[L7Record]:
     kind = common.access_log_type
     if source.what == "refused" and not common.response_flags.no_route_found:
         return  # what did find its chain is told of there
-    server_name = _text(common.tls_properties.tls_sni_hostname)
     taken = verdict_of(source.what.removeprefix("tls ")) if source.what != "refused" else None
     began, took = _ns(common.start_time), _ns(common.duration)
-    ends = _ends(source, common, facts) | {"tls": TlsFacts(server_name=server_name)}
+    ends = ends | {"tls": TlsFacts(server_name=_server_name(common.tls_properties))}
     if taken is None:
         yield L7Record(time=began, type="request", verdict="dropped", **ends)
         return
@@ -164,13 +166,23 @@ def _tls(source: Source, common: Any, facts: Facts) -> Iterator[L7Record]:
         )
 
 
-def _method(number: int) -> str:
-    return METHODS[number] if number < len(METHODS) else ""
+def _method(request: Any) -> str:
+    """Of Envoy's list; what is not in it is among the headers."""
+    if 0 < (number := request.request_method) < len(METHODS):
+        return METHODS[number]
+    return next((_text(each.value) for each in request.request_headers if each.key == METHOD), "")
 
 
-def _end(address: Any) -> tuple[str, str]:
+@lru_cache(maxsize=4096)
+def _server_name(raw: bytes) -> str:
+    return str(TLS_PROPERTIES.decode(raw).get("tls_sni_hostname", ""))
+
+
+@lru_cache(maxsize=16384)
+def _end(raw: bytes) -> tuple[str, str]:
     """(address, address and port as text)"""
-    host, port = _text(address.address), address.port_value
+    told = END.decode(raw).get("socket_address", {})
+    host, port = told.get("address", ""), told.get("port_value", 0)
     return host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

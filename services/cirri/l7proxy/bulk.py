@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from cirri.l7proxy.wire import BOOL, BYTES, DOUBLE, Message, Type
+from cirri.l7proxy.wire import BOOL, BYTES, DOUBLE, Message, Sealed, Type
 
 _KIND = descriptor_pb2.FieldDescriptorProto
 
@@ -31,14 +31,14 @@ def _add(file: Any, table: Message) -> str:
     for name, field in table.fields.items():
         one = made.field.add(name=name, number=field.number, type=_type(field.type))
         one.label = _KIND.LABEL_REPEATED if field.repeated else _KIND.LABEL_OPTIONAL
-        if isinstance(field.type, Message):
+        if isinstance(field.type, Message) and not isinstance(field.type, Sealed):
             one.type_name = _add(file, field.type)
     return f".bulk.{made.name}"
 
 
 def _type(given: Type) -> Any:
     if isinstance(given, Message):
-        return _KIND.TYPE_MESSAGE
+        return _KIND.TYPE_BYTES if isinstance(given, Sealed) else _KIND.TYPE_MESSAGE
     if given in (BOOL, DOUBLE):
         return _KIND.TYPE_BOOL if given is BOOL else _KIND.TYPE_DOUBLE
     return _KIND.TYPE_BYTES if given.wire == BYTES else _KIND.TYPE_INT64

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cirri.l7proxy.wire import BLOB, BOOL, DOUBLE, NUMBER, STRING, Field, Message, Scalar, Type
+from cirri.l7proxy.wire import BLOB, BOOL, DOUBLE, NUMBER, STRING, Field, Message, Scalar, Sealed, Type
 
 TYPES = "type.googleapis.com/"
 TYPED_STRUCT = TYPES + "xds.type.v3.TypedStruct"
@@ -313,10 +313,12 @@ DELTA_RESPONSE = Message(
     type_url=one(4, STRING), nonce=one(5, STRING), removed_resources=some(6, STRING),
 )  # fmt: skip
 
+END = Sealed(ADDRESS.name, **ADDRESS.fields)
+TLS_PROPERTIES = Sealed("TLSProperties", tls_sni_hostname=one(3, STRING))
 COMMON_LOG = Message(
     "envoy.data.accesslog.v3.AccessLogCommon",
-    downstream_remote_address=one(2, ADDRESS), downstream_local_address=one(3, ADDRESS),
-    tls_properties=one(4, Message("TLSProperties", tls_sni_hostname=one(3, STRING))),
+    downstream_remote_address=one(2, END), downstream_local_address=one(3, END),
+    tls_properties=one(4, TLS_PROPERTIES),
     start_time=one(5, DURATION), upstream_transport_failure_reason=one(18, STRING),
     route_name=one(19, STRING), duration=one(23, DURATION),
     access_log_type=one(33, NUMBER),

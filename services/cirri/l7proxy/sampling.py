@@ -14,7 +14,7 @@ from cirri.l7proxy.messages import ADS, TOKEN_BUCKET
 from cirri.l7proxy.wire import Raw
 from cirri.model.http import S
 
-RECORDS_PER_S = 1000
+RECORDS_PER_S = 500
 """Requests of which records are made, with as many more at once; others are counted as lost."""
 BUCKET = "records"
 """The name of what Envoy takes a token from for each record."""

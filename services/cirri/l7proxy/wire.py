@@ -60,6 +60,10 @@ class Message:
         return found
 
 
+class Sealed(Message):
+    """One of which many are alike: :mod:`cirri.l7proxy.bulk` leaves it as it came."""
+
+
 Type = Scalar | Message
 
 
