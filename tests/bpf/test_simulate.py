@@ -283,8 +283,8 @@ class NamedPrograms(Programs):
 def trusting(value: Any) -> Any:
     """*value* without ``authentication``.
 
-    Known to differ: a rule that asks the world for authentication (which nobody can give yet, so it drops) is not
-    asked about an address that another rule allows by its name.
+    Known to differ: a rule that asks the world for authentication (nobody can give it yet, so it drops) is
+    not asked about an address that another rule allows by its name.
     """
     if isinstance(value, dict):
         return {key: trusting(one) for key, one in value.items() if key != "authentication"}
