@@ -43,6 +43,8 @@ cirri_datapath_publisher_pending{bucket="acks"} 3
 cirri_health_unreachable_nodes 2
 # TYPE cirri_datapath_nat_fill gauge
 cirri_datapath_nat_fill 0.95
+# TYPE cirri_datapath_bpf_map_pressure gauge
+cirri_datapath_bpf_map_pressure{map_name="cirri_ct"} 0.97
 # TYPE cirri_flows_waiting gauge
 cirri_flows_waiting 7
 """
@@ -280,6 +282,7 @@ def test_rules_are_heeded(world: World) -> None:
         "CirriTableStale",
         "CirriNodesUnreachable",
         "CirriNatFull",
+        "CirriMapFull",
         "CirriTcpUnanswered",
     }
 

@@ -5,6 +5,7 @@ import sys
 import time
 from contextlib import suppress
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,12 +26,15 @@ from cirri.datapath.store import Store
 from cirri.datapath.sync import Sync
 from cirri.datapath.views import Views
 from cirri.layout import CT
-from cirri.maps import open_pinned
+from cirri.maps import BpfMap, open_pinned
 from cirri.model import ACKS, ENDPOINTS, NODES, NodeStatus
 from cirri.model.config import config_data
 from cirri.model.request import EndpointConfigReply, EndpointConfigRequest, NameSetsReply
 from cirri.proxies import SOCKET, ProxiesServer, Serving
 from cirri.runtime import Runtime, run
+
+if TYPE_CHECKING:
+    from cirri.datapath.pressure import MapPressure
 
 ROUTES_S = 30.0
 """How often routes are compared with the kernel's, which forgets them when a device goes down."""
@@ -147,11 +151,12 @@ async def serve(rt: Runtime) -> None:
 
     async def sweep_nat() -> None:
         await asyncio.sleep(configured.now.sweep_s)
-        await asyncio.to_thread(import_module, "cirri.runtime.gauges")  # which takes a while
-        count(rt, nat)
+        await asyncio.to_thread(import_module, "cirri.datapath.pressure")  # which takes a while
+        pressure = count(rt, kernel, connections, nat)
         while True:
             if await asyncio.to_thread(nat.sweep, time.monotonic_ns()):
                 look()
+            await asyncio.to_thread(pressure.look)
             await asyncio.sleep(configured.now.sweep_s)
 
     async def configure(payload: bytes) -> bytes:
@@ -226,8 +231,9 @@ async def serve(rt: Runtime) -> None:
         tasks.create_task(server.drain_queue())
 
 
-def count(rt: Runtime, nat: NatTable) -> None:
-    """Add NAT's limits to the metrics; imported here, after everything is in force."""
+def count(rt: Runtime, kernel: Kernel, connections: BpfMap[Any, Any], nat: NatTable) -> "MapPressure":
+    """Add the maps' limits to the metrics; imported here, after everything is in force."""
+    from cirri.datapath.pressure import MapPressure
     from cirri.runtime.gauges import Gauges
 
     pressure = nat.pressure
@@ -237,6 +243,9 @@ def count(rt: Runtime, nat: NatTable) -> None:
         "nat_no_port": ("Packets for which NAT found no port", lambda: pressure.failed),
     }
     rt.metrics.register(Gauges(SERVICE.name, gauges))
+    found = MapPressure(kernel, connections, nat)
+    rt.metrics.register(found)
+    return found
 
 
 def main() -> None:
