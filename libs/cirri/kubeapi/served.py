@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from cirri.manifests import KINDS, Kind
+from cirri.manifests import KINDS, Kind, crd
+from cirri.manifests.crd import is_custom
 
 STATUS = ("get", "patch", "update")
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -55,10 +56,21 @@ class Served(NamedTuple):
         return f"{self.root}{inside}/{self.plural}" + (f"/{name}" if name else "")
 
 
+DEFINITIONS = Served(
+    "apiextensions.k8s.io",
+    "v1",
+    "customresourcedefinitions",
+    "CustomResourceDefinition",
+    False,
+    ("crd", "crds"),
+)
+
+
 def served(kind: Kind) -> Served:
     """How the API has *kind*."""
     group, _, version = kind.api_version.rpartition("/")
-    categories = ("cilium", *(("ciliumpolicy",) if "NetworkPolicy" in kind.name else ()))
+    common = ("all",) if kind.name in _ALL else ()
+    categories = tuple(crd.categories(kind)) if is_custom(kind) else common
     return Served(
         group,
         version,
@@ -66,7 +78,7 @@ def served(kind: Kind) -> Served:
         kind.name,
         kind.namespaced,
         kind.short,
-        categories if group == "cilium.io" else ("all",) if kind.name in _ALL else (),
+        categories,
         kind.name not in ("ConfigMap", "Secret", "Event", "EndpointSlice"),
     )
 

@@ -23,7 +23,7 @@ from cirri.kubeapi.answers import ApiError
 from cirri.kubeapi.memory import Memory
 from cirri.kubeapi.objects import Object
 from cirri.kubeapi.pieces import failure
-from cirri.kubeapi.served import Served, every
+from cirri.kubeapi.served import DEFINITIONS, Served, every
 from cirri.kubeapi.server import Over, Server
 
 Where = Literal["list", "watch", "event", "write"]
@@ -54,7 +54,7 @@ class ApiServer:
     ) -> None:
         self.memory = Memory(window)
         self.faults: list[Fault] = []
-        self.kinds = {kind.kind: kind for kind in kinds or every()}
+        self.kinds = {kind.kind: kind for kind in kinds or (*every(), DEFINITIONS)}
         self.requests: Counter[str] = Counter()
         """How often each was asked: ``list pods``, ``watch pods``, ``PATCH pods``."""
         self.most_watches = 0

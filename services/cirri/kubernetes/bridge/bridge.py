@@ -22,6 +22,8 @@ from cirri.model import Resource
 
 ADOPT = "cirri.io/adopt"
 """Annotation of namespace ``kube-system``: the uid of the cluster whose objects this one's may replace."""
+NAMING = POLICY_KINDS | {"CiliumBGPPeerConfig", "CiliumBGPPeeringPolicy"}
+"""Kinds whose objects name Secrets."""
 _ASK = aiohttp.ClientTimeout(total=10.0)
 
 
@@ -127,7 +129,7 @@ class Bridge:
         self._other_refused(key, why)
 
     def _noted(self, key: Key, resource: Resource | None) -> None:
-        if key.kind in POLICY_KINDS and self._names.note(key, named(resource) if resource else ()):
+        if key.kind in NAMING and self._names.note(key, named(resource) if resource else ()):
             self._secrets_due.set()
         self._other_noted(key, resource)
 
@@ -135,7 +137,7 @@ class Bridge:
 
     async def _follow_secrets(self, tasks: asyncio.TaskGroup) -> None:
         """Follow the Secrets that policies name, and no other."""
-        policies = [self.following[kind] for kind in self.following if kind in POLICY_KINDS]
+        policies = [self.following[kind] for kind in self.following if kind in NAMING]
         await asyncio.gather(*(each.synced.wait() for each in policies))
         first = True
         while True:

@@ -11,6 +11,8 @@ from cirri.model import Resource
 
 FIELD = "secret"
 """In a policy: ``terminatingTLS``, ``originatingTLS`` and header matches name a Secret in it."""
+BGP_FIELD, BGP_NAMESPACE = "authSecretRef", "kube-system"
+"""In a BGP peer's configuration: the Secret with its password, always in this namespace."""
 
 
 def named(resource: Resource) -> frozenset[Place]:
@@ -26,7 +28,9 @@ def _in(value: Any) -> Iterator[tuple[str, str]]:
             yield from _in(each)
     elif isinstance(value, dict):
         for field, each in value.items():
-            if field == FIELD and isinstance(each, dict) and isinstance(each.get("name"), str):
+            if field == BGP_FIELD and isinstance(each, str):
+                yield BGP_NAMESPACE, each
+            elif field == FIELD and isinstance(each, dict) and isinstance(each.get("name"), str):
                 yield str(each.get("namespace") or ""), each["name"]
             else:
                 yield from _in(each)

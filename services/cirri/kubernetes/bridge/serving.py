@@ -8,6 +8,7 @@ import msgspec
 
 from cirri.kubernetes.bridge.bridge import Bridge
 from cirri.kubernetes.bridge.connect import Client
+from cirri.kubernetes.bridge.definitions import install
 from cirri.kubernetes.bridge.gauges import Gauges
 from cirri.manifests.api import ApplyReply
 from cirri.model import RESOURCES
@@ -31,6 +32,7 @@ async def serve(rt: Runtime, where: str) -> None:
         for name in ("apply", "delete", "confirm", "rollback"):
             await rt.handle(name, _refuse)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(install(client, rt.log.warning))
             tasks.create_task(bridge.run())
             while True:
                 _say(rt, bridge)
