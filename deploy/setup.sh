@@ -19,6 +19,8 @@ PACKAGES=(
   prometheus                                       # reads the metrics in tests, and checks deploy/prometheus
   containernetworking-plugins                      # peers of the CNI benchmark
 )
+# Somebody else's kubectl does as well, and two packages cannot both have the file.
+command -v kubectl >/dev/null || PACKAGES+=(kubernetes-client)
 SERVERS=(nats-server knot unbound nginx gobgpd bird dnsdist prometheus)   # Debian starts one of each; Cirri starts those it needs itself
 PYTHON=/usr/bin/python3
 

@@ -102,7 +102,8 @@ class Server:
             case ["healthz" | "livez" | "readyz", *_]:
                 return web.Response(text="ok")
             case ["openapi", "v2"]:
-                kind = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+                # Older clients ask for it with an "@", which newer Go does not read in an answer.
+                kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
                 return web.Response(body=answers.openapi(), headers={"Content-Type": kind})
             case ["api"]:
                 return pieces.answer(answers.core_versions())

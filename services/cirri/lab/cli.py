@@ -157,6 +157,19 @@ def execute(name: str, namespace: str, host: bool, target: str, command: tuple[s
 
 
 @lab.command()
+@name_option
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="On 127.0.0.1.  [default: a free one]")
+def api(name: str, port: int) -> None:
+    """Let stock kubectl work against the lab, until it is interrupted; prints where the kubeconfig is."""
+    from cirri.lab.api import run
+
+    try:
+        run(name, port, click.echo)
+    except CirriError as error:
+        raise Failed(error) from error
+
+
+@lab.command()
 @click.option("--keep", is_flag=True, help="Leave the demo's lab running.")
 @click.option("--name", default="demo", show_default=True, help="Name of the lab it makes.")
 @routing_option
