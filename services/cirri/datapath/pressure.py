@@ -42,9 +42,7 @@ class MapPressure(Collector):
             NAT.name: self._nat.pressure.used,
             ENDPOINTS.name: len(kernel.policies.endpoints),
             IPCACHE.name: len(kernel.ipcache.copy),
-            POLICY.name: sum(
-                len(layer.entries) for one in kernel.policies.sets.values() for layer in one.layers
-            ),
+            POLICY.name: sum(len(layer.entries) for layer in layers),
             LB_SERVICES.name: len(kernel.services.copy),
         }
         return {name: used[name] / limit for name, limit in self._limits.items()}
