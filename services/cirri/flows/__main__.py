@@ -7,6 +7,7 @@ is no time to wait for it.
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
 
 from cirri.flows import SERVICE
 from cirri.runtime import Runtime, run
@@ -19,6 +20,8 @@ async def serve(rt: Runtime) -> None:
     """Keep the node's flows until cancelled."""
     rt.ready("reading", False, "the kernel's events are not read yet")
     await asyncio.sleep(SETTLE_S)
+    # It takes a second, and on a busy machine several: meanwhile others want to know how the service is.
+    await asyncio.to_thread(import_module, "cirri.flows.keeper")
     from cirri.flows.keeper import Keeper, gauges
     from cirri.runtime.gauges import Gauges
 

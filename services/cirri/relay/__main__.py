@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 
 from cirri.kv.news import News
@@ -24,6 +25,7 @@ SOCKET = "hubble-relay.sock"
 async def serve(rt: Runtime) -> None:
     """Tell the cluster's flows until cancelled."""
     await asyncio.sleep(SETTLE_S)
+    await asyncio.to_thread(import_module, "cirri.relay.server")  # meanwhile it says how it is
     from cirri.history import stream
     from cirri.hubble.facts import Place
     from cirri.hubble.messages import OBSERVER
