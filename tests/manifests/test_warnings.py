@@ -37,6 +37,7 @@ VOID = (
 )
 PORTS = [{"ports": [{"port": "1"}]}]
 BACKWARDS = [{"ports": [{"port": "80", "endPort": 70}, {"port": "80", "endPort": 80}]}]
+ASKING = {"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*"}]}}
 CASES = [
     (
         "configuration",
@@ -103,6 +104,22 @@ CASES = [
                 ("endpointSelector.matchLabels.pod-template-hash", "pod-template-hash"),
                 ("ingress[0].fromEndpoints[0].matchExpressions[0]", "kubernetes.io/os"),
             )
+        ],
+    ),
+    (
+        "names for nodes",
+        {
+            **KUBERNETES, "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+            "spec": {
+                "nodeSelector": {},
+                "egress": [{"toFQDNs": [{"matchName": "a.b"}]}, {"toPorts": [ASKING]}],
+            },
+        },
+        [
+            "CiliumClusterwideNetworkPolicy a: spec.egress[0].toFQDNs: "
+            "a node's own questions are not seen: these names open nothing for nodes",
+            "CiliumClusterwideNetworkPolicy a: spec.egress[1].toPorts[0].rules.dns: a node's own questions "
+            "are not read: without rules they pass, with them they are dropped",
         ],
     ),
     (

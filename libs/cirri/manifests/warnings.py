@@ -103,7 +103,21 @@ def _policy(resource: Resource, label_filter: LabelFilter) -> Found:
                         "names are learned from answers that a rule with rules.dns lets in; "
                         "no rule of this object has any",
                     )
+                if "nodeSelector" in spec:
+                    yield from _unread_by_nodes(where, rule)
                 yield from _rule(where, rule, resource.kind, label_filter)
+
+
+def _unread_by_nodes(path: Path, rule: Mapping[str, Any]) -> Found:
+    """What needs the DNS proxy, which sees the questions of pods alone."""
+    if rule.get("toFQDNs"):
+        yield (*path, "toFQDNs"), "a node's own questions are not seen: these names open nothing for nodes"
+    for i, ports in enumerate(rule.get("toPorts", [])):
+        if "dns" in ports.get("rules", {}):
+            says = (
+                "a node's own questions are not read: without rules they pass, with them they are dropped"
+            )
+            yield (*path, "toPorts", i, "rules", "dns"), says
 
 
 def _subject(resource: Resource, path: Path, spec: Mapping[str, Any], label_filter: LabelFilter) -> Found:
