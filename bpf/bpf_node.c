@@ -4,6 +4,7 @@
  */
 #include "lib/deliver.h"
 #include "lib/host.h"
+#include "lib/l2.h"
 #include "lib/masquerade.h"
 #include "lib/proxy.h"
 #include "lib/service_wire.h"
@@ -47,6 +48,8 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 			return action;
 	}
 	if (host) {
+		if (!served && !tagged && (action = l2_answer(skb, packet)))
+			return action;
 		/* What is no IP packet, ARP above all, is not judged. */
 		if ((!passage->host_firewall && !served) || !packet->family)
 			return TC_ACT_OK;

@@ -2,23 +2,10 @@
 /* arp: the gateway of every pod is 169.254.1.1, and it answers here. */
 #pragma once
 #include "endpoint.h"
+#include "neighbour.h"
 #include "packet.h"
 
 #define GATEWAY4 bpf_htonl(0xa9fe0101)
-
-struct arp_ethernet4 {	/* RFC 826 for Ethernet and IPv4 */
-	__be16 hardware;
-	__be16 protocol;
-	__u8   hardware_size;
-	__u8   protocol_size;
-	__be16 operation;
-	__u8   sender_mac[6];
-	__u8   sender_ip[4];
-	__u8   target_mac[6];
-	__u8   target_ip[4];
-};
-
-enum { ARP_REQUEST = 1, ARP_REPLY = 2 };
 
 /* A pod's ARP: requests for the gateway are answered, its own answers reach the node, the rest is dropped. */
 GLOBAL int arp_from_pod(struct __sk_buff *skb, struct packet *packet)

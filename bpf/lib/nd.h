@@ -1,80 +1,14 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* nd: the IPv6 gateway of every pod is fe80::1; its neighbour discovery is answered here (RFC 4861). */
 #pragma once
-#include "csum.h"
 #include "endpoint.h"
+#include "neighbour.h"
 #include "packet.h"
-
-enum {
-	ND_ROUTER_SOLICITATION = 133,
-	ND_NEIGHBOUR_SOLICITATION = 135,
-	ND_NEIGHBOUR_ADVERTISEMENT = 136,
-	ND_OPTION_SOURCE = 1,
-	ND_OPTION_TARGET = 2,
-	ND_HOP_LIMIT = 255,	/* proves that no router forwarded it */
-};
-
-struct nd_message {	/* solicitation and advertisement, with one link-layer address */
-	__u8   type;
-	__u8   code;
-	__sum16 checksum;
-	__be32 flags;
-	union address target;
-	__u8   option;
-	__u8   option_length;	/* in units of 8 bytes */
-	__u8   mac[6];
-};
-
-#define ND_SOLICITED_OVERRIDE bpf_htonl(0x60000000)
 
 static __always_inline bool address_is_gateway6(const union address *address)
 {
 	return address->words[0] == bpf_htonl(0xfe800000) && address->words[1] == 0 &&
 	       address->words[2] == 0 && address->words[3] == bpf_htonl(1);
-}
-
-/* Makes the solicitation in *skb* the gateway's answer, from *mac* to whoever asked. */
-static __always_inline int nd_answer(struct __sk_buff *skb, const struct packet *packet, const __u8 *mac,
-				     const __u8 *pod_mac)
-{
-	struct ethhdr *eth;
-	struct ipv6hdr *ip;
-	struct nd_message *nd;
-	const __u32 length = L3_OFFSET + sizeof(*ip) + sizeof(*nd);
-
-	/* Without an option, or with several, the size differs. */
-	if (skb->len != length && bpf_skb_change_tail(skb, length, 0))
-		return DROP_INVALID;
-	if (bpf_skb_pull_data(skb, length))
-		return DROP_INVALID;
-	eth = (void *)(long)skb->data;
-	ip = (void *)(eth + 1);
-	nd = (void *)(ip + 1);
-	if ((void *)(nd + 1) > (void *)(long)skb->data_end)
-		return DROP_INVALID;
-	__builtin_memcpy(eth->h_dest, pod_mac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, mac, ETH_ALEN);
-	ip->payload_len = bpf_htons(sizeof(*nd));
-	ip->nexthdr = IPPROTO_ICMPV6;
-	ip->hop_limit = ND_HOP_LIMIT;
-	__builtin_memcpy(&ip->daddr, &packet->source, sizeof(ip->daddr));
-	__builtin_memcpy(&ip->saddr, &nd->target, sizeof(ip->saddr));
-	nd->type = ND_NEIGHBOUR_ADVERTISEMENT;
-	nd->code = 0;
-	nd->checksum = 0;
-	nd->flags = ND_SOLICITED_OVERRIDE;
-	nd->option = ND_OPTION_TARGET;
-	nd->option_length = 1;
-	__builtin_memcpy(nd->mac, mac, ETH_ALEN);
-	{
-		union address gateway;
-		__be32 words[sizeof(*nd) / 4];
-
-		__builtin_memcpy(&gateway, &nd->target, sizeof(gateway));
-		__builtin_memcpy(words, nd, sizeof(words));
-		nd->checksum = csum_icmp6(&gateway, &packet->source, words, sizeof(words) / 4, sizeof(words));
-	}
-	return bpf_redirect(skb->ifindex, 0);
 }
 
 /* What a pod says about its link: solicitations for the gateway are answered, its own
@@ -130,11 +64,13 @@ GLOBAL int nd_from_pod(struct __sk_buff *skb, const struct packet *packet)
 	if (!address_is_gateway6(&nd.target))
 		return DROP_UNROUTABLE;
 	if (endpoint)
-		return nd_answer(skb, packet, endpoint->node_mac, source_mac);
+		return nd_answer(skb, &packet->source, endpoint->node_mac, source_mac, ND_SOLICITED_OVERRIDE);
 	/* Reachability is probed from a link-local source, to the MAC address it is about.  To ask for
 	 * that address itself a source known to be the pod's is needed.
 	 */
-	return destination_mac[0] & 1 ? TC_ACT_SHOT : nd_answer(skb, packet, destination_mac, source_mac);
+	if (destination_mac[0] & 1)
+		return TC_ACT_SHOT;
+	return nd_answer(skb, &packet->source, destination_mac, source_mac, ND_SOLICITED_OVERRIDE);
 }
 
 /* From the node's stack: only what was sent on this link is about this link. */

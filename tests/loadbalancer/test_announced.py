@@ -19,6 +19,7 @@ ALL = {
 }
 LB = {address: kind for address, kind in ALL.items() if kind == "LoadBalancer"}
 
+BOTH, N2 = frozenset({"n1", "n2"}), frozenset({"n2"})
 INSIDE = {"10.0.0.9": "ExternalIPs", "10.96.0.5": "ClusterIP"}
 
 
@@ -79,13 +80,13 @@ def test_addresses(service: Resource, by: str, expected: dict[str, str]) -> None
         (
             [part(("10.52.0.4", "n1", READY), ("10.52.1.4", "n2", READY))],
             "192.168.3.200",
-            frozenset({"n1", "n2"}),
+            BOTH,
         ),
-        ([part(("10.52.0.4", "n1", NOT_READY), ("10.52.1.4", "n2", {}))], "192.168.3.200", frozenset({"n2"})),
+        ([part(("10.52.0.4", "n1", NOT_READY), ("10.52.1.4", "n2", {}))], "192.168.3.200", N2),
         (
             [part(("10.52.0.4", "n1", LEAVING), ("10.52.1.4", "n2", READY))],
             "192.168.3.200",
-            frozenset({"n2"}),
+            N2,
         ),
         ([part(("10.52.0.4", "n1", LEAVING))], "192.168.3.200", frozenset({"n1"})),
         ([part(("10.52.0.4", "", READY))], "192.168.3.200", frozenset()),
@@ -93,7 +94,7 @@ def test_addresses(service: Resource, by: str, expected: dict[str, str]) -> None
         (
             [part(("fd00::4", "n2", READY), family="IPv6"), part(("10.0.0.4", "n1", READY))],
             "fd00::200",
-            frozenset({"n2"}),
+            N2,
         ),
     ],
 )

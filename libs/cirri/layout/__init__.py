@@ -28,6 +28,7 @@ from cirri.layout.event import (
 )
 from cirri.layout.fragment import FRAGMENTS, FragmentKey, FragmentValue
 from cirri.layout.ipcache import HOPS, IPCACHE, Hop, IpcacheKey, IpcacheValue, ReservedIdentity
+from cirri.layout.l2 import L2_PEERS, L2_RESPONDER, L2Flag, L2Key, L2Peer, L2Value
 from cirri.layout.lb import (
     DIRECT,
     DSR,
@@ -109,6 +110,9 @@ MIRRORS: tuple[type[Mirror], ...] = (
     IpcacheKey,
     IpcacheValue,
     Hop,
+    L2Key,
+    L2Peer,
+    L2Value,
     LbServiceKey,
     LbService,
     LbBackendKey,
@@ -152,6 +156,8 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
         FRAGMENTS,
         HOPS,
         IPCACHE,
+        L2_PEERS,
+        L2_RESPONDER,
         LB_SERVICES,
         LB_BACKENDS,
         LB_ALIVE,
@@ -195,6 +201,7 @@ ENUMS: tuple[EnumMirror, ...] = (
     EnumMirror("trace_point", "lib/event.h", "TRACE_", TracePoint),
     EnumMirror("trace_state", "lib/event.h", "STATE_", TraceState),
     EnumMirror("reserved_identity", "lib/ipcache.h", "IDENTITY_", ReservedIdentity),
+    EnumMirror("l2_flag", "lib/l2.h", "L2_", L2Flag),
     EnumMirror("lb_flag", "lib/lb.h", "LB_", LbFlag),
     EnumMirror("lb_state", "lib/lb.h", "LB_", LbState),
     EnumMirror("lb_scope", "lib/lb.h", "LB_", LbScope),
@@ -242,6 +249,8 @@ __all__ = [
     "FRONTEND_DSR",
     "HOPS",
     "IPCACHE",
+    "L2_PEERS",
+    "L2_RESPONDER",
     "LB_AFFINITY",
     "LB_ALIVE",
     "LB_BACKENDS",
@@ -291,6 +300,10 @@ __all__ = [
     "Hop",
     "IpcacheKey",
     "IpcacheValue",
+    "L2Flag",
+    "L2Key",
+    "L2Peer",
+    "L2Value",
     "LbAffinity",
     "LbAffinityKey",
     "LbAliveKey",

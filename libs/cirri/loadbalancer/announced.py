@@ -41,14 +41,15 @@ def announceable(service: Resource, by: str) -> dict[str, Announced]:
         return {}
     notes = (service.manifest.get("metadata") or {}).get("annotations") or {}
     shown = kinds_of(notes.get(f"{ANNOTATIONS}type", ""))
+    # An address that is several things is announced as the last of them.
     found: dict[str, Announced] = {}
-    # An address that is several things is announced as the first of them.
-    if "LoadBalancer" in shown and ours:
-        found |= dict.fromkeys(ingress(spec, service.manifest.get("status") or {}), "LoadBalancer")
-    if "ExternalIPs" in shown:
-        found = dict.fromkeys(map(str, spec.get("externalIPs") or ()), "ExternalIPs") | found
-    if "ClusterIP" in shown:
-        found = dict.fromkeys(cluster_ips(spec), "ClusterIP") | found
+    for address in cluster_ips(spec) if "ClusterIP" in shown else ():
+        found[address] = "ClusterIP"
+    for address in spec.get("externalIPs") or () if "ExternalIPs" in shown else ():
+        found[str(address)] = "ExternalIPs"
+    given = ingress(spec, service.manifest.get("status") or {})
+    for address in given if "LoadBalancer" in shown and ours else ():
+        found[address] = "LoadBalancer"
     return found
 
 

@@ -133,7 +133,7 @@ def local_endpoints(slices: Iterable[Resource], node: str) -> int:
 
 
 def ready_nodes(slices: Iterable[Resource], version: int) -> frozenset[str]:
-    """Nodes with an endpoint of IP *version* that takes connections; with one that terminates, if none has."""
+    """Nodes with an endpoint of IP *version* that takes connections; or that terminates, if none does."""
     family = "IPv6" if version == 6 else "IPv4"
     parts = [part for part in slices if (part.manifest.get("addressType") or "IPv4") == family]
     found = [each for part in parts for each in _endpoints(part) if each.node]

@@ -27,6 +27,7 @@ from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
 from cirri.manifests.problems import Path, listed, suggestion
 from cirri.model import (
     Resource,
+    announcer,
     flowexport,
     flowmetrics,
     flowsettings,
@@ -280,6 +281,18 @@ KEYS: Mapping[str, Key] = {
     health.ENABLE: Key("true", "whether nodes probe each other", health.complaint(health.ENABLE)),
     health.PORT: Key("4240", "TCP port on which nodes answer probes", health.complaint(health.PORT)),
     health.INTERVAL: Key("10s", "time between probes of a node", health.complaint(health.INTERVAL)),
+    **{
+        key: Key(announcer.DEFAULTS[key], says, announcer.complaint(key))
+        for key, says in {
+            announcer.ENABLE: "whether nodes answer for addresses of Services on their segment",
+            announcer.DURATION: "after how long without a sign of life of a node others take its addresses",
+            announcer.RENEW: "after how long without its own signs a node takes nothing any more",
+            announcer.RETRY: "time between signs of life of a node",
+        }.items()
+    },
+    "enable-l2-neigh-discovery": Key(
+        "true", "whether nodes find each other by ARP and ND: the kernel does", _one_of("true")
+    ),
     **{
         key: Key(flowsettings.DEFAULTS[key], says, flowsettings.complaint(key))
         for key, says in _FLOWS.items()

@@ -11,6 +11,7 @@ from cirri.manifests.schemas import bgp
 from cirri.manifests.schemas.cidrgroup import CILIUM_CIDR_GROUP
 from cirri.manifests.schemas.cilium import CILIUM_CLUSTERWIDE_NETWORK_POLICY, CILIUM_NETWORK_POLICY
 from cirri.manifests.schemas.events import EVENT
+from cirri.manifests.schemas.l2policies import CILIUM_L2_ANNOUNCEMENT_POLICY
 from cirri.manifests.schemas.lbpools import CILIUM_LOAD_BALANCER_IP_POOL
 from cirri.manifests.schemas.networkpolicy import NETWORK_POLICY
 from cirri.manifests.schemas.pods import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD
@@ -112,6 +113,14 @@ KINDS: dict[str, Kind] = {
             older=("cilium.io/v2alpha1",),
         ),
         *_bgp(),
+        Kind(
+            "CiliumL2AnnouncementPolicy",
+            "cilium.io/v2alpha1",
+            "ciliuml2announcementpolicies",
+            CILIUM_L2_ANNOUNCEMENT_POLICY,
+            namespaced=False,
+            short=("l2announcement", "l2announcements"),
+        ),
     )
 }
 POLICY_KINDS = frozenset({"NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"})

@@ -6,6 +6,7 @@ services roll one by one.  One module per domain; this one re-exports them all.
 
 from typing import Any
 
+from cirri.model.announcer import ANNOUNCERS, Announcer
 from cirri.model.bucket import Bucket
 from cirri.model.endpoint import ENDPOINTS, REPORTS, Endpoint, EndpointState
 from cirri.model.flows import FLOW_LOGS, End, FlowBatch, Log, RuleRef, ServiceRef, Workload, flow_subject
@@ -41,11 +42,13 @@ BUCKETS: tuple[Bucket[Any], ...] = (
     NODES,
     ACKS,
     HEALTH,
+    ANNOUNCERS,
     LEASES,
 )
 
 __all__ = [
     "ACKS",
+    "ANNOUNCERS",
     "BUCKETS",
     "CONDITIONS",
     "ENDPOINTS",
@@ -62,6 +65,7 @@ __all__ = [
     "RUNTIME_LOG",
     "SELECTORS",
     "Ack",
+    "Announcer",
     "Bucket",
     "Compiled",
     "Direction",

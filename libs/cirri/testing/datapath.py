@@ -36,6 +36,8 @@ from cirri.layout import (
     FRAGMENTS,
     HOPS,
     IPCACHE,
+    L2_PEERS,
+    L2_RESPONDER,
     MAPS,
     MASQUERADE_NOT,
     METRICS,
@@ -176,6 +178,8 @@ class World:
         self.nat = open_pinned(self.bpffs, NAT, max_entries=SIZES["cirri_nat"])
         self.masquerade_not = open_pinned(self.bpffs, MASQUERADE_NOT)
         self.names = open_pinned(self.bpffs, NAMES)
+        self.l2 = open_pinned(self.bpffs, L2_RESPONDER)
+        self.l2_peers = open_pinned(self.bpffs, L2_PEERS)
         self.lb: dict[str, Any] = {
             name: open_pinned(self.bpffs, spec, max_entries=SIZES.get(name, 0))
             for name, spec in MAPS.items()
@@ -194,7 +198,7 @@ class World:
         """Give everything back but the pins."""
         self.ring.close()
         maps = (self.ct, self.endpoints, self.fragments, self.ipcache, self.policy, self.runtime, self.nat)
-        for each in (*maps, self.masquerade_not, self.names, *self.lb.values()):
+        for each in (*maps, self.masquerade_not, self.names, self.l2, self.l2_peers, *self.lb.values()):
             each.close()
         self._metrics.close()
         self._counters.close()
@@ -211,7 +215,7 @@ class World:
 
     def reset(self) -> None:
         """Nothing is known of any connection, no policy is in force, A, B, R and the host are there."""
-        maps = (self.ct, self.fragments, self.nat, self.masquerade_not, self.names)
+        maps = (self.ct, self.fragments, self.nat, self.masquerade_not, self.names, self.l2, self.l2_peers)
         for each in (*maps, self.policy, self.endpoints, self.ipcache, *self.lb.values()):
             each.clear()
         for each in self._remembered:  # the epoch is what it was

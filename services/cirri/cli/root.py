@@ -38,6 +38,7 @@ ENTRIES: dict[str, Entry] = {
     "identity": Entry("cirri.cli.identity", "identity", "Show security identities and their labels."),
     "ip": Entry("cirri.cli.ip", "ip", "Show which address has which identity."),
     "l7": Entry("cirri.cli.l7", "l7", "Show what the L7 proxy of each node lets pass."),
+    "l2": Entry("cirri.cli.l2", "l2", "Show and move addresses that nodes announce on their segment."),
     "lab": Entry("cirri.lab.cli", "lab", "Run a cluster on this machine."),
     "lbipam": Entry("cirri.cli.lbipam", "lbipam", "Show and plan addresses of LoadBalancer Services."),
     "list": Entry("cirri.cli.hubble", "listing", "Show nodes that tell flows, and their namespaces."),

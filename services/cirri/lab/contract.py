@@ -26,6 +26,7 @@ SERVICES = (
     "dnsproxy",
     "l7proxy",
     "health",
+    "l2",
     "flows",
     "relay",
     "sensor",
