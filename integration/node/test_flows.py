@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -25,12 +23,13 @@ from cirri.layout import EVENT_COUNTER, EventRecord, EventType, address16
 from cirri.layout.scalar import U32_NUMBER
 from cirri.maps import BpfMap, Objects, Programs, SkBuff, open_per_cpu, test_run
 from cirri.model import ENDPOINTS, IDENTITIES, RESOURCES, Endpoint, FlowBatch, Identity, L7Batch, L7Record
+from cirri.testing import nursed
 from cirri.testing.natsserver import NatsServer
 from cirri.testing.wait import eventually
 
 NODE = "n1"
 WEB, OUT = "10.0.0.1", "203.0.113.5"
-FULL = 20_000
+FULL = 80_000
 """Events that the ring has no room for."""
 
 
@@ -39,7 +38,7 @@ class World:
 
     def __init__(self, nats: NatsServer, programs: Programs, bpffs: Path, home: Path) -> None:
         self.nats, self.bpffs, self.home, self._programs = nats, bpffs, home, programs
-        self._service: subprocess.Popen[bytes] | None = None
+        self._service: nursed.Nursed | None = None
         with BpfMap(bpffs / "bench_events", U32_NUMBER, EventRecord) as table:
             table.put_many(
                 (
@@ -66,10 +65,7 @@ class World:
             "CIRRI_RUN_DIR": str(self.home),
             "CIRRI_STATE_DIR": str(self.home),
         }
-        with (self.home / "log").open("ab") as log:
-            self._service = subprocess.Popen(
-                [sys.executable, "-m", "cirri.flows"], stderr=log, stdout=log, env={**os.environ, **env}
-            )
+        self._service = nursed.start("cirri.flows", env=env, log=self.home / "log")
 
     def send(self, number: int) -> None:
         assert self._service is not None
