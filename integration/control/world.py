@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
@@ -40,6 +37,7 @@ from cirri.model import (
 )
 from cirri.model.policy import REVISION_KEY
 from cirri.policy.compilation import SUBJECTS
+from cirri.testing import nursed
 from cirri.testing.natsserver import NatsServer
 from cirri.testing.policies import pod
 
@@ -55,7 +53,7 @@ class World:
 
     def __init__(self, server: NatsServer, home: Path) -> None:
         self.server, self.home = server, home
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, nursed.Nursed] = {}
         self.bus: Bus
         self.resources: Publisher[Resource]
         self.endpoints: Publisher[Endpoint]
@@ -67,17 +65,14 @@ class World:
         self.conditions: Table[PolicyCondition]
 
     def start(self, name: str) -> None:
-        environment = dict(
-            os.environ,
-            CIRRI_NATS_URL=self.server.url,
-            CIRRI_RUN_DIR=str(self.home),
-            CIRRI_STATE_DIR=str(self.home),
-            CIRRI_INSTANCE=name,
-        )
-        with (self.home / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"cirri.{name}"], env=environment, stdout=log, stderr=log
-            )
+        environment = {
+            "CIRRI_NATS_URL": self.server.url,
+            "CIRRI_RUN_DIR": str(self.home),
+            "CIRRI_STATE_DIR": str(self.home),
+            "CIRRI_INSTANCE": name,
+        }
+        log = self.home / f"{name}.log"
+        self.processes[name] = nursed.start(f"cirri.{name}", env=environment, log=log)
 
     def kill(self, name: str) -> None:
         process = self.processes.pop(name)

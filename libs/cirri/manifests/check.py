@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cirri.manifests.config import config_faults
 from cirri.manifests.documents import Document, read, shape
 from cirri.manifests.kinds import KINDS, POLICY_KINDS, Kind, unknown_kind
 from cirri.manifests.problems import ManifestError, Problem
@@ -87,7 +86,12 @@ def examine(
     if problems:
         return None, problems
     resource = _resource(kind, normal, document.source)
-    problems = [document.problem(path, message) for path, message in config_faults(resource)]
+    if (
+        kind.name == "ConfigMap"
+    ):  # what knows the keys knows half the libraries, which other commands need not load
+        from cirri.manifests.config import config_faults
+
+        problems = [document.problem(path, message) for path, message in config_faults(resource)]
     if unsupported is not None and kind.name in POLICY_KINDS:
         problems += [document.problem_at(path, says) for path, says in unsupported(resource)]
     return resource, problems

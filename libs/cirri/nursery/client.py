@@ -50,7 +50,6 @@ class Nursery:
                 # Nothing of numpy's may compute in threads: they would be lost in children.
                 os.environ | {"OPENBLAS_NUM_THREADS": "1"},
                 file_actions=[(os.POSIX_SPAWN_DUP2, other.fileno(), 0)],
-                setsid=True,
                 setsigmask=(),
                 setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE),
             )

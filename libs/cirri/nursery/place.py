@@ -26,6 +26,8 @@ class Place(Struct, frozen=True, kw_only=True):
     """Path of its network namespace; empty: the one it is started from."""
     cgroup: str = ""
     """Path of its cgroup, likewise."""
+    session: bool = True
+    """Whether it has one of its own."""
     sockets: tuple[str, ...] = ()
     """Names of the sockets that it is given (``LISTEN_FDNAMES``)."""
 
@@ -53,7 +55,8 @@ def settle(place: Place, descriptors: Sequence[int]) -> dict[str, str]:
 
     Returns the settings that tell it of its sockets.  Raises: OSError.
     """
-    os.setsid()
+    if place.session:
+        os.setsid()
     above = FIRST_FD + len(descriptors)
     copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in descriptors]
     for number, copy in enumerate(copies):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -26,6 +23,7 @@ from cirri.manifests.api import (
     DeleteRequest,
 )
 from cirri.model import RESOURCES, Resource
+from cirri.testing import nursed
 from cirri.testing.natsserver import NatsServer
 
 T = TypeVar("T")
@@ -36,7 +34,7 @@ class KubernetesService:
 
     def __init__(self, server: NatsServer, home: Path) -> None:
         self.server, self.home = server, home
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: nursed.Nursed | None = None
 
     def start(self) -> None:
         """Run it; it answers when :meth:`ask` does."""
@@ -46,10 +44,7 @@ class KubernetesService:
             "CIRRI_RUN_DIR": str(self.home / "run"),
             "CIRRI_INSTANCE": "test",
         }
-        with (self.home / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cirri.kubernetes"], env=os.environ | given, stdout=log, stderr=log
-            )
+        self.process = nursed.start("cirri.kubernetes", env=given, log=self.home / "log")
 
     def kill(self) -> None:
         """End it with SIGKILL."""

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cirri.testing import nursed
+
 CIRRI = Path(sys.executable).with_name("cirri")
 Done = subprocess.CompletedProcess[str]
 SELDOM = ("l2", "bgp", "sensor")
@@ -63,15 +65,8 @@ class Lab:
 
     def cirri(self, *arguments: str, check: bool = True, stdin: str = "", timeout_s: float = 120.0) -> Done:
         """Run ``cirri ARGUMENTS`` on this lab.  Raises: AssertionError with its words if it fails."""
-        done = subprocess.run(
-            [CIRRI, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_s,
-            env={**os.environ, "CIRRI_CONTEXT": self.name},
-        )
+        environment = {**os.environ, "CIRRI_CONTEXT": self.name}
+        done = nursed.run("cirri.cli", *arguments, env=environment, stdin=stdin, timeout_s=timeout_s)
         assert not check or done.returncode == 0, (
             f"cirri {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
         )

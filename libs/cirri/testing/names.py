@@ -18,7 +18,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -37,6 +36,7 @@ from cirri.maps import BpfMap, ensure_bpffs, open_pinned
 from cirri.maps.libbpf import checked, libbpf
 from cirri.netlink.namespace import inside, namespace
 from cirri.proxies import SOCKET, DnsRule, NameSelector, NodeProxies, ProxiesServer, ProxyEndpoint, Serving
+from cirri.testing import nursed
 from cirri.testing.wait import eventually
 
 POD, POD6, SERVER, SERVER6 = "10.9.0.2", "fd09::2", "10.9.1.2", "fd09:1::2"
@@ -96,7 +96,7 @@ class World:
         self.pins = BPFFS / self.slug
         self.asked: list[tuple[str, ...]] = []
         self.told = NodeProxies(revision=0, node="n")
-        self.instances: dict[str, subprocess.Popen[bytes]] = {}
+        self.instances: dict[str, nursed.Nursed] = {}
         self._records, self._threads = list(records), threads
         self._shared: list[socket.socket] = []
         self._listening: asyncio.Server | None = None
@@ -165,26 +165,21 @@ class World:
     def start(self, name: str) -> None:
         """Start an instance; it has the shared sockets."""
         (self.folder / "state").mkdir(exist_ok=True)
-        environment = os.environ | {
+        environment = {
             "CIRRI_NODE": "n",
             "CIRRI_NATS_URL": "nats://127.0.0.1:9",
             "CIRRI_STATE_DIR": str(self.folder / "state"),
             "CIRRI_RUN_DIR": str(self.run),
             "CIRRI_BPFFS": str(self.pins),
             "CIRRI_INSTANCE": name,
-            "LISTEN_FDS": str(len(self._shared)),
         }
-        environment.pop("LISTEN_PID", None)
-        given = " ".join(f"{n}<&{one.fileno()}" for n, one in enumerate(self._shared, 3))
-        enter = f"exec nsenter --net=/run/netns/{self.node} {sys.executable} -m cirri.dnsproxy {given}"
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.instances[name] = subprocess.Popen(
-                ["bash", "-c", enter],
-                env=environment,
-                stdout=log,
-                stderr=log,
-                pass_fds=[one.fileno() for one in self._shared],
-            )
+        self.instances[name] = nursed.start(
+            "cirri.dnsproxy",
+            env=environment,
+            log=self.folder / f"{name}.log",
+            netns=self.node,
+            sockets=[one.fileno() for one in self._shared],
+        )
 
     async def ready(self, *names: str, within_s: float = 20.0) -> None:
         """Wait until these instances take questions."""
@@ -281,9 +276,11 @@ class World:
     def remove(self) -> None:
         """All of it."""
         self.unplug()
-        for process in (*self.instances.values(), *([self._unbound] if self._unbound else [])):
+        for process in self.instances.values():
             process.kill()
             process.wait()
+        if self._unbound is not None:
+            self.stop_server()
         for one in self._shared:
             one.close()
         for name in (self.pod, self.node, self.server):

@@ -29,6 +29,7 @@ from typing import Any
 from cirri.kv import Bus, Table
 from cirri.labels import pod_labels
 from cirri.model import ACKS, ENDPOINTS, NODES, Ack, Endpoint, NodeStatus, Resource, resource_key
+from cirri.testing import nursed
 from cirri.testing.central import NODE, Cluster
 from cirri.testing.leftovers import cgroup2
 from cirri.testing.natsserver import NatsServer
@@ -79,7 +80,7 @@ class Node:
         self.log = self.home / "log"
         self.objects = REPOSITORY / "bpf/build"
         """The compiled programs that its service loads."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: nursed.Nursed | None = None
         self.bus: Bus
         self.cluster: Cluster
         self.endpoints: Table[Endpoint]
@@ -134,7 +135,6 @@ class Node:
     def start(self) -> None:
         """Run the datapath service."""
         environment = {
-            **os.environ,
             "CIRRI_NODE": NODE,
             "CIRRI_NATS_URL": self.nats.url,
             "CIRRI_STATE_DIR": str(self.state_dir),
@@ -143,13 +143,7 @@ class Node:
             "CIRRI_CGROUP": str(self.cgroup),
             "CIRRI_BPF_OBJECTS": str(self.objects),
         }
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{self.name}", sys.executable, "-m", "cirri.datapath"],
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
+        self._process = nursed.start("cirri.datapath", env=environment, log=self.log, netns=self.name)
 
     def kill(self) -> None:
         """With SIGKILL."""

@@ -14,12 +14,10 @@ port P is given to the listener that :meth:`Proxied.publish` was told to have at
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,6 +27,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from cirri.proxies import SOCKET, Listener, NodeProxies, ProxiesServer, ProxyEndpoint, Serving
+from cirri.testing import nursed
 from cirri.testing.natsserver import NatsServer
 from cirri.testing.sockets import socket_in
 
@@ -50,7 +49,7 @@ class Proxied:
         self.nats: NatsServer | None = None
         self._bus = bus
         self._number = int(uuid4().hex[:2], 16)
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, nursed.Nursed] = {}
         self._managed: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
@@ -166,25 +165,17 @@ class Proxied:
 
     # --- processes ---------------------------------------------------------------------------------
 
-    def start(self, name: str, module: str = "") -> subprocess.Popen[bytes]:
+    def start(self, name: str, module: str = "") -> nursed.Nursed:
         """Run ``cirri.MODULE`` in the node as *name*."""
         environment = {
-            **os.environ,
             "CIRRI_NODE": NODE,
             "CIRRI_NATS_URL": self.nats.url if self.nats else "nats://127.0.0.1:1",
             "CIRRI_STATE_DIR": str(self.state_dir),
             "CIRRI_RUN_DIR": str(self.run_dir),
             "CIRRI_BPFFS": str(self.home / "bpffs"),
         }
-        argv = [
-            "nsenter",
-            f"--net=/run/netns/{self.ns('n')}",
-            sys.executable,
-            "-m",
-            module or f"cirri.{name}",
-        ]
-        with (self.home / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log)
+        log = self.home / f"{name}.log"
+        process = nursed.start(module or f"cirri.{name}", env=environment, log=log, netns=self.ns("n"))
         self._processes[name] = process
         return process
 
