@@ -18,10 +18,11 @@ PACKAGES=(
   dnsdist dnsperf wrk                              # peers and load of the benchmarks
   prometheus                                       # reads the metrics in tests, and checks deploy/prometheus
   containernetworking-plugins                      # peers of the CNI benchmark
+  containerd runc busybox-static                   # runs pods in tests
 )
 # Somebody else's kubectl does as well, and two packages cannot both have the file.
 command -v kubectl >/dev/null || PACKAGES+=(kubernetes-client)
-SERVERS=(nats-server knot unbound nginx gobgpd bird dnsdist prometheus)   # Debian starts one of each; Cirri starts those it needs itself
+SERVERS=(nats-server knot unbound nginx gobgpd bird dnsdist prometheus containerd)   # Debian starts one of each; Cirri starts those it needs itself
 PYTHON=/usr/bin/python3
 
 fail() { printf 'cirri setup: %s\n' "$1" >&2; exit 1; }

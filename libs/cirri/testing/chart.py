@@ -80,6 +80,7 @@ def record(service: Service, found: list[Service]) -> dict[str, Any]:
         "capabilities": list(service.capabilities),
         "companions": [companion(one) for one in service.companions],
         "bpffs": pinned,
+        "processesOfNode": "SYS_PTRACE" in service.capabilities,
         "publish": list(bus.publish),
         "subscribe": list(bus.subscribe),
     }

@@ -36,14 +36,21 @@ def _labs() -> set[str]:
 
 
 def _processes(namespaces: list[Path]) -> Iterator[int]:
-    """Processes that live in one of *namespaces*."""
+    """Processes that live in one of *namespaces*, or in a container of a test's runtime."""
     inodes = {p.stat().st_ino for p in namespaces}
     for proc in Path("/proc").glob("[0-9]*"):
         try:
-            if (proc / "ns/net").stat().st_ino in inodes:
+            root = (proc / "mountinfo").read_text().partition("\n")[0].split()
+            if (proc / "ns/net").stat().st_ino in inodes or "/cirri-test-" in "".join(root[3:4]):
                 yield int(proc.name)
         except OSError:
             continue  # it ended meanwhile
+
+
+def _mounts() -> list[str]:
+    """What runtimes of tests have mounted, the innermost first."""
+    places = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    return [p for p in reversed(places) if "/cirri-test-" in p and "/containerd/" in p]
 
 
 def _links() -> list[str]:
@@ -56,6 +63,7 @@ def found() -> list[str]:
     lines = [f"namespace {p.name}" for p in namespaces]
     lines += [f"process {pid} in a test namespace" for pid in _processes(namespaces)]
     lines += [f"link {name}" for name in _links()]
+    lines += [f"mount {place}" for place in _mounts()]
     lines += [f"lab {name}" for name in sorted(_labs())]
     lines += [f"pins {p}" for p in BPFFS.glob("cirri-test-*")]
     if group := cgroup2():
@@ -75,6 +83,8 @@ def sweep() -> list[str]:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+    for place in _mounts():
+        subprocess.run(["umount", "--lazy", place], check=False)
     for path in namespaces:
         subprocess.run(["ip", "netns", "delete", path.name], check=False)
     for name in _links():

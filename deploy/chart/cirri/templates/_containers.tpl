@@ -21,6 +21,9 @@ capabilities:
 {{- if .ca }}
 - {name: bus, mountPath: /etc/cirri/bus, readOnly: true}
 {{- end }}
+{{- if .service.processesOfNode }}
+- {name: cgroup, mountPath: /sys/fs/cgroup, readOnly: true}
+{{- end }}
 {{- if .service.privileged }}
 - {name: bpffs, mountPath: /sys/fs/bpf, mountPropagation: Bidirectional}
 - {name: netns, mountPath: /var/run/netns, mountPropagation: HostToContainer}
