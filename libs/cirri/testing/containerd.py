@@ -8,8 +8,8 @@
         runtime.remove(pod)               # CNI DEL
 
 Its image is made here, from busybox; nothing is fetched.  Everything is below *folder*, but what libcni
-Its image is made here, from busybox; nothing is fetched.  Everything is below *folder*, but what libcni
 remembers (``/var/lib/cni/results``) and shims' sockets (``/run/containerd/s``), which go with their pods.
+"""
 
 from __future__ import annotations
 
