@@ -64,6 +64,8 @@ class Openings:
         self._waiting: defaultdict[Place, list[_Waiting]] = defaultdict(list)
         self._blocked: defaultdict[frozenset[str], set[Place]] = defaultdict(set)
         """What waits for the number of a set."""
+        self._numbered: set[Place] = set()
+        """What waited for it, and is about to be written."""
         self._known: list[Record] = []
         """Facts that are in the kernel and not yet in the journal."""
 
@@ -251,7 +253,13 @@ class Openings:
         finally:
             places = self._blocked.pop(keys, set())
         if self.facts.number(keys) is not None:
-            with self.journal.locked() as news:
-                self._take(news)
-                self._settle(places)
-                self._write_down()
+            if not self._numbered:  # with all that is answered by then: the lock is taken once
+                asyncio.get_running_loop().call_soon(self._settle_numbered)
+            self._numbered |= places
+
+    def _settle_numbered(self) -> None:
+        places, self._numbered = self._numbered, set()
+        with self.journal.locked() as news:
+            self._take(news)
+            self._settle(places)
+            self._write_down()

@@ -20,8 +20,8 @@ from cirri.dnsproxy.watch import PER_LOOK
 LEASE_S = 1.0
 """How long decisions are repeated while we stand still."""
 PORTION, PORTION_S = 4, 0.002
-"""Records that are made at once, and the pause behind them: who is on the way of an answer waits no longer than
-that for the CPU."""
+"""Records that are made at once, and the pause behind them: who is on the way of an answer waits no longer
+than that for the CPU."""
 
 
 class Relay:

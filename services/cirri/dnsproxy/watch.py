@@ -114,7 +114,12 @@ class Watch:
             rule=max(asked.rule, 0),
             message=message,
             dns=DnsFacts(
-                query=query, qtypes=qtypes, rcode=facts.rcode, ips=facts.ips, cnames=facts.cnames, ttl=facts.ttl
+                query=query,
+                qtypes=qtypes,
+                rcode=facts.rcode,
+                ips=facts.ips,
+                cnames=facts.cnames,
+                ttl=facts.ttl,
             ),
         )
         self._stream.add((record,))
