@@ -114,9 +114,7 @@ def _unread_by_nodes(path: Path, rule: Mapping[str, Any]) -> Found:
         yield (*path, "toFQDNs"), "a node's own questions are not seen: these names open nothing for nodes"
     for i, ports in enumerate(rule.get("toPorts", [])):
         if "dns" in ports.get("rules", {}):
-            says = (
-                "a node's own questions are not read: without rules they pass, with them they are dropped"
-            )
+            says = "a node's own questions are not read: without rules they pass, with them they are dropped"
             yield (*path, "toPorts", i, "rules", "dns"), says
 
 

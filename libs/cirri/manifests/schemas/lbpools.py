@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cirri.lbipam import InvalidLbPool, pool_of
 from cirri.manifests.schema import BOOLEAN, TEXT, Fault, Fields, Items, Text
 from cirri.manifests.schemas.meta import SELECTOR, STATUS, metadata
 from cirri.manifests.words import ADDRESS, CIDR
@@ -21,6 +20,8 @@ def _whole(block: Mapping[str, Any]) -> Iterator[Fault]:
 
 def _understood(manifest: Mapping[str, Any]) -> Iterator[Fault]:
     """What the fields by themselves do not show."""
+    from cirri.lbipam import InvalidLbPool, pool_of  # what only lists kinds need not load it
+
     name = str(manifest["metadata"]["name"])
     try:
         pool_of(Resource(kind="CiliumLoadBalancerIPPool", name=name, manifest=dict(manifest)))

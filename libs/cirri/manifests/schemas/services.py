@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from cirri.loadbalancer import annotation_faults
 from cirri.manifests.schema import BOOLEAN, TEXT, Fault, Fields, Integer, Items, Text, unread
 from cirri.manifests.schemas.meta import STATUS, metadata
 from cirri.manifests.words import (
@@ -108,8 +107,10 @@ def _only_near(text: str) -> bool:
 
 
 def _annotations(service: Mapping[str, Any]) -> Iterator[Fault]:
-    for key, says in annotation_faults(service["metadata"].get("annotations", {})):
-        yield ("metadata", "annotations", key), says
+    if annotations := service["metadata"].get("annotations"):
+        from cirri.loadbalancer import annotation_faults  # what only lists kinds need not load it
+
+        yield from ((("metadata", "annotations", key), says) for key, says in annotation_faults(annotations))
 
 
 _AFFINITY = Fields({"clientIP": Fields({"timeoutSeconds": Integer(1, 86400)})})
