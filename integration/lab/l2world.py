@@ -1,0 +1,141 @@
+"""A lab whose Services are announced on the segment, and ways to kill the node that holds an address."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cirri.testing.lab import CIRRI, Lab
+
+PROBE = Path(__file__).with_name("l2probe.py")
+ECHO = (
+    "import socket\\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\\ns.bind(('::', 7))\\n"
+    "while True: s.sendto(*s.recvfrom(64))"
+)
+OBJECTS = f"""
+apiVersion: cilium.io/v2alpha1
+kind: CiliumLoadBalancerIPPool
+metadata: {{name: pool}}
+spec: {{blocks: [{{start: 192.168.3.200, stop: 192.168.3.210}}, {{cidr: "fd00:192:168:3::200/124"}}]}}
+---
+apiVersion: cilium.io/v2alpha1
+kind: CiliumL2AnnouncementPolicy
+metadata: {{name: everything}}
+spec: {{loadBalancerIPs: true, externalIPs: true, interfaces: ["^eth[0-9]+"]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: web, labels: {{app: web}}}}
+spec:
+  nodeName: node3
+  containers: [{{name: c, image: quay.io/cilium/starwars, ports: [{{containerPort: 80}}]}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: echo, labels: {{app: echo}}}}
+spec:
+  nodeName: node3
+  containers: [{{name: c, image: example.com/echo, command: ["{sys.executable}", "-c", "{ECHO}"]}}]
+"""
+SERVICE = """---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, annotations: {{{notes}}}}}
+spec:
+  type: LoadBalancer
+  ipFamilyPolicy: RequireDualStack
+  externalTrafficPolicy: {policy}
+  selector: {{app: {app}}}
+  ports: [{{name: p, port: {port}, protocol: {protocol}}}]
+"""
+
+
+def service(name: str, app: str, *, policy: str = "Cluster", notes: str = "") -> str:
+    """A Service with an address of each family."""
+    port, protocol = (80, "TCP") if app == "web" else (7, "UDP")
+    return SERVICE.format(name=name, app=app, policy=policy, notes=notes, port=port, protocol=protocol)
+
+
+class Seen(NamedTuple):
+    """What a probe saw."""
+
+    outage_s: float
+    """The longest time from an answered datagram to the next one that is answered."""
+    both_s: float
+    """From the first to the last ARP answer of the old holder after the new one's first."""
+    holders: tuple[str, ...]
+    """MAC addresses that answered ARP, in the order of their first answers."""
+    frames: tuple[bytes, ...]
+
+
+def seen(text: str) -> Seen:
+    """Of what l2probe.py prints."""
+    found = json.loads(text)
+    answered = sorted(found["answered"])
+    outage = max((later - earlier for earlier, later in pairwise(answered)), default=99.0)
+    macs = tuple(dict.fromkeys(mac for _, mac in found["replies"]))
+    both = 0.0
+    if len(macs) > 1:
+        first = next(at for at, mac in found["replies"] if mac == macs[1])
+        both = max((at - first for at, mac in found["replies"] if mac == macs[0] and at > first), default=0.0)
+    return Seen(outage, both, macs, tuple(map(bytes.fromhex, found["frames"])))
+
+
+@contextmanager
+def probing(lab: Lab, address: str, seconds: float) -> Iterator[list[Seen]]:
+    """Probe while the body runs; the list has what was seen after it."""
+    found: list[Seen] = []
+    command = [sys.executable, str(PROBE), address, "7", str(seconds)]
+    with subprocess.Popen(
+        [CIRRI, "--context", lab.name, "lab", "exec", "--host", "client", "--", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield found
+        finally:
+            out, error = process.communicate(timeout=seconds + 60)
+    assert process.returncode == 0, error
+    found.append(seen(out))
+
+
+def addresses(lab: Lab, name: str) -> list[str]:
+    """Of a Service."""
+    found = lab.get("services", name)
+    return [each["ip"] for each in found.get("status", {}).get("loadBalancer", {}).get("ingress", [])]
+
+
+def places(lab: Lab) -> dict[str, dict[str, Any]]:
+    """``cirri l2 list``, by address."""
+    done = lab.cirri("l2", "list", "-o", "json", check=False)
+    found = json.loads(done.stdout)["addresses"] if done.returncode == 0 else []
+    return {each["address"]: each for each in found}
+
+
+def holder(lab: Lab, address: str) -> str:
+    """The node that holds *address*; "": none, or nobody says."""
+    return str(places(lab).get(address, {}).get("node", ""))
+
+
+@contextmanager
+def killed(lab: Lab, node: str) -> Iterator[None]:
+    """*node* without its link and its processes; both come back after the body."""
+    pids = [pid for name, pid in lab.pids().items() if name.endswith(f"-{node}") and pid]
+    port = next(
+        line.split(":")[1].split("@")[0].strip()
+        for line in lab.on("fabric", "ip", "-o", "link").stdout.splitlines()
+        if line.split(":")[1].split("@")[0].strip().endswith(node)
+    )
+    lab.on("fabric", "ip", "link", "set", port, "down")
+    subprocess.run(["kill", "-9", *map(str, pids)], check=False)
+    try:
+        yield
+    finally:
+        lab.on("fabric", "ip", "link", "set", port, "up")
