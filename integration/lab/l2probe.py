@@ -1,7 +1,7 @@
 """Run in the client's namespace: a datagram a millisecond to an address, and who answers ARP for it.
 
 ``python l2probe.py ADDRESS PORT SECONDS`` prints JSON: when answers came, who answered each ARP request, and
-the first frames of ARP and neighbour discovery about the address, as they lay on the wire.  Standard library only.
+the first frames of ARP and neighbour discovery about the address, as they lay on the wire.  No packages.
 """
 
 import json

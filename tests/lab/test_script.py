@@ -145,6 +145,7 @@ def test_the_acts_show_before_during_and_after() -> None:
         ("mediabot", support, FOUND),
         ("mediabot", github, OK),
         ("mediabot", "http://support.github.com", HANGS),
+        ("--host", "http://192.168.3.200/v1/request-landing", LANDED),  # from outside
     ]
 
 

@@ -18,6 +18,8 @@ HANGS = f"no answer for {HANG_S} s, exit code 28"
 """28 is curl's code for an operation that timed out."""
 EXPLODED = "Panic: deathstar exploded, exit code 0"
 DENIED = "Access denied, exit code 0"
+OUTSIDE4, OUTSIDE6 = "192.168.3.200", "[fd00:192:168:3::200]"
+"""The first addresses of the pool in deploy/examples/lb-l2.yaml."""
 OK, FOUND = "HTTP/2 200", "HTTP/2 302"
 
 
@@ -140,6 +142,15 @@ def see_drops(ran: Ran) -> str:
     return seen.drops(ran.output) if ran.code == 0 else _failed(ran)
 
 
+def see_held(ran: Ran) -> str:
+    """How many announced addresses are held by a node."""
+    if ran.code:
+        return _failed(ran)
+    rows = [row.split() for row in ran.output.splitlines()[1:]]
+    held = [row for row in rows if row[2:3] and row[2].startswith("node")]
+    return f"{len(held)} of {len(rows)} addresses are held by a node"
+
+
 def _failed(ran: Ran) -> str:
     lines = ran.output.strip().splitlines()
     return f"exit code {ran.code}" + (f": {lines[-1]}" if lines else "")
@@ -165,6 +176,12 @@ class Asks(NamedTuple):
         curl = f"curl -I -s{self._options(expected)} {url}"
         return Step(f"cirri lab exec mediabot -- {curl}", expected, see_head)
 
+    def outsider(self, expected: str) -> Step:
+        """Somebody outside the cluster asks at the Death Star's address on the network."""
+        address = OUTSIDE6 if self.options.strip() == "-6" else OUTSIDE4
+        curl = f"curl -s{self.options} --max-time 10 -XPOST http://{address}/v1/request-landing"
+        return Step(f"cirri lab exec --host client -- {curl}", expected, see_answer)
+
     def _options(self, expected: str) -> str:
         return self.options + (f" --max-time {HANG_S}" if expected == HANGS else "")
 
@@ -172,7 +189,13 @@ class Asks(NamedTuple):
 def acts(nodes: int, routing: str | None = None, family: str | None = None) -> tuple[Act, ...]:
     """The demo, in order.  *family*: "4" or "6", over which pods ask; None: as their program likes."""
     asks = Asks(f" -{family}" if family else "")
-    return (*_by_labels(nodes, routing, asks), *_by_service(asks), *_by_request(nodes, asks), *_by_name(asks))
+    return (
+        *_by_labels(nodes, routing, asks),
+        *_by_service(asks),
+        *_by_request(nodes, asks),
+        *_by_name(asks),
+        *_by_address(asks),
+    )
 
 
 def _apply(file: str, expected: str = "1 created") -> Step:
@@ -306,6 +329,20 @@ def _by_name(asks: Asks) -> tuple[Act, ...]:
                 asks.mediabot(support, FOUND),
                 asks.mediabot(github, OK),
                 asks.mediabot("http://support.github.com", HANGS),
+            ),
+        ),
+    )
+
+
+def _by_address(asks: Asks) -> tuple[Act, ...]:
+    return (
+        Act(
+            "An address on the network: out of a pool, and one node answers for it",
+            (
+                _delete("rule1"),
+                _apply(f"{EXAMPLES}/lb-l2.yaml", "2 created, 1 configured"),
+                asks.outsider(LANDED),
+                Step("cirri l2 list", "2 of 2 addresses are held by a node", see_held),
             ),
         ),
     )
