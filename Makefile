@@ -19,6 +19,7 @@ build:			## compile the kernel programs, the CNI plugin and the .proto files, wi
 	@$(MAKE) --no-print-directory -C libs/cirri/maglev
 	@$(MAKE) --no-print-directory -C libs/cirri/hubble
 	@$(MAKE) --no-print-directory -C services/cirri/dnsproxy/core
+	@$(MAKE) --no-print-directory -C services/cirri/bgp
 
 demo: setup		## a cluster on this machine, and the Star Wars demo on it (KEEP=1 leaves it up; ROUTING=tunnel, FAMILY=6)
 	@$(VENV)/bin/cirri lab demo $(if $(KEEP),--keep) $(if $(ROUTING),--routing $(ROUTING)) $(if $(FAMILY),--family $(FAMILY))
@@ -36,4 +37,4 @@ bench: setup		## the benchmarks; run them alone on the machine (ROWS=B1,B2 choos
 	@$(PY) integration/bench $(if $(ROWS),--rows $(ROWS))
 
 clean:			## remove what was compiled
-	@rm -rf bpf/build services/cirri/cni/build libs/cirri/maglev/build libs/cirri/hubble/build services/cirri/dnsproxy/core/build integration/bench/build
+	@rm -rf bpf/build services/cirri/cni/build libs/cirri/maglev/build libs/cirri/hubble/build services/cirri/dnsproxy/core/build services/cirri/bgp/build integration/bench/build

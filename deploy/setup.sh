@@ -122,7 +122,7 @@ fi
 
 # --- compiled programs ---------------------------------------------------------------------------
 
-for folder in bpf services/cirri/cni libs/cirri/maglev libs/cirri/hubble services/cirri/dnsproxy/core; do
+for folder in bpf services/cirri/cni libs/cirri/maglev libs/cirri/hubble services/cirri/dnsproxy/core services/cirri/bgp; do
   make -q -C "$folder" >/dev/null 2>&1 && continue
   did=1
   echo "compiling $folder"
