@@ -52,8 +52,8 @@ class Application:
             return done
         mine = (wanted.asn, wanted.router_id, max(wanted.listen_port, 0))
         if is_now.asn and (is_now.asn, is_now.router_id, max(is_now.listen_port, 0)) != mine:
-            await self._gobgp.stop()
-            is_now.asn = 0
+            await self._gobgp.stop()  # which tells peers to forget
+            is_now.asn, restarting = 0, False
         if not is_now.asn:
             await self._gobgp.start(wanted.asn, wanted.router_id, wanted.listen_port, wanted.listen_addresses)
             self.forget()
@@ -62,7 +62,7 @@ class Application:
             # Begun and left half-way, or changed by somebody else: begin anew.
             await self._gobgp.stop()
             self.forget()
-            return await self.apply(wanted, restarting=restarting)
+            return await self.apply(wanted, restarting=False)
         await self._routes(wanted, done)
         await self._peers(wanted, done, restarting=restarting and done.started)
         return done

@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
 ENTRIES: dict[str, Entry] = {
     "apply": Entry("cirri.cli.apply", "apply", "Create or update objects from manifests."),
+    "bgp": Entry("cirri.cli.bgp", "bgp", "Show what nodes tell routers; drain a node."),
     "bpf": Entry("cirri.cli.bpf", "bpf", "Read the kernel's maps directly, with or without services."),
     "config": Entry("cirri.cli.config", "config", "Show the cluster's configuration."),
     "confirm": Entry("cirri.cli.confirm", "confirm", "Keep policies that would be undone otherwise."),

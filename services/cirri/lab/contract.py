@@ -25,6 +25,7 @@ SERVICES = (
     "datapath",
     "dnsproxy",
     "l7proxy",
+    "bgp",
     "health",
     "l2",
     "flows",

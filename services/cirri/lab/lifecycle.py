@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from cirri.errors import CirriError
-from cirri.lab import internet
+from cirri.lab import internet, router
 from cirri.lab.build import build, destroy, remains
 from cirri.lab.enter import kill_cgroup
 from cirri.lab.files import write
@@ -40,7 +40,19 @@ READY_S = 30.0
 """How long ``up`` waits before it says what is missing."""
 LOOK_S = 0.02
 """How often it looks; nothing of the lab waits on it."""
-PROGRAMS = ("nats-server", "ip", "nsenter", "unshare", "mount", "knotd", "unbound", "nginx", "openssl")
+PROGRAMS = (
+    "nats-server",
+    "ip",
+    "nsenter",
+    "unshare",
+    "mount",
+    "knotd",
+    "unbound",
+    "nginx",
+    "openssl",
+    "gobgpd",
+    "bird",
+)
 SYSTEM_PATH = ("/usr/sbin", "/sbin")
 """Where they are for users whose PATH leaves it out."""
 BPF_OBJECTS = [
@@ -167,6 +179,7 @@ def prepare(topology: Topology, where: Paths, config: dict[str, str]) -> None:
         people={CLI_USER: passwords[CLI_USER]},
     )
     internet.write_files(where.internet, topology.host("internet"))
+    write(where.run / router.CONFIG, router.config(topology.host("router")).encode())
     write(nats_config_file(where), bus.encode(), mode=0o600)
     plan = Plan(
         lab=topology.name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from cirri.lab import internet
+from cirri.lab import internet, router
 from cirri.lab.topology import Host, Paths, Topology
 
 if TYPE_CHECKING:  # it brings the bus along, which `cirri lab exec` can do without
@@ -24,7 +24,7 @@ FABRIC = "fabric"
 CLI_USER = "cli"
 SOCKETS = {"dnsproxy": (("127.0.0.1", "::1"), 10053, 0x0B00)}
 """Service of a node -> (addresses, port, mark) of the sockets of its processes, UDP and TCP each."""
-COMPANIONS = {"l7proxy": {"envoy": "cirri.l7proxy.envoy"}}
+COMPANIONS = {"l7proxy": {"envoy": "cirri.l7proxy.envoy"}, "bgp": {"gobgpd": "cirri.bgp.gobgpd"}}
 """Service of a node -> programs without the bus that run beside it: name -> module."""
 REPOSITORY = Path(__file__).parents[3]
 PLUGIN = REPOSITORY / "services" / "cirri" / "cni" / "build" / "cirri-cni"
@@ -89,7 +89,8 @@ def processes(
         for replica in (ascii_lowercase[: service.replicas] if service.replicas > 1 else ("",))
         for process in _service(paths, topology, (service, host, replica), passwords)
     ]
-    return (_nats(topology, paths), *speakers, *_internet(topology, paths))
+    peer = _router(topology, paths) if any(each.name == "bgp" for each in services) else ()
+    return (_nats(topology, paths), *speakers, *_internet(topology, paths), *peer)
 
 
 def _nats(topology: Topology, paths: Paths) -> Process:
@@ -169,6 +170,18 @@ def _sockets(host: Host, service: Service) -> tuple[Listening, ...]:
         )
         for address in addresses
         for transport in TRANSPORTS
+    )
+
+
+def _router(topology: Topology, paths: Paths) -> tuple[Process, ...]:
+    return (
+        Process(
+            name="bird",
+            argv=router.program(paths.run),
+            netns=topology.host("router").netns,
+            cgroup=str(paths.cgroup / "services"),
+            log=str(paths.logs / "bird.log"),
+        ),
     )
 
 
