@@ -96,7 +96,7 @@ class Asked:
         speaker = announcer.decision.speaker
         has = await announcer.gobgp.statements() if speaker else {}
         found = []
-        for profile in sorted(set(speaker.routes.values())) if speaker else ():
+        for profile in sorted(set(speaker.routes.values()), key=marker) if speaker else ():
             assert speaker is not None
             prefixes = sorted(p for p, of in speaker.routes.items() if of == profile)
             number = marker(profile)

@@ -206,7 +206,7 @@ class GoBGP:
         """Have exactly these, and the statements to *keep*; other routes are told to nobody from now on."""
         sets: dict[tuple[int, str], Any] = {}
         policy = m.Policy(name=POLICY)
-        for profile in sorted(set(profiles)):
+        for profile in sorted(set(profiles), key=marker):
             number = marker(profile)
             text = marker_text(number)
             own = f"{OURS}{number[0]:08x}{number[1]:08x}"
