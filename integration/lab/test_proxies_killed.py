@@ -122,6 +122,7 @@ def pids(lab: Lab) -> dict[str, int]:
 
 def kill(pid: int) -> float:
     """SIGKILL; when."""
+    assert pid, "it is dead already"  # 0 would be everybody here
     at = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     return at
