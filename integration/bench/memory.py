@@ -20,6 +20,7 @@ from integration.bench.rounds import Effort
 from integration.bench.stats import Goal, Interval
 
 from cirri.kv import Bus, BusTimeout
+from cirri.lab.supervisor import NURSERY
 from cirri.layout import IPCACHE
 from cirri.maps import open_pinned
 from cirri.model import ENDPOINTS, IDENTITIES, NODES, NodeStatus
@@ -54,7 +55,7 @@ def measure(rows: Sequence[str], effort: Effort, report: Report) -> None:
 def lines(
     row: str, idle: Mapping[str, Mapping[str, float]], full: Mapping[str, Mapping[str, float]], count: int
 ) -> Iterator[Line]:
-    """A line for each service, then the node's sum."""
+    """A line for each service, then the node's sum: of proportional memory, since services share pages."""
     for name, then in full.items():
         before = idle.get(name, {"rss": 0.0, "pss": 0.0})
         value = f"idle {before['rss']:.1f} MB"
@@ -65,12 +66,12 @@ def lines(
         ("services of one node", _of_node),
         ("all services of a one-node cluster, bus included", _everything),
     ):
-        sums = [sum(each["rss"] for name, each in state.items() if chosen(name)) for state in (idle, full)]
+        sums = [sum(each["pss"] for name, each in state.items() if chosen(name)) for state in (idle, full)]
         yield Line(row, what, f"idle {sums[0]:.1f} MB", _exact(sums[1]), unit=" MB", goal=goal)
 
 
 def _of_node(name: str) -> bool:
-    return name.endswith("-node1")
+    return name.endswith("-node1") or name == NURSERY
 
 
 def _everything(_name: str) -> bool:

@@ -253,10 +253,11 @@ def test_taken_port_is_a_sentence(start: Start) -> None:
 
 
 def test_start_is_light(start: Start) -> None:
-    """What a service imports before it serves: no HTTP exposition, no structlog, no rich."""
+    """What a service imports before it serves: no HTTP exposition, no aiohttp, no structlog, no rich."""
     code = (
         "import sys, cirri.runtime, cirri.kv, cirri.reconcile;"
-        "print(*(m for m in ('prometheus_client', 'structlog', 'rich', 'http.server') if m in sys.modules))"
+        "heavy = 'prometheus_client', 'aiohttp', 'structlog', 'rich', 'http.server';"
+        "print(*(m for m in heavy if m in sys.modules))"
     )
     heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert heavy.strip() == ""

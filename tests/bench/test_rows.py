@@ -169,8 +169,10 @@ def test_memory_that_cannot_be_read() -> None:
 
 
 def test_memory_row_sums_a_nodes_services() -> None:
+    nursery = {"rss": 70.0, "pss": 10.0}
     idle = {"datapath-node1": {"rss": 40.0, "pss": 30.0}, "policy": {"rss": 30.0, "pss": 20.0}}
-    full = {"datapath-node1": {"rss": 60.0, "pss": 50.0}, "policy": {"rss": 200.0, "pss": 190.0}}
+    full = {"datapath-node1": {"rss": 60.0, "pss": 50.0}, "policy": {"rss": 200.0, "pss": 195.0}}
+    idle, full = idle | {"nursery": nursery}, full | {"nursery": nursery}
     found = {line.what: line for line in memory.lines("MEM", idle, full, 10_000)}
     assert found["services of one node"].ratio == Interval(60.0, 60.0, 60.0)
     assert verdicts(found.values()) == {

@@ -18,10 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from nats.errors import UnexpectedEOF
-
+from cirri.kv.client import Client, NatsError, UnexpectedEOF
 from cirri.kv.errors import BusError, BusTimeout, BusUnavailable, NotPermitted, ServiceAway
 from cirri.kv.tasks import Tasks
 from cirri.model.bucket import token
