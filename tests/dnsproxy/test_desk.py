@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -10,6 +11,7 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
+from msgspec.structs import replace
 
 from cirri.dnsproxy.counts import Counts
 from cirri.dnsproxy.desk import Asked, Desk
@@ -22,6 +24,7 @@ from cirri.dnsproxy.sockets import written
 from cirri.dnsproxy.watch import PER_LOOK, Watch
 from cirri.layout.address import address16
 from cirri.model.records import DnsFacts, L7Record
+from cirri.proxies import DnsRule, NameSelector, NodeProxies, ProxyEndpoint
 from cirri.runtime.records import RecordStream
 
 
@@ -157,3 +160,37 @@ def test_records_that_there_is_no_time_for_are_counted() -> None:
     assert heard.lost == 5
     watch.passed(asked())
     assert len(heard.records) == PER_LOOK + 1
+
+
+ENTRY = '{"matchName":"a.example"}'
+
+
+class Repeats:
+    """Stands where the compiled edge is: how often it was told to forget, and of which pods it knows."""
+
+    def __init__(self) -> None:
+        self.forgot = 0
+        self.known: set[tuple[int, int, bytes]] = set()
+
+    def clear(self) -> None:
+        self.forgot += 1
+
+    def pods(self, pods: Iterable[tuple[int, int, bytes]]) -> None:
+        self.known = set(pods)
+
+
+def test_decisions_are_forgotten_with_rules_and_pods_alone(desk: Desk) -> None:
+    core = Repeats()
+    desk.core = cast(Any, core)
+    pod = ProxyEndpoint(id=1, identity=100, pod="a", addresses=("10.0.0.1", "fd00::1"))
+    told = NodeProxies(revision=1, node="n", endpoints=(pod,))
+    desk.adopt(told)
+    assert core.known == {(1, 100, bytes((10, 0, 0, 1))), (1, 100, address16("fd00::1"))}
+    before = core.forgot
+    desk.adopt(told := replace(told, sets={7: ("a",)}, names={100: (NameSelector(key="a", entry=ENTRY),)}))
+    assert core.forgot == before
+    desk.adopt(told := replace(told, dns=(DnsRule(subject=100, protocol=17, port=53),)))
+    assert core.forgot == before + 1
+    desk.adopt(replace(told, endpoints=(replace(pod, identity=101),)))
+    assert core.forgot == before + 2
+    assert {identity for _, identity, _ in core.known} == {101}

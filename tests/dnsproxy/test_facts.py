@@ -263,3 +263,37 @@ def test_doubt_is_told_before_the_kernel_changes() -> None:
     doubted.clear()
     of.apply(Owner(1, "another"))
     assert set(doubted) == {(1, CDN), (1, API)}
+
+
+@pytest.mark.parametrize(
+    ("later", "number", "doubted"),
+    [
+        ({7: ("com",), 9: ("x",)}, 7, False),  # other sets are nothing to it
+        ({8: ("com",)}, 8, True),  # it was given another number
+        ({7: ("x",)}, None, True),  # its number was given to another set
+        ({}, None, True),
+    ],
+)
+def test_numbers_of_sets_change(
+    later: dict[int, tuple[str, ...]], number: int | None, *, doubted: bool
+) -> None:
+    of = facts(COM, sets={7: ("com",)})
+    learn(of, 1, API, (X, 30))
+    of.settled(of.pods[1], X, 7)
+    of.adopt(told(COM, sets=later))
+    assert of.number(A) == number
+    assert of.pods[1].unsettled == ({X} if doubted else set())
+
+
+@pytest.mark.parametrize(("later", "number"), [({7: ("com",)}, 7), ({8: ("com",)}, 8), ({}, None)])
+def test_a_number_that_was_answered_holds_until_all_is_told(
+    later: dict[int, tuple[str, ...]], number: int | None
+) -> None:
+    of = facts(COM)
+    learn(of, 1, API, (X, 30))
+    of.numbered(A, 7)
+    of.settled(of.pods[1], X, 7)
+    assert (of.number(A), of.pods[1].unsettled) == (7, set())
+    of.adopt(told(COM, sets=later))
+    assert of.number(A) == number
+    assert of.pods[1].unsettled == (set() if number == 7 else {X})
