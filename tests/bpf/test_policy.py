@@ -198,7 +198,7 @@ def test_events_lost_are_counted(shared_world: World) -> None:
     from cirri.maps import SkBuff, test_run
     from cirri.testing.packets import FROM_POD, frame
 
-    sent = 12_000  # x 96 bytes do not fit into 1 MiB
+    sent = 50_000  # x 104 bytes do not fit into 4 MiB
     test_run(
         world.programs[FROM_POD], frame("A", packet), context=SkBuff(ifindex=world.ifindex["A"]), repeat=sent
     )
