@@ -71,7 +71,7 @@ struct event {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 22);	/* bytes: a sixth of a second of 200,000 events in each, which a reader may be kept waiting */
+	__uint(max_entries, 1 << 22);	/* bytes: a fifth of a second of 200,000 events in each, which a reader may be kept waiting */
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } cirri_events SEC(".maps");
 

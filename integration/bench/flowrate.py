@@ -44,7 +44,7 @@ from cirri.testing.natsserver import NatsServer
 PODS, LOCAL, NAMESPACES = 5_000, 100, 50
 TEMPLATES = 4096
 FILL = 8192
-"""Events of one turn: a quarter of what the ring holds."""
+"""Events of one turn: a fifth of what the ring holds."""
 TURNS = 50
 """In each round."""
 RATE, BURST = 200_000, 400

@@ -254,8 +254,8 @@ def test_losses_are_told(cluster: Any) -> None:
     with monitor(cluster, "--node", "node1", "-t", "drop") as process:
         os.kill(process.pid, signal.SIGSTOP)
         packet = bytes(14) + event(EventType.TRACE).pack()
-        # More than the ring's 1 MiB takes, whatever the kernel's own overhead.
-        test_run(cluster.programs["node1"]["tc/event"], packet, repeat=12_000)
+        # More than the ring's 4 MiB take, whatever the kernel's own overhead.
+        test_run(cluster.programs["node1"]["tc/event"], packet, repeat=50_000)
         lost = cluster.json("bpf", "events", "list", "--node", "node1")[0]["lost"]
         os.kill(process.pid, signal.SIGCONT)
         assert process.stderr is not None
