@@ -174,9 +174,74 @@ def _text(spec: Text) -> Document:
     return found
 
 
+def _column(name: str, path: str, type_: str = "string") -> Document:
+    return {"name": name, "type": type_, "jsonPath": path}
+
+
+_POLICY, _ADDRESS = ".status.policy", ".status.networking.addressing[0]"
+_FREE: Document = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+_REPORTED: tuple[tuple[str, bool, tuple[str, ...], tuple[Document, ...]], ...] = (
+    (
+        "CiliumEndpoint",
+        True,
+        ("cep", "ciliumep"),
+        (
+            _column("Security Identity", ".status.identity.id", "integer"),
+            _column("Ingress Enforcement", f"{_POLICY}.ingress.state"),
+            _column("Egress Enforcement", f"{_POLICY}.egress.state"),
+            _column("Endpoint State", ".status.state"),
+            _column("IPv4", f"{_ADDRESS}.ipv4"),
+            _column("IPv6", f"{_ADDRESS}.ipv6"),
+        ),
+    ),
+    (
+        "CiliumIdentity",
+        False,
+        ("ciliumid",),
+        (_column("Namespace", r".metadata.labels.io\.kubernetes\.pod\.namespace"), _AGE),
+    ),
+    (
+        "CiliumNode",
+        False,
+        ("cn", "ciliumn"),
+        (_column("InternalIP", ".spec.addresses[?(@.type=='InternalIP')].ip"), _AGE),
+    ),
+)
+"""Kinds that only Cirri writes, for people to look at: nothing is read back, so nothing is checked."""
+
+
+def _reported(
+    name: str, short: tuple[str, ...], shown: tuple[Document, ...], *, namespaced: bool
+) -> Document:
+    plural = "ciliumidentities" if name == "CiliumIdentity" else f"{name.lower()}s"
+    names = {
+        "kind": name,
+        "listKind": f"{name}List",
+        "plural": plural,
+        "singular": name.lower(),
+        "categories": ["cilium"],
+        "shortNames": list(short),
+    }
+    version = {
+        "name": "v2",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {**_FREE, "properties": {"metadata": {"type": "object"}}}},
+        "additionalPrinterColumns": [dict(each) for each in shown],
+    }
+    scope = "Namespaced" if namespaced else "Cluster"
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.cilium.io", "labels": MINE},
+        "spec": {"group": "cilium.io", "names": names, "scope": scope, "versions": [version]},
+    }
+
+
 def definitions() -> list[Document]:
     """Every definition that Cirri needs."""
-    return [definition(kind) for kind in KINDS.values() if is_custom(kind)]
+    own = [definition(kind) for kind in KINDS.values() if is_custom(kind)]
+    return own + [_reported(name, short, shown, namespaced=ns) for name, ns, short, shown in _REPORTED]
 
 
 def files() -> dict[str, str]:

@@ -131,9 +131,7 @@ class Cluster:
             try:
                 request = _decoded(payload, ApplyRequest, "an apply request")
                 if request.status_only:
-                    changes = plan_status(
-                        self._objects, [_named(i, o) for i, o in enumerate(request.objects)]
-                    )
+                    changes = plan_status(self._objects, [named(i, o) for i, o in enumerate(request.objects)])
                 else:
                     changes = await _beside(len(request.objects), self._plan, request)
             except (Refused, ManifestError) as refused:
@@ -301,7 +299,7 @@ def _document(item: ApplyObject) -> Document:
     return Document(item.manifest, file=item.source)
 
 
-def _named(index: int, item: ApplyObject) -> Resource:
+def named(index: int, item: ApplyObject) -> Resource:
     """The object that a status is for; nothing but its name and status is looked at."""
     manifest = item.manifest
     kind, metadata, status = manifest.get("kind"), manifest.get("metadata"), manifest.get("status")

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from cirri.kubernetes.bridge.bridge import Bridge
+    from cirri.kubernetes.bridge.writer import Writer
 
 
 class Gauges(Collector):
     """What each kind's watch is doing."""
 
-    def __init__(self, bridge: Bridge) -> None:
-        self._bridge = bridge
+    def __init__(self, bridge: Bridge, writer: Writer) -> None:
+        self._bridge, self._writer = bridge, writer
 
     def collect(self) -> Iterator[Metric]:
         """As Prometheus asks for it."""
@@ -46,4 +47,11 @@ class Gauges(Collector):
             events.add_metric([kind], health.events)
             requests.add_metric([kind], health.requests)
             lists.add_metric([kind], reflector.lists)
+        writes = CounterMetricFamily(name + "writes", "Writes that the API server has taken.")
+        writes.add_metric([], self._writer.writes)
+        failures = CounterMetricFamily(name + "write_failures", "Writes that are asked for again.")
+        failures.add_metric([], self._writer.failures)
+        waiting = GaugeMetricFamily(name + "writes_waiting", "Objects that wait to be written.")
+        waiting.add_metric([], len(self._writer.wants))
+        yield from (writes, failures, waiting)
         yield from (watching, silent, objects, events, requests, lists)

@@ -164,7 +164,9 @@ class Refused(Exception):
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
-        super().__init__("; ".join(each.message for each in problems))
+        super().__init__(
+            "; ".join(f"{each.path}: {each.message}" if each.path else each.message for each in problems)
+        )
 
 
 def kinds() -> list[str]:

@@ -49,7 +49,7 @@ class Mirror:
         self._bucket = bucket
         self._refused, self._noted = refused, noted
         self._keys: dict[Key, str] = {}
-        self._wrong: set[Key] = set()
+        self._wrong: dict[Key, str] = {}
         self._due = set(kinds)
         """Kinds of which no whole list was told yet."""
         self._others: list[str] = []
@@ -65,6 +65,10 @@ class Mirror:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def key(self, key: Key) -> str | None:
+        """Where the bucket has *key*; None if it has not."""
+        return self._keys.get(key)
+
     def known(self, kind: str) -> list[Place]:
         """The objects of *kind* that the bucket has."""
         return [Place(key.namespace, key.name) for key in self._keys if key.kind == kind]
@@ -75,7 +79,7 @@ class Mirror:
         for place, item in deltas:
             key = Key(kind, place.namespace, place.name)
             if item is None:
-                self._wrong.discard(key)
+                self._wrong.pop(key, None)
                 if (old := self._keys.pop(key, None)) is not None:
                     drops.append(old)
                 self._noted(key, None)
@@ -98,13 +102,17 @@ class Mirror:
                 raise kept.Refused([])
             found = kept.resource(key.kind, value)
         except kept.Refused as refused:
-            self._wrong.add(key)
-            self._refused(key, str(refused) or "cannot be read")
+            self._complain(key, str(refused) or "cannot be read")
             return None
-        if key in self._wrong:
-            self._wrong.discard(key)
+        if self._wrong.pop(key, ""):
             self._refused(key, "")
         return found
+
+    def _complain(self, key: Key, why: str) -> None:
+        """Say it once: what is said becomes a status, and comes back as a change of the same object."""
+        if self._wrong.get(key) != why:
+            self._wrong[key] = why
+            self._refused(key, why)
 
     async def _put(self, key: Key, resource: Resource) -> list[str]:
         """Publish *resource*; the key that it had before if it has another one now."""
@@ -112,8 +120,7 @@ class Mirror:
         try:
             await self._bucket.post(resource)
         except CirriError as error:  # too large for a value of the bus
-            self._wrong.add(key)
-            self._refused(key, str(error))
+            self._complain(key, str(error))
             return []
         self._keys[key] = now
         self._noted(key, resource)
