@@ -33,11 +33,14 @@ Stamps = dict[str, tuple[int, int]]
 
 
 def load(modules: Sequence[str]) -> None:
-    """Import *modules*, packages with all that is in them; what cannot be imported says so when run."""
+    """Import *modules*, packages with their modules but without the packages in them: they are seldom used.
+
+    What cannot be imported says so when it is run.
+    """
     for name in modules:
         with contextlib.suppress(Exception):
             module = import_module(name)
-            for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{name}."):
+            for found in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}."):
                 with contextlib.suppress(Exception):
                     import_module(found.name)
 

@@ -30,7 +30,7 @@ class Nursery:
     """One nursery process, or none: it may die at any time, and be opened again."""
 
     def __init__(self, label: str, modules: Sequence[str]) -> None:
-        """*label* is seen in lists of processes; *modules* are imported, packages whole."""
+        """*label* is seen in lists of processes; *modules* are imported, packages with their modules."""
         self._argv = [sys.executable, "-m", "cirri.nursery", label, *dict.fromkeys(modules)]
         self._sock: socket.socket | None = None
         self._heard: list[Word] = []
