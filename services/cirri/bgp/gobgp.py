@@ -151,8 +151,17 @@ class GoBGP:
             raise _told("WatchEvent", error) from error
 
     async def peers(self, *, counted: bool = False) -> list[Any]:
-        """Every peer as GoBGP has it; *counted*: with numbers of routes, for which it looks at all."""
-        return [each.peer async for each in self._list("ListPeer", enableAdvertised=counted)]
+        """Every peer as GoBGP has it; *counted*: with numbers of routes, for which it looks at all.
+
+        GoBGP's own number of those advertised counts the end of a table too.
+        """
+        found = [each.peer async for each in self._list("ListPeer")]
+        for peer in found if counted else ():
+            for each in peer.afi_safis if STATES[peer.state.session_state] == "established" else ():
+                where = {"name": peer.conf.neighbor_address, "family": each.config.family}
+                table = await self._ask("GetTable", table_type=ADJ_OUT, **where)
+                each.state.advertised = table.num_destination
+        return found
 
     async def add_peer(self, peer: Peer, *, restarting: bool) -> None:
         """Begin a session; *restarting*: tell the peer that the routes it has of this node still hold."""
