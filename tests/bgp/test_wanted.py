@@ -218,6 +218,16 @@ def test_a_peer_that_is_not_known_whole_is_left_as_it_is(objects: tuple[Resource
     assert "gateway" in says or found.speaker.held == {ROUTER}
 
 
+def test_a_missing_secret_leaves_the_routes_of_its_peer() -> None:
+    with_, without = (
+        decide(world(config(), peer_config(**spec), advert(PODS))).speaker
+        for spec in ({}, {"authSecretRef": "s"})
+    )
+    assert with_ is not None
+    assert without is not None
+    assert (without.routes, without.held, without.peers) == (with_.routes, {ROUTER}, ())
+
+
 def test_a_password_and_what_else_a_peer_config_says() -> None:
     timers = {"connectRetryTimeSeconds": 5, "holdTimeSeconds": 9, "keepAliveTimeSeconds": 3}
     spec = {"timers": timers, "ebgpMultihop": 4, "gracefulRestart": {"enabled": True}, "authSecretRef": "s"}
@@ -278,7 +288,7 @@ def conditions(*objects: Resource) -> dict[str, dict[str, str]]:
     }
 
 
-RACK = {"nodeSelector": {"matchLabels": {"rack": "n9"}}}
+RACK: dict[str, Any] = {"nodeSelector": {"matchLabels": {"rack": "n9"}}}
 BAD = [
     ("nothing", (config(), peer_config()), {"c": {}, "p": {}}),
     (

@@ -11,7 +11,7 @@ import msgspec
 from cirri.bgp import kernel
 from cirri.bgp.gobgp import OURS
 from cirri.bgp.sessions import Wire, sent, sessions, silent
-from cirri.bgp.speaker import Peer, Speaker, marker
+from cirri.bgp.speaker import Peer, Speaker, everyone, marker
 from cirri.errors import CirriError
 from cirri.model.bgp import (
     BgpDrained,
@@ -67,7 +67,7 @@ class Asked:
         if speaker is None:
             return msgspec.msgpack.encode(BgpRoutesReply())
         version = 6 if asked.family == "ipv6" else 4
-        peers = [p for p in speaker.peers if version in p.families and asked.peer in ("", p.address)]
+        peers = [p for p in everyone(speaker) if version in p.families and asked.peer in ("", p.address)]
         found: list[BgpRoute] = []
         more = False
         for peer in peers if asked.advertised else (None,):
@@ -102,7 +102,7 @@ class Asked:
             number = marker(profile)
             for address, told in profile:
                 name = f"{OURS}{number[0]:08x}{number[1]:08x} {OURS}{address}"
-                router = next(p.local_asn for p in speaker.peers if p.address == address)
+                router = next(p.local_asn for p in everyone(speaker) if p.address == address)
                 if name in has:
                     found.append(
                         BgpPolicy(
@@ -170,5 +170,5 @@ def _unseen(speaker: Speaker | None, why: str) -> tuple[BgpPeer, ...]:
             state="unknown",
             problem=why,
         )
-        for peer in (speaker.peers if speaker else ())
+        for peer in (everyone(speaker) if speaker else ())
     )

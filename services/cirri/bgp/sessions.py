@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from cirri.bgp.gobgp import AFI, STATES
 from cirri.bgp.kernel import ESTABLISHED, SYN_SENT, Connection
-from cirri.bgp.speaker import Peer, Speaker
+from cirri.bgp.speaker import Peer, Speaker, everyone
 from cirri.model.bgp import BgpCount, BgpPeer
 
 NAMES = {AFI[4]: "ipv4", AFI[6]: "ipv6"}
@@ -24,7 +24,7 @@ class Wire(NamedTuple):
 def sessions(speaker: Speaker, seen: Iterable[Any], wire: Wire, now: datetime) -> tuple[BgpPeer, ...]:
     """Every session that is wanted, and those that are kept as they are."""
     known = {each.conf.neighbor_address: each for each in seen}
-    return tuple(_session(peer, known.get(peer.address), wire, now) for peer in speaker.peers)
+    return tuple(_session(peer, known.get(peer.address), wire, now) for peer in everyone(speaker))
 
 
 def _session(peer: Peer, seen: Any, wire: Wire, now: datetime) -> BgpPeer:

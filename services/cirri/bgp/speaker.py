@@ -91,12 +91,19 @@ class Speaker:
     listen_port: int = NO_LISTENING
     listen_addresses: tuple[str, ...] = ()
     peers: tuple[Peer, ...] = ()
+    waiting: tuple[Peer, ...] = ()
+    """Whose password is not known: their sessions stay as they are, and so do their routes."""
     held: frozenset[str] = frozenset()
-    """Addresses of peers about which something is not known, such as a password: as they are, they stay."""
+    """Addresses of all whose sessions stay as they are: also of peers of which nothing more is known."""
     routes: Mapping[str, Profile] = field(default_factory=dict)
     """By prefix."""
     next_hops: Mapping[int, str] = field(default_factory=dict)
     """By IP version: the node."""
+
+
+def everyone(speaker: Speaker) -> tuple[Peer, ...]:
+    """Every peer that routes are for."""
+    return tuple(sorted((*speaker.peers, *speaker.waiting), key=lambda peer: peer.address))
 
 
 def marker(profile: Profile) -> tuple[int, int]:

@@ -58,9 +58,9 @@ def decide(world: World) -> Decision:
                 name = offer.config["authSecretRef"]
                 problems.append(f"peer {instance.name}/{offer.name}: no Secret {name} with key {PASSWORD}")
                 held.add(address)
+                peers[address], offers[address] = _peer(world, instance, offer, address, ""), offer
             else:
-                peers[address] = _peer(world, instance, offer, address, password)
-                offers[address] = offer
+                peers[address], offers[address] = _peer(world, instance, offer, address, password), offer
     problems += _unlike(found, legacy=config.kind == LEGACY)
     hops = _next_hops(world, problems, {v for peer in peers.values() for v in peer.families})
     speaker = Speaker(
@@ -68,7 +68,8 @@ def decide(world: World) -> Decision:
         found[0].router_id,
         found[0].port or NO_LISTENING,
         world.addresses if found[0].port else (),
-        tuple(sorted(peers.values(), key=lambda peer: peer.address)),
+        tuple(peer for address, peer in sorted(peers.items()) if address not in held),
+        tuple(peer for address, peer in sorted(peers.items()) if address in held),
         frozenset(held),
         _routes(world, peers, offers, hops),
         hops,
