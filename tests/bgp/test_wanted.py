@@ -225,7 +225,7 @@ def test_a_missing_secret_leaves_the_routes_of_its_peer() -> None:
     )
     assert with_ is not None
     assert without is not None
-    assert (without.routes, without.held, without.peers) == (with_.routes, {ROUTER}, ())
+    assert (without.routes, without.held, without.peers) == (with_.routes, frozenset((ROUTER,)), ())
 
 
 def test_a_password_and_what_else_a_peer_config_says() -> None:
