@@ -17,6 +17,7 @@ from integration.bench import (
     cluster,
     cni,
     compiling,
+    containers,
     ctchurn,
     datapath,
     dns,
@@ -56,6 +57,7 @@ GROUPS: tuple[tuple[tuple[str, ...], str, Row], ...] = (
     (("B12",), "from a published policy to all endpoints of ten nodes", propagation.measure),
     (("IDENTITY", "B13"), "one identity more, and a thousand changes of identities a second", churn.measure),
     (("B14",), "CNI ADD and DEL", cni.measure),
+    (("CRI",), "a hundred pods at once by containerd", containers.measure),
     (("B15",), "the same with flow events aggregated, and told of each packet", events.measure),
     (
         ("B16",),

@@ -54,6 +54,7 @@ ENTRIES: dict[str, Entry] = {
     "rollback": Entry("cirri.cli.confirm", "rollback", "Undo provisional policies now."),
     "service": Entry("cirri.cli.service", "service", "Show Services as the nodes' kernels serve them."),
     "status": Entry("cirri.cli.status", "status", "Show whether everything works, and on which nodes."),
+    "sysdump": Entry("cirri.cli.sysdump", "sysdump", "Collect the cluster's state into an archive."),
     "version": Entry("cirri.cli.version", "version", "Show versions."),
 }
 
