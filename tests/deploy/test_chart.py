@@ -9,6 +9,7 @@ import helm_python
 import pytest
 from tests.deploy.rendering import HOSTS, Manifest, faults, of, pods, render
 
+from cirri.lab.services import COMPANIONS
 from cirri.manifests.config import KEYS, config_faults
 from cirri.model import Resource
 from cirri.testing import chart, chartvalues
@@ -276,6 +277,11 @@ def test_containers_may_what_contracts_name_and_no_more(made: list[Manifest]) ->
             assert rights["capabilities"]["drop"] == ["ALL"], name
             assert set(rights["capabilities"].get("add", ())) == expected[name], name
     assert expected.keys() == {name for name, _, _ in containers(made)}
+
+
+def test_the_lab_and_contracts_name_the_same_companions() -> None:
+    in_contracts = {s.name: {c.name for c in s.companions} for s in SERVICES.values() if s.companions}
+    assert in_contracts == {name: set(beside) for name, beside in COMPANIONS.items()}
 
 
 def test_who_can_do_without_root_is_not_root(made: list[Manifest]) -> None:

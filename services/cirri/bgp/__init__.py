@@ -10,7 +10,7 @@ GoBGP is a process of its own: while this service is away its sessions and route
 
 from cirri.manifests.api import APPLY, DELETE
 from cirri.model import NODES, POD_CIDRS, RESOURCES
-from cirri.runtime.contract import Service
+from cirri.runtime.contract import Companion, Service
 
 PEERS, ROUTES, POLICIES, DRAIN = "peers", "routes", "route-policies", "drain"
 """What can be asked: ``cirri.bgp.NODE.peers``."""
@@ -22,4 +22,9 @@ SERVICE = Service(
     reads=(RESOURCES, NODES, POD_CIDRS),
     serves=(PEERS, ROUTES, POLICIES, DRAIN),
     calls=(APPLY, DELETE),
+    companions=(
+        Companion(
+            "gobgpd", ("cirri-gobgpd",), ("NET_BIND_SERVICE",), "speaks BGP, on port 179 where it listens"
+        ),
+    ),
 )
