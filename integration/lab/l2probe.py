@@ -30,7 +30,7 @@ def main(address: str, port: int, seconds: float) -> dict[str, object]:
     began = time.monotonic()
     next_send = next_ask = began
     answered: list[float] = []
-    sent: list[tuple[float, str]] = []
+    asked = 0
     replies: list[tuple[float, str]] = []
     frames: list[str] = []
     while (now := time.monotonic()) < began + seconds + LATE_S:
@@ -40,7 +40,7 @@ def main(address: str, port: int, seconds: float) -> dict[str, object]:
                 udp.sendto(struct.pack("!d", now - began), (address, port))
         if now >= next_ask and now < began + seconds and parsed.version == 4:
             next_ask = now + ASK_S
-            sent.append((now - began, ""))
+            asked += 1
             with suppress(OSError):
                 wire.send(request(mac, parsed.packed))
         until = min(next_send, next_ask) if now < began + seconds else now + 0.05
@@ -59,7 +59,7 @@ def main(address: str, port: int, seconds: float) -> dict[str, object]:
                             frames.append(frame.hex())
                         if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\2" and frame[:6] == mac:
                             replies.append((time.monotonic() - began, frame[22:28].hex(":")))
-    return {"answered": answered, "replies": replies, "asked": len(sent), "frames": frames}
+    return {"answered": answered, "replies": replies, "asked": asked, "sent_s": seconds, "frames": frames}
 
 
 def request(mac: bytes, target: bytes) -> bytes:

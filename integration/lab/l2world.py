@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -62,13 +62,19 @@ def service(name: str, app: str, *, policy: str = "Cluster", notes: str = "") ->
     return SERVICE.format(name=name, app=app, policy=policy, notes=notes, port=port, protocol=protocol)
 
 
+ASKED_S, GAP_S = 0.015, 0.2
+"""Answers to one question come within the first; a pause longer than the second is an end."""
+LAST_S = 0.2
+"""Of a probe: in which an answer has to have come."""
+
+
 class Seen(NamedTuple):
     """What a probe saw."""
 
     outage_s: float
     """The longest time from an answered datagram to the next one that is answered."""
     both_s: float
-    """From the first to the last ARP answer of the old holder after the new one's first."""
+    """The longest time in which two nodes answered ARP."""
     holders: tuple[str, ...]
     """MAC addresses that answered ARP, in the order of their first answers."""
     frames: tuple[bytes, ...]
@@ -77,13 +83,20 @@ class Seen(NamedTuple):
 def seen(text: str) -> Seen:
     """Of what l2probe.py prints."""
     found = json.loads(text)
-    answered = sorted(found["answered"])
+    answered = sorted(found["answered"]) or [-99.0]
     outage = max((later - earlier for earlier, later in pairwise(answered)), default=99.0)
+    if found["sent_s"] - answered[-1] > LAST_S:
+        outage = 99.0  # it was not over
     macs = tuple(dict.fromkeys(mac for _, mac in found["replies"]))
-    both = 0.0
-    if len(macs) > 1:
-        first = next(at for at, mac in found["replies"] if mac == macs[1])
-        both = max((at - first for at, mac in found["replies"] if mac == macs[0] and at > first), default=0.0)
+    together = [
+        at
+        for at, mac in found["replies"]
+        if any(other != mac and abs(then - at) < ASKED_S for then, other in found["replies"])
+    ]
+    both = began = 0.0
+    for earlier, later in pairwise(together):
+        began = began + later - earlier if later - earlier < GAP_S else 0.0
+        both = max(both, began)
     return Seen(outage, both, macs, tuple(map(bytes.fromhex, found["frames"])))
 
 
@@ -124,18 +137,18 @@ def holder(lab: Lab, address: str) -> str:
     return str(places(lab).get(address, {}).get("node", ""))
 
 
+def processes_of(lab: Lab, node: str) -> list[str]:
+    """Their pids."""
+    return [str(pid) for name, pid in lab.pids().items() if name.endswith(f"-{node}") and pid]
+
+
 @contextmanager
-def killed(lab: Lab, node: str) -> Iterator[None]:
-    """*node* without its link and its processes; both come back after the body."""
-    pids = [pid for name, pid in lab.pids().items() if name.endswith(f"-{node}") and pid]
-    port = next(
-        line.split(":")[1].split("@")[0].strip()
-        for line in lab.on("fabric", "ip", "-o", "link").stdout.splitlines()
-        if line.split(":")[1].split("@")[0].strip().endswith(node)
-    )
-    lab.on("fabric", "ip", "link", "set", port, "down")
-    subprocess.run(["kill", "-9", *map(str, pids)], check=False)
+def killed(lab: Lab, node: str, pids: Sequence[str]) -> Iterator[None]:
+    """*node* without its link and its processes (*pids*); both come back after the body."""
+    link = ["ip", "-n", f"cirri-{lab.name}-fabric", "link", "set", node]
+    subprocess.run([*link, "down"], check=True)
+    subprocess.run(["kill", "-9", *pids], check=False)
     try:
         yield
     finally:
-        lab.on("fabric", "ip", "link", "set", port, "up")
+        subprocess.run([*link, "up"], check=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from integration.lab.l2world import OBJECTS, addresses, holder, killed, places, probing, service
+from integration.lab.l2world import OBJECTS, addresses, holder, killed, places, probing, processes_of, service
 from scapy.layers.inet6 import ICMPv6ND_NA
 from scapy.layers.l2 import ARP, Ether
 
@@ -74,9 +74,10 @@ def test_a_dead_node_is_replaced_and_comes_back_once(lab: Lab, family: int) -> N
     victim = "node1"
     lab.cirri("l2", "move", address, victim)
     lab.wait(lambda: holder(lab, address) == victim, what="the move")
+    pids = processes_of(lab, victim)
     with probing(lab, address, 8.0) as found:
         lab.wait(lambda: places(lab)[address]["answers"] > 0, what="answers of the kernel")
-        with killed(lab, victim):
+        with killed(lab, victim, pids):
             lab.wait(lambda: holder(lab, address) not in ("", victim), what="another holder")
     (saw,) = found
     if family == 4:

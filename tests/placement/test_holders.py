@@ -57,15 +57,29 @@ CASES = [
     Case("the one that may is dead", one(nodes=(THIRD,)), records(*NODES), (FIRST, SECOND), ""),
     Case("nobody may", one(nodes=()), records(*NODES), NODES, ""),
     Case("drained", one(), records(*NODES, drained=FIRST), NODES, SECOND),
-    Case("drained, and alone", one(), records(*NODES, drained=FIRST), (FIRST,), FIRST),
+    Case("drained, and alone", one(), records(*NODES, drained=FIRST), (FIRST,), FIRST, stand_in=True),
     Case("drained, and the only one", one(nodes=(FIRST,)), records(*NODES, drained=FIRST), NODES, FIRST),
     Case("preferred", one(preferred=(THIRD, SECOND)), records(*NODES), NODES, THIRD, "preferred"),
-    Case("the preferred one is dead", one(preferred=(THIRD,)), records(*NODES), (FIRST, SECOND), FIRST),
+    Case(
+        "the preferred one is dead",
+        one(preferred=(THIRD,)),
+        records(*NODES),
+        (FIRST, SECOND),
+        FIRST,
+        stand_in=True,
+    ),
     Case("claimed", one(preferred=(SECOND,)), records(*NODES, claims={THIRD: 1}), NODES, THIRD, "claim"),
     Case(
         "the last claim counts", one(), records(*NODES, claims={THIRD: 1, SECOND: 2}), NODES, SECOND, "claim"
     ),
-    Case("who claimed is dead", one(), records(*NODES, claims={THIRD: 1}), (FIRST, SECOND), FIRST),
+    Case(
+        "who claimed is dead",
+        one(),
+        records(*NODES, claims={THIRD: 1}),
+        (FIRST, SECOND),
+        FIRST,
+        stand_in=True,
+    ),
     Case("who claimed may not", one(nodes=(FIRST,)), records(*NODES, claims={THIRD: 1}), NODES, FIRST),
     Case("who claimed is drained", one(), records(*NODES, drained=THIRD, claims={THIRD: 1}), NODES, FIRST),
 ]

@@ -8,7 +8,7 @@ weight); Mirrokni, Thorup and Zadimoghaddam, 2018 (bounded loads).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from math import ceil, log
@@ -29,7 +29,7 @@ class Place:
     reason: str
     """``claim``: a person moved it; ``preferred``; ``hash``; ``room``: by hash, the first with room."""
     stand_in: bool = False
-    """A node would come first that does not live now."""
+    """It would be at a node that does not live now."""
 
 
 @lru_cache(maxsize=1 << 18)
@@ -52,6 +52,22 @@ def holders(
 ) -> dict[str, Place]:
     """Where each address is; not in it: those that no living node may hold."""
     living = frozenset(alive)
+    placed = _placed(wanted, announcers, living, weights)
+    known = frozenset(announcers)
+    if any(node not in living for one in wanted.values() for node in one.devices):
+        others = _placed(wanted, announcers, known, weights)
+        for address, place in placed.items():
+            if others[address].node not in living:
+                placed[address] = replace(place, stand_in=True)
+    return placed
+
+
+def _placed(
+    wanted: Mapping[str, Wanted],
+    announcers: Mapping[str, Announcer],
+    living: frozenset[str],
+    weights: Mapping[str, int],
+) -> dict[str, Place]:
     placed: dict[str, Place] = {}
     load = dict.fromkeys(living, 0)
     free: dict[str, list[str]] = {}
@@ -66,26 +82,20 @@ def holders(
         if not chosen:
             free[address] = rank(address, able, weights)
             continue
-        placed[address] = Place(chosen, one.devices[chosen], reason, _stands_in(one, chosen, living, weights))
+        placed[address] = Place(chosen, one.devices[chosen], reason)
         load[chosen] += 1
     room = _room(free, weights, load)
     for address, ranked in free.items():
-        one = wanted[address]
         chosen = next((node for node in ranked if load[node] < room[node]), ranked[0])
         load[chosen] += 1
         reason = "hash" if chosen == ranked[0] else "room"
-        placed[address] = Place(chosen, one.devices[chosen], reason, _stands_in(one, chosen, living, weights))
+        placed[address] = Place(chosen, wanted[address].devices[chosen], reason)
     return placed
 
 
 def _claimed(address: str, able: Iterable[str], announcers: Mapping[str, Announcer]) -> str:
     claims = [(n, node) for node in able if (n := announcers[node].claims.get(address, 0))]
     return max(claims)[1] if claims else ""
-
-
-def _stands_in(one: Wanted, chosen: str, living: frozenset[str], weights: Mapping[str, int]) -> bool:
-    absent = [node for node in one.devices if node not in living]
-    return any(rank(one.address, (chosen, node), weights)[0] == node for node in absent)
 
 
 def _room(
