@@ -181,14 +181,20 @@ def test_what_is_not_told_is_counted(world: World, nats: NatsServer) -> None:
         rows, lost = await world.settled(bus)
         assert +lost == Counter(ring=world.counters()[1])  # more than before, if the ring was still full
 
+        nats.kill()
+        before = seen(world)
         world.emit(2000)
-        world.end(signal.SIGKILL)  # with some in its memory
+        await eventually(lambda: seen(world) >= before + 2000)
+        world.end(signal.SIGKILL)  # with all of them in its memory
+        nats.start()
+        await eventually(lambda: bus.connected)
         world.emit(FULL)
         full = world.counters()[1]
         world.start()
         await eventually(lambda: seen(world) >= 0, within_s=20)
         rows, lost = await world.settled(bus)
         assert lost["ring"] == world.counters()[1] >= full
+        assert lost["reader"] >= 2000
         assert rows + lost["ring"] + lost["reader"] in (sum(world.counters()), sum(world.counters()) - 1)
 
         world.emit(100)
