@@ -252,6 +252,7 @@ FAILURES = [
         "ciliumbgpclusterconfigs (cbgpcluster), ciliumbgppeerconfigs (cbgppeer), "
         "ciliumbgpadvertisements (cbgpadvert), ciliumbgpnodeconfigs (cbgpnode), "
         "ciliumbgpnodeconfigoverrides (cbgpnodeoverride), ciliumbgppeeringpolicies (bgpp), "
+        "ciliuml2announcementpolicies (l2announcement), "
         "ciliumendpoints (cep), ciliumidentities (ciliumid)",
     ),
     (("identity", "get", "999"), 1, "Error: no identity 999. Identities: 1, 2, "),

@@ -29,8 +29,10 @@ def test_one_process_for_each_service_and_node() -> None:
             "dnsproxy-b-node1",
             "l7proxy-node1",
             "envoy-node1",
+            "bgp-node1",
+            "gobgpd-node1",
             "health-node1",
-                "l2-node1",
+            "l2-node1",
             "flows-node1",
             "sensor-node1",
         ),
@@ -40,12 +42,15 @@ def test_one_process_for_each_service_and_node() -> None:
             "dnsproxy-b-node2",
             "l7proxy-node2",
             "envoy-node2",
+            "bgp-node2",
+            "gobgpd-node2",
             "health-node2",
-                "l2-node2",
+            "l2-node2",
             "flows-node2",
             "sensor-node2",
         ),
         *("internet-names", "internet-resolver", "internet-web", "internet-cdn"),
+        "bird",
     ]
 
 
