@@ -8,6 +8,7 @@ export LC_ALL=C.UTF-8
 PACKAGES=(
   clang libbpf-dev linux-libc-dev libc6-dev make   # compile bpf/ and the CNI plugin
   libbpf1                                          # load the kernel programs
+  python3-bpfcc                                    # compile those of tracing policies, when a node gets some
   nats-server                                      # the bus
   python3 python3-venv                             # services
   iproute2 nftables util-linux procps              # lab, tests, benchmarks

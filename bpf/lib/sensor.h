@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* sensor: which programs ran on this node, for observers.
- * Written by bpf_sensor.c (cirri_sensor_scope by cirri.sensor).
+ * Written by bpf_sensor.c (cirri_sensor_scope and cirri_sensor_policies by cirri.sensor).
  * Read by one process at a time, whoever holds the ring.
  * Mirror: libs/cirri/layout/sensor.py
  */
@@ -11,6 +11,7 @@ enum sensor_type {
 	SENSOR_EXEC = 1,	/* a process runs another program from now on */
 	SENSOR_EXIT = 2,	/* the last thread of a process ended */
 	SENSOR_FORK = 3,	/* a process began, with its maker's program */
+	SENSOR_CALL = 4,	/* a system call that a policy speaks of: told by programs generated for it */
 };
 
 /* Bits of sensor_exec.flags. */
@@ -88,6 +89,24 @@ struct sensor_exec {
 	__u32 args_total;	/* of all there are, bytes */
 };
 
+/* Its arguments; texts (and addresses of sockets) follow, in the arguments' order. */
+struct sensor_call {
+	SENSOR_HEAD;
+	__u64 arg0;
+	__u64 arg1;
+	__u64 arg2;
+	__u64 arg3;
+	__u64 arg4;
+	__u32 hook;	/* which one of which policy: cirri.tracing says */
+	__u32 action;	/* 0: told only; else the signal that was sent */
+	__u32 size0;	/* bytes of what follows, for each argument; 0: it is a number */
+	__u32 size1;
+	__u32 size2;
+	__u32 size3;
+	__u32 size4;
+	__u32 selector;	/* the first of the hook's that fits */
+};
+
 /* Which processes are told of: those of a cgroup and below. */
 struct sensor_scope {
 	__u64 cgroup;	/* 0: all */
@@ -96,6 +115,9 @@ struct sensor_scope {
 };
 
 MAP(cirri_sensor_scope, ARRAY, __u32, struct sensor_scope, 1);
+
+/* Policies that hold for some pods only: bit N for policy N, by the processes' cgroup. */
+MAP(cirri_sensor_policies, HASH, __u64, __u64, 16384);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

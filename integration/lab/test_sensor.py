@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from cirri.testing.lab import Lab
+
+TRACING = Path(__file__).parents[2] / "deploy/tracing"
 
 POD = """
 apiVersion: v1
@@ -102,3 +106,172 @@ def test_what_happens_while_the_sensor_is_away_is_told_afterwards(lab: Lab) -> N
     found = lab.wait(lambda: told(lab, "--pod", "quiet", "--process", "/true$"))
     lab.wait(lambda: len(told(lab, "--pod", "quiet", "--process", "/true$")) == 2)
     assert found[0]["type"] == "process_exec"
+
+
+class Scenario(NamedTuple):
+    """What is done in a pod, in Python, and by which options it is found: once."""
+
+    id: str
+    code: str
+    options: tuple[str, ...]
+    binary: str
+    says: tuple[str, int | str] = ("", "")
+    """Of a policy's event: its call, and the value of its last argument."""
+
+
+HEAD = """
+import ctypes, os, shutil, socket, sys
+libc = ctypes.CDLL(None)
+place = "/tmp/" + sys.argv[1]
+os.makedirs(place, exist_ok=True)
+def copy(name, mode=0o755, of="/usr/bin/true"):
+    path = place + "/" + name
+    shutil.copy(of, path)
+    os.chmod(path, mode)
+    return path
+def run(path, *argv, user=None):
+    pid = os.fork()
+    if not pid:
+        if user:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        os.execv(path, [path, *argv])
+    os.waitpid(pid, 0)
+def unlinked(write):
+    pid = os.fork()
+    if not pid:
+        os.execve(write(), ["x"], {})
+    os.waitpid(pid, 0)
+"""
+MEMORY = """
+def write():
+    fd = os.memfd_create("scenario")
+    os.write(fd, open("/usr/bin/true", "rb").read())
+    return fd
+unlinked(write)
+"""
+GONE = """
+def write():
+    fd = os.open(copy("gone"), os.O_RDONLY)
+    os.unlink(place + "/gone")
+    return fd
+unlinked(write)
+"""
+CAPABLE = """
+data = (0x02000001).to_bytes(4, "little") + (1 << 13).to_bytes(4, "little") + bytes(12)
+os.setxattr(copy("capable"), "security.capability", data)
+run(place + "/capable", user=65534)
+"""
+SSHD = """
+code = "import socket; s = socket.create_server(('127.0.0.1', 0)); s.setblocking(False); s._accept()"
+run(copy("sshd", of=os.path.realpath(sys.executable)), "-c", "try:\\n " + code + "\\nexcept OSError: pass")
+"""
+EXEC = ("-e", "process_exec")
+SCENARIOS = [
+    Scenario("exec from /tmp", "run(copy('plain'))", (*EXEC, "--process", "^/tmp/.*/plain$"), "/plain"),
+    Scenario("sudo", "run(copy('sudo'))", (*EXEC, "--process", "/sudo$"), "/sudo"),
+    Scenario(
+        "suid", "run(copy('suid', 0o4755), user=65534)", (*EXEC, "--raised", "--process", "/suid$"), "/suid"
+    ),
+    Scenario("file capabilities", CAPABLE, (*EXEC, "--raised", "--process", "/capable$"), "/capable"),
+    Scenario("fileless", MEMORY, (*EXEC, "--fileless", "--process", "^memfd:"), "memfd:scenario"),
+    Scenario("deleted", GONE, (*EXEC, "--fileless", "--process", "/gone$"), "/gone"),
+    Scenario("setuid", "os.setuid(0)", ("--policy", "setuid-root"), "", ("setuid", 0)),
+    Scenario(
+        "user namespace",
+        "libc.unshare(0x10000000)",
+        ("--policy", "user-namespace"),
+        "",
+        ("unshare", 0x10000000),
+    ),
+    Scenario("capset", "libc.capset(0, 0)", ("--policy", "capset"), "", ("capset", "")),
+    Scenario("bpf", "libc.syscall(321, 5, 0, 0)", ("--policy", "bpf"), "", ("bpf", 5)),
+    Scenario(
+        "modules", "libc.syscall(176, b'none', 0)", ("--policy", "modules"), "", ("delete_module", "none")
+    ),
+    Scenario(
+        "library",
+        "os.path.exists('/') and libc.open(b'/tmp/a.so', 0)",
+        ("--policy", "library"),
+        "",
+        ("openat", "/tmp/a.so"),
+    ),
+    Scenario("sshd", SSHD, ("--policy", "sshd"), "/sshd", ("accept4", "")),
+    Scenario(
+        "outbound",
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('203.0.113.9', 53))",
+        ("--policy", "outbound"),
+        "",
+        ("connect", "AF_INET 203.0.113.9 53"),
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def watched(lab: Lab) -> Lab:
+    for file in sorted(TRACING.glob("*.yaml")):
+        lab.apply(file, wait=False)
+    names = {file.stem for file in TRACING.glob("*.yaml")}
+    lab.wait(lambda: {s["name"] for s in states(lab) if s["state"] == "enabled"} == names, seconds=60)
+    return lab
+
+
+def states(lab: Lab) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(lab.cirri("tracingpolicy", "list", "-o", "json").stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def done(watched: Lab) -> Lab:
+    """All of it has happened, and all has been told."""
+    for number in range(len(SCENARIOS)):
+        folder = Path(f"/tmp/cirri-test-scenario-{os.getpid()}-{number}")
+        try:
+            watched.exec("box", sys.executable, "-S", "-c", HEAD + SCENARIOS[number].code, folder.name)
+        finally:
+            for path in folder.glob("*"):
+                path.unlink()
+            folder.rmdir()
+    ends = ("-e", "process_exit", "--process", "/python", "--pod", "box")
+    watched.wait(lambda: any(folder.name in e["process"]["arguments"] for e in told(watched, *ends)))
+    return watched
+
+
+@pytest.mark.parametrize("row", SCENARIOS, ids=lambda r: r.id)
+def test_scenarios(done: Lab, row: Scenario) -> None:
+    number = f"{os.getpid()}-{SCENARIOS.index(row)}"
+    found = told(done, *row.options)
+
+    assert len(found) == 1, found
+    (event,) = found
+    process = event["process"] if row.binary else {**event["process"], "binary": ""}
+    assert event["process"]["pod"]["name"] == "box"
+    assert process["binary"].endswith(row.binary)
+    assert event["parent" if row.binary else "process"]["arguments"].endswith(f"-{number}")
+    if row.says[0]:
+        assert event["function_name"] == f"__x64_sys_{row.says[0]}"
+        if row.says[1] != "":
+            assert next(iter({k: v for k, v in event["args"][-1].items() if k != "label"}.values())) in (
+                row.says[1],
+                dict(zip(("family", "addr", "port"), str(row.says[1]).split(), strict=False)),
+            )
+
+
+def test_a_policy_that_cannot_be_served_says_why(watched: Lab) -> None:
+    text = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: cannot}
+spec:
+  kprobes:
+  - {call: fd_install, syscall: false, args: [{index: 1, type: file}]}
+"""
+    watched.apply(text, wait=False)
+    (state,) = watched.wait(lambda: [s for s in states(watched) if s["name"] == "cannot"])
+
+    assert state["state"] == "not served"
+    assert state["why"].startswith('spec.kprobes[0].call: "fd_install" is a function of the kernel')
+    assert "sys_openat" in state["why"]
+    watched.delete("tracingpolicy", "cannot", wait=False)
+    watched.wait(lambda: "cannot" not in {s["name"] for s in states(watched)})

@@ -30,8 +30,9 @@ class World:
     def __init__(self, kernel: Kernel, cgroup: Path, mount: Path) -> None:
         self.kernel, self.cgroup = kernel, cgroup
         self.processes = Processes(
-            "node", lambda *_: None, partial(procfs.look, cgroups=mount), procfs.parent_key
+            "node", lambda *_: None, partial(procfs.look, cgroups=mount), procfs.parent_key, procfs.key_now
         )
+        self.folder = Path("/sys/fs/bpf") / cgroup.name / "sensor"
         self.events: list[Event] = []
         self.forks = 0
 

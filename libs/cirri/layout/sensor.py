@@ -17,6 +17,8 @@ class SensorType(IntEnum):
     EXEC = 1
     EXIT = 2
     FORK = 3
+    CALL = 4
+    """A system call that a policy speaks of."""
 
 
 class SensorFlag(IntFlag):
@@ -128,6 +130,33 @@ class SensorExec(Mirror, frozen=True, kw_only=True):
     args_total: U32 = 0
 
 
+class SensorCall(Mirror, frozen=True, kw_only=True):
+    """A system call; texts among its arguments follow the struct, in their order."""
+
+    c_name: ClassVar[str] = "sensor_call"
+    header: ClassVar[str] = HEADER
+
+    time: U64 = 0
+    start: U64 = 0
+    cgroup: U64 = 0
+    pid: U32 = 0
+    type: U32 = SensorType.CALL
+    arg0: U64 = 0
+    arg1: U64 = 0
+    arg2: U64 = 0
+    arg3: U64 = 0
+    arg4: U64 = 0
+    hook: U32 = 0
+    action: U32 = 0
+    """0: it was told only; else the signal that was sent."""
+    size0: U32 = 0
+    size1: U32 = 0
+    size2: U32 = 0
+    size3: U32 = 0
+    size4: U32 = 0
+    selector: U32 = 0
+
+
 class SensorScope(Mirror, frozen=True, kw_only=True):
     """Which processes are told of: those of a cgroup and below."""
 
@@ -141,6 +170,7 @@ class SensorScope(Mirror, frozen=True, kw_only=True):
 
 
 SENSOR_SCOPE = MapSpec("cirri_sensor_scope", HEADER, MapType.ARRAY, U32_NUMBER, SensorScope, 1)
+SENSOR_POLICIES = MapSpec("cirri_sensor_policies", HEADER, MapType.HASH, U64_NUMBER, U64_NUMBER, 16384)
 SENSOR_EVENTS = MapSpec(
     "cirri_sensor_events", HEADER, MapType.RINGBUF, Raw("void", 0), Raw("void", 0), 1 << 22
 )

@@ -17,6 +17,7 @@ from cirri.manifests.schemas.networkpolicy import NETWORK_POLICY
 from cirri.manifests.schemas.pods import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD
 from cirri.manifests.schemas.secrets import SECRET
 from cirri.manifests.schemas.services import ENDPOINT_SLICE, SERVICE
+from cirri.manifests.schemas.tracing import TRACING_POLICY, TRACING_POLICY_NAMESPACED
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,21 @@ KINDS: dict[str, Kind] = {
             CILIUM_L2_ANNOUNCEMENT_POLICY,
             namespaced=False,
             short=("l2announcement", "l2announcements"),
+        ),
+        Kind(
+            "TracingPolicy",
+            "cilium.io/v1alpha1",
+            "tracingpolicies",
+            TRACING_POLICY,
+            namespaced=False,
+            short=("tp",),
+        ),
+        Kind(
+            "TracingPolicyNamespaced",
+            "cilium.io/v1alpha1",
+            "tracingpoliciesnamespaced",
+            TRACING_POLICY_NAMESPACED,
+            short=("tpn",),
         ),
     )
 }

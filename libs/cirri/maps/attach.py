@@ -142,10 +142,21 @@ def attach_tracepoint(program: Program | int, pin: Path | str) -> None:
         BpffsMissing: *pin* is not on a BPF file system.
         KernelRefused: the kernel does not attach it.
     """
-    fd = program if isinstance(program, int) else program.fd
-    link = checked(libbpf().bpf_raw_tracepoint_open(None, fd), "attach to a tracepoint")
+    _raw_tracepoint(program if isinstance(program, int) else program.fd, None, Path(pin))
+
+
+def attach_raw_tracepoint(program: int, name: str, pin: Path | str) -> None:
+    """Have *program* (a raw tracepoint's) run at tracepoint *name*; *pin* the link in place of what is there.
+
+    Raises: as :func:`attach_tracepoint`.
+    """
+    _raw_tracepoint(program, name.encode(), Path(pin))
+
+
+def _raw_tracepoint(program: int, name: bytes | None, pin: Path) -> None:
+    link = checked(libbpf().bpf_raw_tracepoint_open(name, program), "attach to a tracepoint")
     try:
-        object_pin(link, Path(pin))
+        object_pin(link, pin)
     finally:
         os.close(link)
 

@@ -16,8 +16,8 @@ RUNTIME_SUBJECTS = "cirri.runtimelog"
 KIND = "events"
 RUNTIME_LOG = Log("runtime_events", (KIND,), RUNTIME_SUBJECTS)
 
-EventType = Literal["process_exec", "process_exit"]
-EVENT_TYPES: tuple[EventType, ...] = ("process_exec", "process_exit")
+EventType = Literal["process_exec", "process_exit", "process_kprobe"]
+EVENT_TYPES: tuple[EventType, ...] = ("process_exec", "process_exit", "process_kprobe")
 Raised = Literal[
     "PRIVILEGES_RAISED_EXEC_FILE_SETUID",
     "PRIVILEGES_RAISED_EXEC_FILE_SETGID",
@@ -118,6 +118,33 @@ class Process(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """"": it has none, or it is not known."""
 
 
+class Argument(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An argument of a call."""
+
+    type: str
+    """As the policy says: ``int``, ``string``, ``sockaddr``, ..."""
+    value: int | str
+    """Of a socket's address: ``FAMILY ADDRESS PORT``."""
+    label: str = ""
+
+
+class PolicyState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tracing policy on one node."""
+
+    name: str
+    state: Literal["enabled", "not served", "failed"]
+    why: str = ""
+    """Not enabled: which field, and what this kernel offers instead."""
+    hooks: dict[str, str] = {}
+    """What the policy names -> the kernel's hook that serves it."""
+
+
+class PolicyStates(Struct, frozen=True, kw_only=True):
+    """Answer to ``cirri.sensor.NODE.policies``."""
+
+    policies: tuple[PolicyState, ...] = ()
+
+
 class RuntimeEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that a process did."""
 
@@ -130,6 +157,15 @@ class RuntimeEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """process_exit: the one that ended it, ``SIGKILL``."""
     status: int = 0
     """process_exit: what it returned."""
+    function_name: str = ""
+    """process_kprobe: the call, ``__x64_sys_setuid``."""
+    args: tuple[Argument, ...] = ()
+    policy_name: str = ""
+    """``NAME`` or ``NAMESPACE/NAME``."""
+    action: str = ""
+    """``KPROBE_ACTION_POST``, ``..._SIGKILL``, ``..._SIGNAL``."""
+    message: str = ""
+    tags: tuple[str, ...] = ()
 
 
 class RuntimeBatch(Struct, frozen=True, kw_only=True):

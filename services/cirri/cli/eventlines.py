@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from cirri.model.runtimeevents import Capabilities, PodRef, Process, RuntimeBatch, RuntimeEvent
+from cirri.model.runtimeevents import Argument, Capabilities, PodRef, Process, RuntimeBatch, RuntimeEvent
 
 _CAPABILITIES = """
 CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
@@ -17,6 +17,22 @@ MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CH
 CAPABILITIES = tuple(f"CAP_{name}" for name in _CAPABILITIES.split())
 """By number, <linux/capability.h>."""
 SYS_ADMIN = CAPABILITIES.index("CAP_SYS_ADMIN")
+SIGNS = {
+    "sys_write": ("📝", "write"),
+    "sys_read": ("📚", "read"),
+    "sys_open": ("📬", "open"),
+    "sys_openat": ("📬", "openat"),
+    "sys_close": ("📪", "close"),
+    "sys_mount": ("💾", "mount"),
+    "sys_setuid": ("🔑", "setuid"),
+    "sys_clock_settime": ("⏰", "clock_settime"),
+    "sys_pivot_root": ("💾", "pivot_root"),
+    "sys_setns": ("🔧", "setns"),
+    "sys_connect": ("🔌", "connect"),
+    "sys_bpf": ("🐝", "bpf"),
+    "sys_perf_event_open": ("🐝", "perf_event_open"),
+}
+"""What the field's lines begin with, by call; for others its own name follows."""
 PAD = 120
 """Column that what is said of capabilities begins at, if the line is shorter."""
 _COLOURS = {"blue": 34, "green": 32, "magenta": 35, "cyan": 36, "red": 31}
@@ -35,6 +51,12 @@ def compact(event: RuntimeEvent, batch: RuntimeBatch, *, colour: bool = False, t
     arguments = painted("cyan", process.arguments)
     if event.type == "process_exec":
         line = " ".join([painted("blue", f"🚀 {'process':7}"), *parts, arguments])
+    elif event.type == "process_kprobe":
+        sign, verb = SIGNS.get(event.function_name.removeprefix("__x64_"), ("❓", "syscall"))
+        told = " ".join(str(each.value) for each in event.args) if verb != "syscall" else event.function_name
+        line = " ".join([painted("blue", f"{sign} {verb:7}"), *parts, painted("cyan", told)])
+        if event.action != "KPROBE_ACTION_POST":
+            line += " " + painted("red", event.action.removeprefix("KPROBE_ACTION_"))
     else:
         end = event.signal or str(event.status)
         line = " ".join([painted("blue", f"💥 {'exit':7}"), *parts, arguments, painted("red", end)])
@@ -56,10 +78,29 @@ def record(event: RuntimeEvent, batch: RuntimeBatch) -> dict[str, Any]:
         said["parent"] = parents[0]
     if len(parents) > 1:
         said["ancestors"] = parents[1:]
+    if event.type == "process_kprobe":
+        said |= _without_nothing(
+            {
+                "function_name": event.function_name,
+                "args": [_argument(each) for each in event.args],
+                "policy_name": event.policy_name,
+                "action": event.action,
+                "message": event.message,
+                "tags": list(event.tags),
+            }
+        )
     if event.type == "process_exit":
         said |= {"signal": event.signal} if event.signal else {"status": event.status}
         said["time"] = rfc3339(event.time)
     return {event.type: said, "node_name": batch.node, "time": rfc3339(event.time)}
+
+
+def _argument(said: Argument) -> dict[str, Any]:
+    told: dict[str, Any] = {f"{'int' if isinstance(said.value, int) else said.type}_arg": said.value}
+    if said.type == "sockaddr" and isinstance(said.value, str):
+        family, *rest = said.value.split()
+        told = {"sockaddr_arg": {"family": family, **dict(zip(("addr", "port"), rest, strict=False))}}
+    return {**told, "label": said.label} if said.label else told
 
 
 def rfc3339(ns: int) -> str:

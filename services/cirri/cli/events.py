@@ -56,6 +56,13 @@ Wanted = Callable[["RuntimeEvent", "Process"], bool]
     metavar=f"{{{','.join(EVENT_TYPES)}}}",
     help="Of these types; with commas between them, or repeated.",
 )
+@click.option(
+    "--raised", is_flag=True, help="Of programs that have rights by their file: suid, capabilities."
+)
+@click.option(
+    "--fileless", is_flag=True, help="Of programs whose file has no name: deleted, or never had one."
+)
+@click.option("--policy", "policies", multiple=True, metavar="NAME", help="Told for this tracing policy.")
 @click.option("--node", "nodes", multiple=True, help="Of this node.")
 @click.option("--timestamps", is_flag=True, help="Begin compact lines with the time.")
 @click.option(
@@ -73,6 +80,9 @@ def events(
     host: bool,
     programs: Sequence[str],
     kinds: Sequence[str],
+    raised: bool,
+    fileless: bool,
+    policies: Sequence[str],
     nodes: Sequence[str],
     timestamps: bool,
     colour: str,
@@ -87,7 +97,17 @@ def events(
     chosen = [each for some in kinds for each in some.split(",") if each]
     if wrong := [each for each in chosen if each not in EVENT_TYPES]:
         raise click.BadParameter(f"{wrong[0]!r} is no type of event; there are: {', '.join(EVENT_TYPES)}")
-    wanted = wanted_of(pods=pods, host=host, programs=programs, kinds=chosen)
+    of_process = wanted_of(pods=pods, host=host, programs=programs, kinds=chosen)
+
+    def wanted(event: RuntimeEvent, process: Process) -> bool:
+        about = process.binary_properties
+        return (
+            of_process(event, process)
+            and (not raised or bool(about and about.privileges_changed))
+            and (not fileless or bool(about and (about.anonymous or about.deleted)))
+            and (not policies or event.policy_name in policies)
+        )
+
     painted = colour == "always" or (colour == "auto" and sys.stdout.isatty())
 
     def show(batch: RuntimeBatch) -> None:

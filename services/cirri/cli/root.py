@@ -55,6 +55,11 @@ ENTRIES: dict[str, Entry] = {
     "service": Entry("cirri.cli.service", "service", "Show Services as the nodes' kernels serve them."),
     "status": Entry("cirri.cli.status", "status", "Show whether everything works, and on which nodes."),
     "sysdump": Entry("cirri.cli.sysdump", "sysdump", "Collect the cluster's state into an archive."),
+    "tracingpolicy": Entry(
+        "cirri.cli.tracingpolicy",
+        "tracingpolicy",
+        "Show which tracing policies each node serves, and why not.",
+    ),
     "version": Entry("cirri.cli.version", "version", "Show versions."),
 }
 

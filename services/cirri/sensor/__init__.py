@@ -16,7 +16,8 @@ SERVICE = Service(
     summary="Which programs ran is known: who started them, in which pod, and how they ended.",
     scope="node",
     reads=(ENDPOINTS, RESOURCES),
-    maps=("cirri_sensor_scope", "cirri_sensor_events", "cirri_sensor_counters"),
+    maps=("cirri_sensor_scope", "cirri_sensor_policies", "cirri_sensor_events", "cirri_sensor_counters"),
+    serves=("policies",),
     appends=(RUNTIME_LOG,),
     capabilities=("BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"),
 )

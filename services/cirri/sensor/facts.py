@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import signal
+import socket
+from collections.abc import Callable
 from typing import NamedTuple
 
-from cirri.layout import SensorExec, SensorExit, SensorFlag, SensorFork
+from cirri.layout import SensorCall, SensorExec, SensorExit, SensorFlag, SensorFork
 from cirri.layout.mirror import shape
 from cirri.layout.sensor import SensorType
-from cirri.model.runtimeevents import Binary, Raised
+from cirri.model.runtimeevents import Argument, Binary, Raised
+from cirri.tracing import Hook, Selector
+from cirri.tracing.policy import SIGNED
 
 TICK_NS = 10_000_000
 """As exactly as /proc tells when a process began."""
@@ -40,7 +44,16 @@ class Exec(NamedTuple):
     arguments: str
 
 
-Record = Exec | SensorExit | SensorFork
+class Call(NamedTuple):
+    """A system call, with the bytes of those arguments that are no numbers."""
+
+    record: SensorCall
+    numbers: tuple[int, ...]
+    texts: tuple[bytes, ...]
+
+
+Record = Exec | SensorExit | SensorFork | Call
+CALL_BYTES = SensorCall.size()
 
 
 def key_of(pid: int, start_ns: int) -> Key:
@@ -55,6 +68,8 @@ def decoded(raw: bytes) -> Record | None:
         return SensorFork.unpack(raw)
     if kind == SensorType.EXIT and len(raw) == SensorExit.size():
         return SensorExit.unpack(raw)
+    if kind == SensorType.CALL and len(raw) >= CALL_BYTES:
+        return _call(raw)
     if kind != SensorType.EXEC or len(raw) < EXEC_BYTES:
         return None
     record = SensorExec.unpack(raw[:EXEC_BYTES])
@@ -70,6 +85,53 @@ def decoded(raw: bytes) -> Record | None:
         path_text(binary, cut=bool(flags & SensorFlag.BINARY_CUT), anonymous=anonymous),
         path_text(cwd, cut=bool(flags & SensorFlag.CWD_CUT)),
         arguments_text(arguments),
+    )
+
+
+def _call(raw: bytes) -> Call:
+    record, at = SensorCall.unpack(raw[:CALL_BYTES]), CALL_BYTES
+    texts = []
+    for size in (record.size0, record.size1, record.size2, record.size3, record.size4):
+        texts.append(raw[at : at + size])
+        at += size
+    return Call(record, (record.arg0, record.arg1, record.arg2, record.arg3, record.arg4), tuple(texts))
+
+
+def arguments_of(said: Call, hook: Hook) -> tuple[Argument, ...]:
+    """The arguments of a call as its policy names them."""
+    found = []
+    for place, each in enumerate(hook.arguments):
+        value: int | str = said.numbers[place]
+        if each.kind == "string":
+            value = _text(said.texts[place].removesuffix(b"\0"))
+        elif each.kind == "sockaddr":
+            value = sockaddr_text(said.texts[place])
+        elif each.type in SIGNED and said.numbers[place] >> 63:
+            value = said.numbers[place] - (1 << 64)
+        found.append(Argument(type=each.type, value=value, label=each.label))
+    return tuple(found)
+
+
+def sockaddr_text(raw: bytes) -> str:
+    """``AF_INET 192.0.2.1 80`` of a ``struct sockaddr``."""
+    family = int.from_bytes(raw[:2], "little")
+    if family == socket.AF_INET:
+        return f"AF_INET {socket.inet_ntop(family, raw[4:8])} {int.from_bytes(raw[2:4])}"
+    if family == socket.AF_INET6:
+        return f"AF_INET6 {socket.inet_ntop(family, raw[8:24])} {int.from_bytes(raw[2:4])}"
+    return {1: "AF_UNIX", 16: "AF_NETLINK", 17: "AF_PACKET"}.get(family, str(family))
+
+
+def fits_binary(selector: Selector, binary: str) -> bool:
+    """Whether a selector's ``matchBinaries`` let a program pass."""
+    tests: dict[str, Callable[[str], bool]] = {
+        "In": binary.__eq__,
+        "Prefix": binary.startswith,
+        "Postfix": binary.endswith,
+    }
+    return all(
+        any(tests[operator.removeprefix("Not")](each) for each in paths) != operator.startswith("Not")
+        for operator, paths in selector.binaries
     )
 
 

@@ -11,20 +11,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cirri.errors import CirriError
 from cirri.kv import BusError
 from cirri.kv.news import News
 from cirri.layout import SensorExit, SensorFork
 from cirri.model import ENDPOINTS, RESOURCES, resource_key
 from cirri.model.bucket import token
-from cirri.model.runtimeevents import EventType, Process
+from cirri.model.runtimeevents import EventType, PolicyStates, Process
 from cirri.runtime import Runtime
 from cirri.sensor import procfs
 from cirri.sensor.cgroups import Cgroups, mount_of_cgroups
-from cirri.sensor.facts import Exec, decoded, ended
+from cirri.sensor.facts import Call, Exec, arguments_of, decoded, ended, fits_binary
 from cirri.sensor.gather import Gathering
-from cirri.sensor.kernel import Kernel, scope_of
+from cirri.sensor.kernel import FOLDER, Kernel, scope_of
 from cirri.sensor.pods import Pods
+from cirri.sensor.policies import Policies
 from cirri.sensor.processes import Processes
 from cirri.sensor.publish import Publisher
 
@@ -59,14 +62,19 @@ class Keeper:
             raise NoCgroups
         self.scope = settings.cgroup or mount
         self.lost = {"ring": 0, "stream": 0}
-        self.counts = {"process_exec": 0, "process_exit": 0, "unknown": 0}
+        self.counts = {"process_exec": 0, "process_exit": 0, "process_kprobe": 0, "unknown": 0}
         self.kernel = Kernel(settings.bpffs, settings.bpf_objects, scope_of(settings.cgroup, mount))
         self.pods = Pods(Cgroups(mount), self.scope)
         self.processes = Processes(
-            settings.node, self.pods.pod_of, partial(procfs.look, cgroups=mount), procfs.parent_key
+            settings.node,
+            self.pods.pod_of,
+            partial(procfs.look, cgroups=mount),
+            procfs.parent_key,
+            procfs.key_now,
         )
         self.gathering = Gathering(settings.node, secrets.randbits(64), self.processes.ancestors)
         self.publisher = Publisher(rt.bus, self.lost)
+        self.policies = Policies(settings.bpffs / FOLDER, rt.log)
         self._known = asyncio.Event()
         self._due = 0.0
 
@@ -75,6 +83,8 @@ class Keeper:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow())
+                tasks.create_task(self._serve_policies())
+                await self.rt.handle("policies", self._say_policies)
                 tasks.create_task(self.publisher.run())
                 tasks.create_task(self._sweep())
                 with suppress(TimeoutError):
@@ -89,6 +99,7 @@ class Keeper:
                 async with asyncio.timeout(FINISH_S):
                     await self.publisher.send()
             self.kernel.close()
+            self.policies.close()
             self.pods.close()
 
     async def _read(self) -> None:
@@ -108,6 +119,7 @@ class Keeper:
             said = decoded(raw)
             if isinstance(said, Exec):
                 process = self.processes.exec(said, wall_ns)
+                self.policies.meet(process.cgroup, process.pod)
                 self._tell("process_exec", said.record.time + wall_ns, process)
             elif isinstance(said, SensorFork):
                 self.processes.fork(said, wall_ns)
@@ -115,8 +127,46 @@ class Keeper:
                 if (gone := self.processes.exit(said, wall_ns)) is not None:
                     signal, status = ended(said.code)
                     self._tell("process_exit", said.time + wall_ns, gone, signal=signal, status=status)
+            elif isinstance(said, Call):
+                self._call(said, wall_ns)
             else:
                 self.counts["unknown"] += 1
+
+    def _call(self, said: Call, wall_ns: int) -> None:
+        """A call that a policy speaks of; programs are compared here, the rest was by the kernel's."""
+        record = said.record
+        if (found := self.policies.hook(record.hook)) is None:
+            return
+        policy, hook = found
+        process = self.processes.current(record.pid, wall_ns, record.cgroup)
+        if not fits_binary(hook.selectors[record.selector], process.binary):
+            return
+        action = {0: "POST", 9: "SIGKILL"}.get(record.action, "SIGNAL")
+        self._tell(
+            "process_kprobe",
+            record.time + wall_ns,
+            process,
+            function_name=hook.function,
+            args=arguments_of(said, hook),
+            policy_name=policy.title,
+            action=f"KPROBE_ACTION_{action}",
+            message=hook.message,
+            tags=hook.tags,
+        )
+
+    async def _serve_policies(self) -> None:
+        """Have the policies that there are in force."""
+        tables = {
+            kind: self.rt.table(RESOURCES, resource_key(kind, "*"), needed=False)
+            for kind in ("TracingPolicy", "TracingPolicyNamespaced")
+        }
+        news = News(tables)
+        while True:
+            await news.next()
+            await self.policies.want(each for table in tables.values() for each in table.values())
+
+    async def _say_policies(self, _: bytes) -> bytes:
+        return msgspec.msgpack.encode(PolicyStates(policies=tuple(self.policies.states)))
 
     def _tell(self, kind: EventType, when_ns: int, process: Process, **said: Any) -> None:
         self.counts[kind] += 1
@@ -132,7 +182,8 @@ class Keeper:
         everybody = (int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit())
         for pid in everybody if whole else procfs.members(self.scope):
             if (key := procfs.key_now(pid)) is not None:
-                self.processes.adopt(key, wall_ns)
+                process = self.processes.adopt(key, wall_ns)
+                self.policies.meet(process.cgroup, process.pod)
 
     async def _follow(self) -> None:
         """Which pods are on the node."""
@@ -159,6 +210,7 @@ def gauges(keeper: Keeper) -> Mapping[str, tuple[str, Callable[[], float]]]:
     return {
         "execs": ("Programs started since the start", lambda: keeper.counts["process_exec"]),
         "exits": ("Processes ended since the start", lambda: keeper.counts["process_exit"]),
+        "calls": ("Calls that policies speak of since the start", lambda: keeper.counts["process_kprobe"]),
         "unknown": ("Records that this version does not know", lambda: keeper.counts["unknown"]),
         "processes": ("Processes that are known", lambda: len(keeper.processes)),
         "stored": ("Events stored on the stream", lambda: keeper.publisher.stored),

@@ -29,15 +29,25 @@ Look = Callable[[Key], Process | None]
 class Processes:
     """Everything of one node."""
 
-    def __init__(self, node: str, pod_of: PodOf, look: Look, parent_key: Callable[[int], Key | None]) -> None:
-        """*parent_key*: who is the parent of a number now, as /proc says."""
+    def __init__(
+        self,
+        node: str,
+        pod_of: PodOf,
+        look: Look,
+        parent_key: Callable[[int], Key | None],
+        now: Callable[[int], Key | None],
+    ) -> None:
+        """*parent_key*: who is the parent of a number now, *now*: who has it, as /proc says."""
         self._node, self._pod_of, self._look, self._parent_key = node, pod_of, look, parent_key
+        self._now = now
         self._living: dict[Key, Process] = {}
         self._ended: OrderedDict[Key, Process] = OrderedDict()
         self._known: dict[str, Process] = {}
         """By exec_id: those of the above, and what the living ran before."""
         self._before: dict[Key, list[str]] = {}
         """Exec ids of what a process ran before its present program."""
+        self._numbers: dict[int, Key] = {}
+        """The last one of each number."""
         self._adopted: set[Key] = set()
         """Living ones that /proc told of: they may end without a word."""
         self._assumed: set[Key] = set()
@@ -127,6 +137,13 @@ class Processes:
         self._end(key, process)
         return process
 
+    def current(self, pid: int, wall_ns: int, cgroup: int) -> Process:
+        """What the process of that number runs now, by all that has been told."""
+        key = self._numbers.get(pid)
+        if key is None or key not in self._living:
+            key = self._now(pid) or (pid, 0)
+        return self._find(key, wall_ns, cgroup=cgroup)
+
     def sweep(self, alive: Callable[[Key], bool], *, everybody: bool) -> None:
         """Take for ended who is, though nothing told so: those out of scope, or *everybody* after a loss."""
         for key in [*(self._living if everybody else self._adopted)]:
@@ -134,9 +151,9 @@ class Processes:
                 self._assumed.add(key)
                 self._end(key, self._living[key])
 
-    def adopt(self, key: Key, wall_ns: int) -> None:
+    def adopt(self, key: Key, wall_ns: int) -> Process:
         """Know a process that was there before."""
-        self._find(key, wall_ns)
+        return self._find(key, wall_ns)
 
     def ancestors(self, process: Process) -> Iterator[Process]:
         """Who started it, who started that one, as far as is known."""
@@ -149,6 +166,8 @@ class Processes:
 
     def _end(self, key: Key, process: Process) -> None:
         self._living.pop(key, None)
+        if self._numbers.get(key[0]) == key:
+            del self._numbers[key[0]]
         self._adopted.discard(key)
         self._fresh.discard(key)
         self._ended[key] = process
@@ -163,6 +182,7 @@ class Processes:
         if before is not None:
             self._before.setdefault(key, []).append(before.exec_id)
         self._living[key] = process
+        self._numbers[key[0]] = key
         self._known[process.exec_id] = process
 
     def _find(self, key: Key, wall_ns: int, *, cgroup: int = 0) -> Process:
