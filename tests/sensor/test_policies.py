@@ -119,7 +119,7 @@ def calls(here: World, policies: Policies, pid: int) -> list[tuple[str, list[int
                 values = [each.value for each in arguments_of(said, hook[1])]
                 found.append((hook[1].function.removeprefix("__x64_"), values))
             elif said is not None and not isinstance(said, Call):
-                record = getattr(said, "record", said)
+                record: Any = getattr(said, "record", said)
                 ended |= record.pid == pid and record.type == 2
         if ended:
             return found
