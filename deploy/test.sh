@@ -6,6 +6,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 LIMIT=${LIMIT:-3600}
 
+unset PYTHONDONTWRITEBYTECODE  # or every process would compile all that it imports, pytest all tests
+
 sweep() { .venv/bin/python -m cirri.testing.leftovers "$@"; }
 say() { printf 'cirri test: %s\n' "$1" >&2; }
 
