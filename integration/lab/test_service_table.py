@@ -74,7 +74,7 @@ def test_every_way(cluster: tuple[World, Routing], change: dict[str, Any]) -> No
 
 
 def has_turned(world: World, setting: Setting) -> bool:
-    """XDP knows only what is answered within a second: on a busy machine a few questions are, not a whole table."""
+    """XDP knows only what is answered within a second: on a busy machine a few questions, not a table."""
     few = [
         c for c in cases(setting) if c.client == "outside" and "NodePort" in c.door and c.protocol == "UDP"
     ]
