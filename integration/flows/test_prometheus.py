@@ -20,6 +20,15 @@ from cirri.runtime.health import Page
 from cirri.testing.traffic import EGRESS, Traffic, outside, pod
 
 ROUNDS = 9
+ALERTS = {
+    "CirriBusAway",
+    "CirriTableStale",
+    "CirriNodesUnreachable",
+    "CirriNatFull",
+    "CirriMapFull",
+    "CirriTcpUnanswered",
+}
+"""What the numbers below have to raise."""
 """How often the traffic is repeated between the first scrape that knows it and the last."""
 DASHBOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
 VARIABLES = ("namespace", "query", "workload", "reporter", "instance")
@@ -277,14 +286,12 @@ def test_rules_are_heeded(world: World) -> None:
 
     assert {rule["name"] for rule in rules} == names
     assert [(rule["name"], rule["lastError"]) for rule in rules if rule["health"] == "err"] == []
-    assert {rule["name"] for rule in rules if rule.get("state") == "pending"} >= {
-        "CirriBusAway",
-        "CirriTableStale",
-        "CirriNodesUnreachable",
-        "CirriNatFull",
-        "CirriMapFull",
-        "CirriTcpUnanswered",
-    }
+    wait(lambda: pending(world) >= ALERTS, f"of {ALERTS} each is pending")
+
+
+def pending(world: World) -> set[str]:
+    """Alerts whose condition holds."""
+    return {rule["name"] for rule in world.server.rules() if rule.get("state") == "pending"}
 
 
 SERIES = [

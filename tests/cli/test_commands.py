@@ -253,6 +253,7 @@ FAILURES = [
         "ciliumbgpadvertisements (cbgpadvert), ciliumbgpnodeconfigs (cbgpnode), "
         "ciliumbgpnodeconfigoverrides (cbgpnodeoverride), ciliumbgppeeringpolicies (bgpp), "
         "ciliuml2announcementpolicies (l2announcement), "
+        "tracingpolicies (tp), tracingpoliciesnamespaced (tpn), "
         "ciliumendpoints (cep), ciliumidentities (ciliumid)",
     ),
     (("identity", "get", "999"), 1, "Error: no identity 999. Identities: 1, 2, "),

@@ -217,10 +217,11 @@ def helpers() -> dict[str, int]:
 
 
 def test_every_new_helper_of_the_programs_is_asked_for() -> None:
-    """Those up to number 121 are in Linux 5.6, before what is asked for."""
+    """Those up to number 121 are in Linux 5.6, before what is asked for; the sensor asks for its own."""
     numbers = helpers()
     used: set[str] = set()
-    for path in [*(ROOT / "bpf").glob("*.c"), *(ROOT / "bpf/lib").glob("*.h")]:
+    paths = [*(ROOT / "bpf").glob("*.c"), *(ROOT / "bpf/lib").glob("*.h")]
+    for path in (each for each in paths if "sensor" not in each.name):
         used |= {*re.findall(r"\b(bpf_[a-z0-9_]+)\(", path.read_text())} & numbers.keys()
     new = {name.removeprefix("bpf_") for name in used - COVERED.keys() if numbers[name] > 121}
 

@@ -6,12 +6,14 @@
 #include "lib/event.h"
 #include "lib/fragment.h"
 #include "lib/ipcache.h"
+#include "lib/l2.h"
 #include "lib/lb.h"
 #include "lib/masquerade.h"
 #include "lib/metrics.h"
 #include "lib/nexthop.h"
 #include "lib/policy.h"
 #include "lib/runtime.h"
+#include "lib/sensor.h"
 
 SEC("tc/timeout")
 int timeout(struct __sk_buff *skb)

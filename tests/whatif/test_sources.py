@@ -41,10 +41,9 @@ def test_what_policy_does_not_read_is_left_out_and_told(tmp_path: Path) -> None:
 def test_kinds_that_are_only_alike_are_no_typos(tmp_path: Path) -> None:
     """Each begins or ends as one of ours does."""
     kinds = [
-        "CiliumBGPPeeringPolicy",
         "CiliumClusterwideEnvoyConfig",
         "CiliumEgressGatewayPolicy",
-        "CiliumL2AnnouncementPolicy",
+        "CiliumLocalRedirectPolicy",
         "ClusterPolicy",
         "NetworkPolicyEndpoint",
     ]

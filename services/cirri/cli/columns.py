@@ -266,7 +266,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         AGE,
         Column("MESSAGE", lambda r: _said(r, "cilium.io/PoolConflict", "message"), wide=True, filled=True),
     ),
-    **{kind: (NAME, AGE) for kind in KINDS if kind.startswith("CiliumBGP")},
+    **{kind: (NAME, AGE) for kind in KINDS if kind.startswith(("CiliumBGP", "TracingPolicy"))},
+    "CiliumL2AnnouncementPolicy": (NAME, AGE),
     "CiliumCIDRGroup": (NAME, Column("CIDRS", lambda r: str(len(_spec(r).get("externalCIDRs") or []))), AGE),
 }
 
