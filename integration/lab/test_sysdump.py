@@ -25,7 +25,9 @@ def test_everything_but_what_is_secret(lab: Lab, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "dump.zip") as archive:
         pages = {name: archive.read(name).decode() for name in archive.namelist()}
     index = json.loads(pages.pop("index.json"))
-    assert {entry["page"]: entry["fault"] for entry in index if entry["fault"]} == {}, said
+    faults = {entry["page"]: entry["fault"] for entry in index if entry["fault"]}
+    # `cirri status` says by its exit code that something is wrong in the cluster, which others use as well.
+    assert {page for page in faults if not page.startswith("cirri/status.")} == set(), (faults, said)
     assert {entry["page"] for entry in index} == pages.keys()
     for secret in ("hunter2-in-a-secret", *passwords):
         assert [name for name, text in pages.items() if secret in text] == []
