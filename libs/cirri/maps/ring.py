@@ -65,7 +65,9 @@ class RingBuffer:
             self._fd, page + 2 * self._size, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED, offset=page
         )
         self._base = page
-        (self._position,) = _POSITION.unpack_from(self._ours, 0)
+        # One store each: `struct` clears what it fills, and to the kernel a ring read up to 0 is full.
+        self._read_to = memoryview(self._ours).cast("Q")
+        self._position = self._read_to[0]
 
     def fileno(self) -> int:
         """Readable when there are records."""
@@ -140,7 +142,7 @@ class RingBuffer:
 
     def _move(self, position: int) -> None:
         self._position = position
-        _POSITION.pack_into(self._ours, 0, position)
+        self._read_to[0] = position
 
     def wait(self, timeout_s: float = float("inf")) -> bool:
         """Wait until there is a record; False if there was none in time."""
@@ -172,6 +174,8 @@ class RingBuffer:
 
     def close(self) -> None:
         """Let another reader in."""
+        if hasattr(self, "_read_to"):
+            self._read_to.release()
         for name in ("_ours", "_theirs"):
             if hasattr(self, name):
                 getattr(self, name).close()
