@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from cirri.history import ROW
-from cirri.history.wire import Unreadable, decode, encode
+from cirri.history.packing import Unreadable
+from cirri.history.wire import decode, encode
 from cirri.model import End, FlowBatch
 
 FORMS = (0, 1, 3, 300, 4096)

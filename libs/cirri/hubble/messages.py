@@ -1,7 +1,6 @@
 """The observer API's messages and services, as classes made from ``protos/``.
 
-They live in a descriptor pool of their own, so that a process may also hold somebody else's classes
-of the same names.  Annotations say ``Any``: the classes exist only when the protos have been compiled.
+Annotations say ``Any``: the classes exist only when the protos have been compiled.
 """
 
 from __future__ import annotations
@@ -9,41 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import enum_type_wrapper
 
-from cirri.errors import CirriError
+from cirri import protos
 
-_COMPILED = Path(__file__).parent / "build" / "hubble.binpb"
-
-
-class NotBuilt(CirriError):
-    """The protos have not been compiled."""
-
-    hint = "Compile them: make build"
-
-    def __init__(self) -> None:
-        super().__init__(f"{_COMPILED.name} has not been compiled")
-
-
-def _pool() -> Any:
-    try:
-        files = descriptor_pb2.FileDescriptorSet.FromString(_COMPILED.read_bytes())
-    except FileNotFoundError:
-        raise NotBuilt from None
-    pool = descriptor_pool.DescriptorPool()
-    for file in files.file:
-        pool.Add(file)
-    return pool
-
-
-POOL: Any = _pool()
+POOL: Any = protos.load(Path(__file__).parent / "build" / "hubble.binpb")
 """Of all classes here; ``json_format`` needs it for ``Any`` fields."""
 
 
 def message(name: str) -> Any:
     """The class of message *name* (``flow.Flow``).  Raises: KeyError."""
-    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(name))
+    return protos.message_class(POOL, name)
 
 
 def enum(name: str) -> Any:

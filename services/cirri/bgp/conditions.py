@@ -10,6 +10,7 @@ from typing import Any
 
 from cirri.bgp.objects import World, selected, seniority, spec_of
 from cirri.bgp.wanted import PASSWORD, Decision, password_of
+from cirri.manifests.conditions import with_conditions
 from cirri.model import Resource
 from cirri.model.bgp import BgpPeer
 
@@ -45,7 +46,9 @@ def node_config(
         return None
     problems = [*decision.problems, *([error] if error else [])]
     condition = _condition(RECONCILE, bool(problems), "Problems", "; ".join(problems))
-    status = _with(before, [condition], now) | {"bgpInstances": _sessions(decision.spec, peers)}
+    status = with_conditions(_status_of(before), [condition], now) | {
+        "bgpInstances": _sessions(decision.spec, peers)
+    }
     manifest: Manifest = {
         "apiVersion": "cilium.io/v2",
         "kind": NODE_CONFIG,
@@ -157,19 +160,10 @@ def _session(peer: Mapping[str, Any], seen: BgpPeer | None) -> Manifest:
 
 
 def _differs(resource: Resource, conditions: list[Condition], now: str) -> Iterator[Manifest]:
-    status = _with(resource, conditions, now)
-    if status != (resource.manifest.get("status") or {}):
+    status = with_conditions(_status_of(resource), conditions, now)
+    if status != _status_of(resource):
         yield {**resource.manifest, "status": status}
 
 
-def _with(resource: Resource | None, conditions: list[Condition], now: str) -> Manifest:
-    """Its status with *conditions*; each keeps the time at which its ``status`` became what it is."""
-    status: Mapping[str, Any] = (resource.manifest.get("status") or {}) if resource else {}
-    before = {each["type"]: each for each in status.get("conditions") or ()}
-    mine = {}
-    for each in conditions:
-        old = before.get(each["type"], {})
-        same = old.get("status") == each["status"]
-        since = old["lastTransitionTime"] if same and "lastTransitionTime" in old else now
-        mine[each["type"]] = {**each, "lastTransitionTime": since}
-    return {**status, "conditions": list({**before, **mine}.values())}
+def _status_of(resource: Resource | None) -> Manifest:
+    return (resource.manifest.get("status") or {}) if resource else {}

@@ -8,40 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import message_factory
 
-from cirri.errors import CirriError
+from cirri import protos
 
-_COMPILED = Path(__file__).parent / "build" / "gobgp.binpb"
 SERVICE = "apipb.GobgpApi"
 
 
-class NotBuilt(CirriError):
-    """The protos have not been compiled."""
-
-    hint = "Compile them: make build"
-
-    def __init__(self) -> None:
-        super().__init__(f"{_COMPILED.name} has not been compiled")
-
-
-def _pool() -> Any:
-    try:
-        files = descriptor_pb2.FileDescriptorSet.FromString(_COMPILED.read_bytes())
-    except FileNotFoundError:
-        raise NotBuilt from None
-    pool = descriptor_pool.DescriptorPool()
-    for file in files.file:
-        pool.Add(file)
-    return pool
-
-
-POOL: Any = _pool()
+POOL: Any = protos.load(Path(__file__).parent / "build" / "gobgp.binpb")
 
 
 def message(name: str, package: str = "apipb") -> Any:
     """The class of GoBGP's message *name*.  Raises: KeyError."""
-    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"{package}.{name}"))
+    return protos.message_class(POOL, f"{package}.{name}")
 
 
 Rpc = tuple[str, Any, Any, bool, bool]

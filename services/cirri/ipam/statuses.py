@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cirri.lbipam import (
@@ -17,6 +17,7 @@ from cirri.lbipam import (
     is_managed,
     pool_of,
 )
+from cirri.manifests.conditions import with_conditions
 from cirri.model import Resource
 
 Manifest = dict[str, Any]
@@ -63,7 +64,7 @@ def changed(
 
 
 def _differs(resource: Resource, status: Manifest) -> Iterator[Manifest]:
-    if status != (resource.manifest.get("status") or {}):
+    if status != _status_of(resource):
         yield {**resource.manifest, "status": status}
 
 
@@ -76,12 +77,14 @@ def _service_status(service: Resource, outcome: Outcome, now: str) -> Manifest:
         "message": outcome.message,
     }
     ingress = [{"ip": address, "ipMode": VIP} for address in outcome.addresses]
-    return _with(service, [condition], now) | {"loadBalancer": {"ingress": ingress} if ingress else {}}
+    return with_conditions(_status_of(service), [condition], now) | {
+        "loadBalancer": {"ingress": ingress} if ingress else {}
+    }
 
 
 def _released(service: Resource) -> Manifest:
     """Of a Service that asks for no addresses of ours any more."""
-    status = dict(service.manifest.get("status") or {})
+    status = dict(_status_of(service))
     status["conditions"] = [each for each in status.get("conditions") or () if each["type"] != SATISFIED]
     return {**status, "loadBalancer": {}}
 
@@ -98,17 +101,8 @@ def _pool_status(pool: Resource, state: PoolState, now: str) -> Manifest:
         {"type": name, "status": "Unknown", "reason": "noreason", "message": str(value)}
         for name, value in figures.items()
     ]
-    return _with(pool, [clash, *counts], now)
+    return with_conditions(_status_of(pool), [clash, *counts], now)
 
 
-def _with(resource: Resource, conditions: list[dict[str, str]], now: str) -> Manifest:
-    """Its status with *conditions*; each keeps the time at which its ``status`` became what it is."""
-    status: Mapping[str, Any] = resource.manifest.get("status") or {}
-    before = {each["type"]: each for each in status.get("conditions") or ()}
-    mine = {}
-    for each in conditions:
-        old = before.get(each["type"], {})
-        same = old.get("status") == each["status"]
-        since = old["lastTransitionTime"] if same and "lastTransitionTime" in old else now
-        mine[each["type"]] = {**each, "lastTransitionTime": since}
-    return {**status, "conditions": list({**before, **mine}.values())}
+def _status_of(resource: Resource) -> Manifest:
+    return resource.manifest.get("status") or {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from cirri.manifests.conditions import with_conditions
 from cirri.model import Resource
 from cirri.placement import faults
 from cirri.placement.policies import BAD_INTERFACES, BAD_NODES, BAD_SERVICES
@@ -19,17 +20,11 @@ def changed(policies: Iterable[Resource], now: str) -> Iterator[Manifest]:
     There is a condition, with status True, for each thing that cannot be understood, and none otherwise.
     """
     for policy in policies:
-        status = policy.manifest.get("status") or {}
-        before = {each["type"]: each for each in status.get("conditions") or ()}
+        before = policy.manifest.get("status") or {}
         found: dict[str, Manifest] = {}
         for kind, path, why in faults(policy):
             message = f"{'.'.join(map(str, path))}: {why}"
             found.setdefault(kind, {"type": kind, "status": "True", "reason": "error", "message": message})
-        for kind, condition in found.items():
-            old = before.get(kind, {})
-            same = old.get("status") == "True" and "lastTransitionTime" in old
-            condition["lastTransitionTime"] = old["lastTransitionTime"] if same else now
-        others = [each for kind, each in before.items() if kind not in OURS]
-        conditions = [*others, *found.values()]
-        if conditions != list(before.values()):
-            yield {**policy.manifest, "status": {**status, "conditions": conditions}}
+        status = with_conditions(before, found.values(), now, replaced=OURS)
+        if status["conditions"] != list(before.get("conditions") or ()):
+            yield {**policy.manifest, "status": status}
