@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import mmap
 import os
+import select
 import struct
 import threading
 from pathlib import Path
@@ -66,6 +68,41 @@ def test_a_full_ring_refuses_and_goes_on_when_read(kinds: Programs, bpffs: Path)
         assert marks(ring.read()) == [mark for mark, outcome in enumerate(outcomes) if outcome == 0]
         assert emit(kinds, 7) == [0]
         assert marks(ring.read()) == [7]
+
+
+def positions_seen(ring: int, writer: int) -> None:
+    """Say when the reader's position is below one that was seen before, and end after 2,000 positions."""
+    position = memoryview(mmap.mmap(ring, mmap.PAGESIZE, prot=mmap.PROT_READ)).cast("Q")
+    highest = changes = 0
+    while changes < 2000:
+        now = position[0]
+        if now < highest:
+            os.write(writer, b"back")
+            return
+        changes += now > highest
+        highest = now
+    os.write(writer, b"never")
+
+
+def test_what_the_kernel_sees_of_the_reader_only_grows(kinds: Programs, bpffs: Path) -> None:
+    """A position of 0 for a moment is a full ring to whoever writes on another CPU."""
+    mapped = object_get(bpffs / "cirri_ring")
+    reader, writer = os.pipe()
+    with RingBuffer(bpffs / "cirri_ring") as ring:
+        emit(kinds, 1)
+        ring.read()
+        if not (child := os.fork()):
+            positions_seen(mapped, writer)
+            os._exit(0)
+        try:
+            while not select.select([reader], [], [], 0)[0]:
+                emit(kinds, 1)
+                ring.read()
+            assert os.read(reader, 16) == b"never"
+        finally:
+            os.waitpid(child, 0)
+            for fd in (mapped, reader, writer):
+                os.close(fd)
 
 
 def test_what_was_read_is_gone_for_the_next_reader(kinds: Programs, bpffs: Path) -> None:
