@@ -2,6 +2,7 @@
 /* The device to the other nodes: what is for a pod of this node is judged and delivered here,
  * the rest is the stack's, untouched; with the host firewall the node's own traffic is judged too.
  */
+#include <linux/if_packet.h>
 #include "lib/deliver.h"
 #include "lib/host.h"
 #include "lib/l2.h"
@@ -20,6 +21,9 @@ static __always_inline int handle_from_network(struct __sk_buff *skb, struct pas
 
 	packet->flags = PACKET_FROM_NETWORK;
 	verdict_begin(skb, passage);
+	/* A switch that does not know where a MAC address is sends to everybody: the stack drops it, others serve it. */
+	if (skb->pkt_type == PACKET_OTHERHOST && passage->switches & RUNTIME_OWN_FRAMES)
+		return TC_ACT_OK;
 	/* The stack takes the tag off and forwards, and to_pod judges. */
 	if (tagged && !passage->host_firewall)
 		return TC_ACT_OK;

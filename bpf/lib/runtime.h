@@ -17,6 +17,7 @@ enum runtime_flag {
 	RUNTIME_PROXIES = 64,	/* there are entries that redirect, or connections that were redirected */
 	RUNTIME_TRACE_EACH = 128,	/* observers are told of each packet */
 	RUNTIME_TRACE_FROM = 256,	/* and of where it came from */
+	RUNTIME_OWN_FRAMES = 512,	/* what the segment floods for another machine is not served */
 };
 
 struct runtime {

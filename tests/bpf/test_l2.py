@@ -158,3 +158,12 @@ def test_every_answer_is_counted(segment: World) -> None:
     for _ in range(3):
         segment.run("tc/from_network", arp(), segment.uplink, segment.uplink)
     assert segment.l2[key(segment, VIP4)].answers == 3
+
+
+def test_frames_for_other_machines_are_theirs(segment: World) -> None:
+    """A switch floods what it does not know the way of: one node serves it, the others leave it alone."""
+    segment.runtime.put(0, replace(segment.runtime[0], flags=RuntimeFlag.OWN_FRAMES))
+    for to, action in ((PEER, TC_OK), (NODE.node_mac, TC_REDIRECT), (BROADCAST, TC_REDIRECT)):
+        assert segment.run("tc/from_network", arp(dst=to), segment.uplink, segment.uplink).action == action, (
+            to
+        )

@@ -32,6 +32,8 @@ class RuntimeFlag(IntFlag):
     """Observers are told of each packet."""
     TRACE_FROM = 256
     """And of where it came from."""
+    OWN_FRAMES = 512
+    """Frames to other machines' MAC addresses, which the segment floods, are not served."""
 
 
 class RuntimeConfig(Mirror, frozen=True, kw_only=True):

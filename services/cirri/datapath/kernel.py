@@ -50,7 +50,7 @@ class Switches:
 
     def uplink(self, index: int) -> None:
         """Name the device that leads to the other nodes."""
-        self._set(uplink_ifindex=index)
+        self._set(uplink_ifindex=index, flags=int(self.value.flags | RuntimeFlag.OWN_FRAMES))
 
     def tunnel(self, index: int, port: int = 0) -> None:
         """Name the device that packets to other nodes' pods take, and its UDP port; 0: the uplink, as they
