@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Programs that processes run: at the tracepoints of fork, exec and exit. */
+/* Programs that processes run: at the tracepoints of fork, exec and exit; and their TCP connections. */
 #include "lib/sensor_kernel.h"
 #include "lib/sensor.h"
 #include "lib/sensor_path.h"
+#include "lib/sensor_socket.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -185,5 +186,43 @@ int BPF_PROG(sensor_exit, struct task_struct *task)
 	exit.pid = task->tgid;
 	exit.code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->exit_code;
 	sensor_tell(&exit, sizeof(exit));
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(sensor_socket, struct sock *sk, int old, int new)
+{
+	struct socket_owner *owner, asking = {};
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	if (old == TCP_CLOSE && new == TCP_SYN_SENT) {
+		if (!owner_set(&asking))
+			return 0;
+		asking.time = bpf_ktime_get_boot_ns();
+		asking.state = OWNER_ASKING;
+		owner = owner_of(sk, BPF_SK_STORAGE_GET_F_CREATE);
+		if (owner)
+			*owner = asking;
+	} else if (old == TCP_SYN_RECV && new == TCP_ESTABLISHED) {
+		owner = owner_of(sk, BPF_SK_STORAGE_GET_F_CREATE);
+		if (owner && owner->state == OWNER_NONE) {
+			owner->time = bpf_ktime_get_boot_ns();
+			owner->state = OWNER_AWAITED;
+		}
+	} else {
+		socket_step(sk, new);
+	}
+	return 0;
+}
+
+/* Nothing tells of accept(2) itself: who reads of a connection first has accepted it. */
+SEC("tp_btf/tcp_rcv_space_adjust")
+int BPF_PROG(sensor_read, struct sock *sk)
+{
+	struct socket_owner *owner = owner_of(sk, 0);
+
+	if (owner && owner->state == OWNER_AWAITED && held_by_process(sk))
+		socket_accepted(sk, owner);
 	return 0;
 }

@@ -30,3 +30,12 @@
 		__type(value, TYPE);				\
 		__uint(max_entries, 1);				\
 	} NAME SEC(".maps")
+
+/* A struct beside each socket, from when a program asks for it to the socket's end; of this file's programs alone. */
+#define SOCKET_STORAGE(NAME, TYPE)				\
+	struct {						\
+		__uint(type, BPF_MAP_TYPE_SK_STORAGE);		\
+		__uint(map_flags, BPF_F_NO_PREALLOC);		\
+		__type(key, int);				\
+		__type(value, TYPE);				\
+	} NAME SEC(".maps")

@@ -12,7 +12,16 @@ enum sensor_type {
 	SENSOR_EXIT = 2,	/* the last thread of a process ended */
 	SENSOR_FORK = 3,	/* a process began, with its maker's program */
 	SENSOR_CALL = 4,	/* a system call that a policy speaks of: told by programs generated for it */
+	SENSOR_SOCKET = 5,	/* a TCP connection begins or ends */
 };
+
+enum sensor_step {
+	SENSOR_CONNECT = 1,	/* what a process asked for was answered, or will not be */
+	SENSOR_ACCEPT = 2,	/* a process touched a connection that was taken for it */
+	SENSOR_CLOSE = 3,	/* a connection that was told of is over */
+};
+
+#define SENSOR_NO_ANSWER	~0U	/* sensor_socket.error: the process gave up */
 
 /* Bits of sensor_exec.flags. */
 enum sensor_flag {
@@ -105,6 +114,20 @@ struct sensor_call {
 	__u32 size3;
 	__u32 size4;
 	__u32 selector;	/* the first of the hook's that fits */
+};
+
+/* Its process is whose the connection is; time: of a close its own, else of the connection's first step. */
+struct sensor_socket {
+	SENSOR_HEAD;
+	__u64 cookie;
+	__u32 local[4];	/* as on the wire; of IPv4 the first word */
+	__u32 remote[4];
+	__u32 step;	/* enum sensor_step */
+	__u32 error;	/* of a connect that failed: errno, or SENSOR_NO_ANSWER */
+	__u16 family;
+	__u16 local_port;	/* as numbers of this machine */
+	__u16 remote_port;
+	__u16 accepted;	/* the other end began the connection */
 };
 
 /* Which processes are told of: those of a cgroup and below. */

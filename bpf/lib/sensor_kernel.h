@@ -118,12 +118,33 @@ struct task_struct {
 	const struct cred *cred;
 	struct pid *thread_pid;
 	kuid_t loginuid;
+	unsigned int flags;
 };
 
 struct linux_binprm {
 	const char *filename;
 	const char *interp;
 };
+
+struct in6_addr { __u8 bytes[16]; };
+
+struct sock_common {
+	__u32 skc_daddr, skc_rcv_saddr;
+	__u16 skc_dport;
+	unsigned short skc_family;
+	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
+};
+
+typedef struct { int owned; } socket_lock_t;
+
+struct sock {
+	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
+	__u16 sk_protocol;
+	int sk_err;
+};
+
+struct inet_sock { __u16 inet_sport; };
 
 #pragma clang attribute pop
 
@@ -132,3 +153,4 @@ struct linux_binprm {
 #define S_ISGID			0002000
 #define S_IXGRP			0000010
 #define SIGNAL_GROUP_EXIT	4
+#define PF_KTHREAD		0x00200000

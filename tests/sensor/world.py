@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from cirri.layout import SensorExit, SensorFork
-from cirri.model.runtimeevents import Process
+from cirri.layout import SensorExit, SensorFork, SensorSocket
+from cirri.model.runtimeevents import Process, Socket
 from cirri.sensor import procfs
 from cirri.sensor.facts import Exec, decoded, ended
 from cirri.sensor.kernel import Kernel, scope_of
 from cirri.sensor.processes import Processes
+from cirri.sensor.sockets import TYPES, socket_of
 from cirri.testing.leftovers import cgroup2
 
 OBJECTS = Path(__file__).parents[2] / "bpf/build"
@@ -35,6 +36,7 @@ class World:
         self.folder = Path("/sys/fs/bpf") / cgroup.name / "sensor"
         self.events: list[Event] = []
         self.forks = 0
+        self.sockets: list[tuple[str, Process, Socket]] = []
 
     def start(self, *argv: str, **options: object) -> subprocess.Popen[bytes]:
         """Start a program in the cgroup."""
@@ -65,6 +67,9 @@ class World:
                 elif isinstance(said, SensorFork):
                     self.forks += 1
                     self.processes.fork(said, 0)
+                elif isinstance(said, SensorSocket):
+                    process = self.processes.at(said.pid, said.start, 0, said.cgroup)
+                    self.sockets.append((TYPES[said.step], process, socket_of(said)))
                 elif isinstance(said, SensorExit) and (gone := self.processes.exit(said, 0)):
                     self.events.append(("exit", gone, *ended(said.code)))
 

@@ -86,6 +86,7 @@ from cirri.layout.sensor import (
     SENSOR_COUNTER,
     SENSOR_COUNTERS,
     SENSOR_EVENTS,
+    SENSOR_NO_ANSWER,
     SENSOR_POLICIES,
     SENSOR_SCOPE,
     SensorCall,
@@ -95,6 +96,8 @@ from cirri.layout.sensor import (
     SensorFlag,
     SensorFork,
     SensorScope,
+    SensorSocket,
+    SensorStep,
     SensorType,
 )
 from cirri.layout.spec import MapSpec, MapType
@@ -144,6 +147,7 @@ MIRRORS: tuple[type[Mirror], ...] = (
     SensorExit,
     SensorFork,
     SensorScope,
+    SensorSocket,
     Way,
 )
 
@@ -217,6 +221,7 @@ ENUMS: tuple[EnumMirror, ...] = (
     EnumMirror("policy_side", "lib/policy.h", "SIDE_", PolicySide),
     EnumMirror("runtime_flag", "lib/runtime.h", "RUNTIME_", RuntimeFlag),
     EnumMirror("sensor_type", "lib/sensor.h", "SENSOR_", SensorType),
+    EnumMirror("sensor_step", "lib/sensor.h", "SENSOR_", SensorStep),
     EnumMirror("sensor_flag", "lib/sensor.h", "SENSOR_", SensorFlag),
     EnumMirror("sensor_counter", "lib/sensor.h", "SENSOR_", SensorCounter),
 )
@@ -234,6 +239,7 @@ CONSTANTS: tuple[tuple[str, str, int], ...] = (
     ("lib/policy.h", "POLICY_PREFIX_PROTOCOL", POLICY_PREFIX_PROTOCOL),
     ("lib/policy.h", "POLICY_PREFIX_PORT", POLICY_PREFIX_PORT),
     ("lib/sensor.h", "SENSOR_COUNTERS", SENSOR_COUNTERS),
+    ("lib/sensor.h", "SENSOR_NO_ANSWER", SENSOR_NO_ANSWER),
 )
 """(header, C expression, value)."""
 
@@ -283,6 +289,7 @@ __all__ = [
     "SENSOR_COUNTER",
     "SENSOR_COUNTERS",
     "SENSOR_EVENTS",
+    "SENSOR_NO_ANSWER",
     "SENSOR_POLICIES",
     "SENSOR_SCOPE",
     "U32_NUMBER",
@@ -354,6 +361,8 @@ __all__ = [
     "SensorFlag",
     "SensorFork",
     "SensorScope",
+    "SensorSocket",
+    "SensorStep",
     "SensorType",
     "TracePoint",
     "TraceState",

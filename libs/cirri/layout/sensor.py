@@ -3,7 +3,7 @@
 from enum import IntEnum, IntFlag
 from typing import ClassVar
 
-from cirri.layout.mirror import U32, U64, Mirror
+from cirri.layout.mirror import U16, U32, U64, Address16, Mirror
 from cirri.layout.scalar import U32_NUMBER, U64_NUMBER, Raw
 from cirri.layout.spec import MapSpec, MapType
 
@@ -19,6 +19,20 @@ class SensorType(IntEnum):
     FORK = 3
     CALL = 4
     """A system call that a policy speaks of."""
+    SOCKET = 5
+    """A TCP connection begins or ends."""
+
+
+class SensorStep(IntEnum):
+    """``enum sensor_step``: what :attr:`SensorSocket.step` tells."""
+
+    CONNECT = 1
+    ACCEPT = 2
+    CLOSE = 3
+
+
+SENSOR_NO_ANSWER = 0xFFFFFFFF
+""":attr:`SensorSocket.error`: the process gave up."""
 
 
 class SensorFlag(IntFlag):
@@ -155,6 +169,33 @@ class SensorCall(Mirror, frozen=True, kw_only=True):
     size3: U32 = 0
     size4: U32 = 0
     selector: U32 = 0
+
+
+class SensorSocket(Mirror, frozen=True, kw_only=True):
+    """A step of a TCP connection, and whose it is."""
+
+    c_name: ClassVar[str] = "sensor_socket"
+    header: ClassVar[str] = HEADER
+
+    time: U64 = 0
+    """Of a close its own, else of the connection's first step."""
+    start: U64 = 0
+    cgroup: U64 = 0
+    pid: U32 = 0
+    type: U32 = SensorType.SOCKET
+    cookie: U64 = 0
+    local: Address16 = bytes(16)
+    """Of IPv4 the first four."""
+    remote: Address16 = bytes(16)
+    step: U32 = 0
+    """:class:`SensorStep`."""
+    error: U32 = 0
+    """Of a connect that failed: errno, or :data:`SENSOR_NO_ANSWER`."""
+    family: U16 = 0
+    local_port: U16 = 0
+    remote_port: U16 = 0
+    accepted: U16 = 0
+    """The other end began the connection."""
 
 
 class SensorScope(Mirror, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ A batch holds events of one namespace, so that permissions can be given by subje
 table of processes, which has all their ancestors that are known.  Field names are those of Tetragon's API.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct
 
@@ -16,8 +16,10 @@ RUNTIME_SUBJECTS = "cirri.runtimelog"
 KIND = "events"
 RUNTIME_LOG = Log("runtime_events", (KIND,), RUNTIME_SUBJECTS)
 
-EventType = Literal["process_exec", "process_exit", "process_kprobe"]
-EVENT_TYPES: tuple[EventType, ...] = ("process_exec", "process_exit", "process_kprobe")
+EventType = Literal[
+    "process_exec", "process_exit", "process_kprobe", "process_connect", "process_accept", "process_close"
+]
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 Raised = Literal[
     "PRIVILEGES_RAISED_EXEC_FILE_SETUID",
     "PRIVILEGES_RAISED_EXEC_FILE_SETGID",
@@ -128,6 +130,21 @@ class Argument(Struct, frozen=True, kw_only=True, omit_defaults=True):
     label: str = ""
 
 
+class Socket(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A TCP connection, from the end that began it to the other, as this node's end of it knows them."""
+
+    cookie: int
+    """The kernel's number of the socket, never used again; of the end that the process has."""
+    protocol: str = "TCP"
+    source: str = ""
+    source_port: int = 0
+    """0: the connection failed before it had one."""
+    destination: str = ""
+    destination_port: int = 0
+    error: str = ""
+    """process_connect: why there is none, ``ECONNREFUSED``; ``closed``: the process gave up."""
+
+
 class PolicyState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A tracing policy on one node."""
 
@@ -166,6 +183,8 @@ class RuntimeEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``KPROBE_ACTION_POST``, ``..._SIGKILL``, ``..._SIGNAL``."""
     message: str = ""
     tags: tuple[str, ...] = ()
+    socket: Socket | None = None
+    """process_connect, process_accept, process_close."""
 
 
 class RuntimeBatch(Struct, frozen=True, kw_only=True):

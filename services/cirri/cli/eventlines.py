@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import to_builtins
+
 from cirri.model.runtimeevents import Argument, Capabilities, PodRef, Process, RuntimeBatch, RuntimeEvent
 
 _CAPABILITIES = """
@@ -33,6 +35,8 @@ SIGNS = {
     "sys_perf_event_open": ("🐝", "perf_event_open"),
 }
 """What the field's lines begin with, by call; for others its own name follows."""
+SOCKETS = {"connect": "🔌", "accept": "📞", "close": "🧹"}
+"""The same of connections."""
 PAD = 120
 """Column that what is said of capabilities begins at, if the line is shorter."""
 _COLOURS = {"blue": 34, "green": 32, "magenta": 35, "cyan": 36, "red": 31}
@@ -57,6 +61,14 @@ def compact(event: RuntimeEvent, batch: RuntimeBatch, *, colour: bool = False, t
         line = " ".join([painted("blue", f"{sign} {verb:7}"), *parts, painted("cyan", told)])
         if event.action != "KPROBE_ACTION_POST":
             line += " " + painted("red", event.action.removeprefix("KPROBE_ACTION_"))
+    elif event.socket is not None:
+        about = event.socket
+        ends = f"{_end(about.source, about.source_port)} => {_end(about.destination, about.destination_port)}"
+        verb = event.type.removeprefix("process_")
+        line = " ".join(
+            [painted("blue", f"{SOCKETS[verb]} {verb:7}"), *parts, painted("cyan", f"TCP {ends}")]
+        )
+        line += f" {painted('red', about.error)}" if about.error else ""
     else:
         end = event.signal or str(event.status)
         line = " ".join([painted("blue", f"💥 {'exit':7}"), *parts, arguments, painted("red", end)])
@@ -89,10 +101,16 @@ def record(event: RuntimeEvent, batch: RuntimeBatch) -> dict[str, Any]:
                 "tags": list(event.tags),
             }
         )
+    if event.socket is not None:
+        said["socket"] = to_builtins(event.socket)
     if event.type == "process_exit":
         said |= {"signal": event.signal} if event.signal else {"status": event.status}
         said["time"] = rfc3339(event.time)
     return {event.type: said, "node_name": batch.node, "time": rfc3339(event.time)}
+
+
+def _end(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _argument(said: Argument) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cirri.layout import SensorCall, SensorExec, SensorExit, SensorFlag, SensorFork
+from cirri.layout import SensorCall, SensorExec, SensorExit, SensorFlag, SensorFork, SensorSocket
 from cirri.layout.mirror import shape
 from cirri.layout.sensor import SensorType
 from cirri.model.runtimeevents import Argument, Binary, Raised
@@ -52,7 +52,7 @@ class Call(NamedTuple):
     texts: tuple[bytes, ...]
 
 
-Record = Exec | SensorExit | SensorFork | Call
+Record = Exec | SensorExit | SensorFork | SensorSocket | Call
 CALL_BYTES = SensorCall.size()
 
 
@@ -68,6 +68,8 @@ def decoded(raw: bytes) -> Record | None:
         return SensorFork.unpack(raw)
     if kind == SensorType.EXIT and len(raw) == SensorExit.size():
         return SensorExit.unpack(raw)
+    if kind == SensorType.SOCKET and len(raw) == SensorSocket.size():
+        return SensorSocket.unpack(raw)
     if kind == SensorType.CALL and len(raw) >= CALL_BYTES:
         return _call(raw)
     if kind != SensorType.EXEC or len(raw) < EXEC_BYTES:

@@ -16,10 +16,10 @@ import msgspec
 from cirri.errors import CirriError
 from cirri.kv import BusError
 from cirri.kv.news import News
-from cirri.layout import SensorExit, SensorFork
+from cirri.layout import SensorExit, SensorFork, SensorSocket
 from cirri.model import ENDPOINTS, RESOURCES, resource_key
 from cirri.model.bucket import token
-from cirri.model.runtimeevents import EventType, PolicyStates, Process
+from cirri.model.runtimeevents import EVENT_TYPES, EventType, PolicyStates, Process
 from cirri.runtime import Runtime
 from cirri.sensor import procfs
 from cirri.sensor.cgroups import Cgroups, mount_of_cgroups
@@ -30,6 +30,7 @@ from cirri.sensor.pods import Pods
 from cirri.sensor.policies import Policies
 from cirri.sensor.processes import Processes
 from cirri.sensor.publish import Publisher
+from cirri.sensor.sockets import TYPES, socket_of
 
 LOOK_S = 0.1
 """How often the ring is looked at: its writers save most wake-ups."""
@@ -62,7 +63,7 @@ class Keeper:
             raise NoCgroups
         self.scope = settings.cgroup or mount
         self.lost = {"ring": 0, "stream": 0}
-        self.counts = {"process_exec": 0, "process_exit": 0, "process_kprobe": 0, "unknown": 0}
+        self.counts = dict.fromkeys((*EVENT_TYPES, "unknown"), 0)
         self.kernel = Kernel(settings.bpffs, settings.bpf_objects, scope_of(settings.cgroup, mount))
         self.pods = Pods(Cgroups(mount), self.scope)
         self.processes = Processes(
@@ -127,6 +128,9 @@ class Keeper:
                 if (gone := self.processes.exit(said, wall_ns)) is not None:
                     signal, status = ended(said.code)
                     self._tell("process_exit", said.time + wall_ns, gone, signal=signal, status=status)
+            elif isinstance(said, SensorSocket):
+                process = self.processes.at(said.pid, said.start, wall_ns, said.cgroup)
+                self._tell(TYPES[said.step], said.time + wall_ns, process, socket=socket_of(said))
             elif isinstance(said, Call):
                 self._call(said, wall_ns)
             else:
@@ -211,6 +215,10 @@ def gauges(keeper: Keeper) -> Mapping[str, tuple[str, Callable[[], float]]]:
         "execs": ("Programs started since the start", lambda: keeper.counts["process_exec"]),
         "exits": ("Processes ended since the start", lambda: keeper.counts["process_exit"]),
         "calls": ("Calls that policies speak of since the start", lambda: keeper.counts["process_kprobe"]),
+        "connections": (
+            "Connections asked for or taken since the start",
+            lambda: keeper.counts["process_connect"] + keeper.counts["process_accept"],
+        ),
         "unknown": ("Records that this version does not know", lambda: keeper.counts["unknown"]),
         "processes": ("Processes that are known", lambda: len(keeper.processes)),
         "stored": ("Events stored on the stream", lambda: keeper.publisher.stored),

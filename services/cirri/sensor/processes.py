@@ -144,6 +144,10 @@ class Processes:
             key = self._now(pid) or (pid, 0)
         return self._find(key, wall_ns, cgroup=cgroup)
 
+    def at(self, pid: int, start_ns: int, wall_ns: int, cgroup: int) -> Process:
+        """What the process of that number and beginning runs, or ran last, by all that has been told."""
+        return self._find(key_of(pid, start_ns), wall_ns, cgroup=cgroup)
+
     def sweep(self, alive: Callable[[Key], bool], *, everybody: bool) -> None:
         """Take for ended who is, though nothing told so: those out of scope, or *everybody* after a loss."""
         for key in [*(self._living if everybody else self._adopted)]:
