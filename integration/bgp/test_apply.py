@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket as connection
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,14 +50,22 @@ STEPS: list[tuple[str, Speaker | None, tuple[bool, int, int, int]]] = [
 ]
 
 
-@pytest.fixture
-def socket(tmp_path: Path) -> Iterator[Path]:
-    env = {**os.environ, "CIRRI_RUN_DIR": str(tmp_path), "CIRRI_NODE": "n"}
+@contextmanager
+def running(folder: Path) -> Iterator[Path]:
+    env = {**os.environ, "CIRRI_RUN_DIR": str(folder), "CIRRI_NODE": "n"}
     with subprocess.Popen(
         [sys.executable, "-m", "cirri.bgp.gobgpd"], env=env, stdout=subprocess.DEVNULL
     ) as gobgpd:
-        yield tmp_path / SOCKET
-        gobgpd.kill()
+        try:
+            yield folder / SOCKET
+        finally:
+            gobgpd.kill()
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> Iterator[Path]:
+    with running(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize("afresh", [False, True], ids=["one service", "a new one each time"])
@@ -78,3 +88,42 @@ def test_a_speaker_is_told_the_difference(socket: Path, afresh: bool) -> None:
 
     asyncio.run(walk())
     assert socket.stat().st_mode & 0o077 == 0, "GoBGP asks nobody who they are"
+
+
+def free_port() -> int:
+    with connection.create_server((B, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_what_a_peer_announces_changes_nothing(socket: Path, tmp_path: Path) -> None:
+    """A neighbour of the same AS has a better way to the node's own address, and ways to more."""
+    port, address = free_port(), "10.0.0.1/32"
+    better = Attributes(local_preference=200)
+    said = dict.fromkeys((address, "10.9.0.0/16", "0.0.0.0/0"), ((A, better),))
+    quick = {"connect_retry_s": 1, "asn": 65001, "local_asn": 65001, "families": (4,), "instance": "i"}
+    mine = Peer(name="b", address=B, local_address=A, port=port, **quick)  # type: ignore[arg-type]
+    its = Peer(name="a", address=A, local_address=B, port=port, **quick)  # type: ignore[arg-type]
+    node = Speaker(65001, "1.1.1.1", peers=(mine,), routes={address: ((B, BARE),)}, next_hops={4: "10.9.9.9"})
+    neighbour = Speaker(65001, "2.2.2.2", port, (B,), peers=(its,), routes=said, next_hops={4: "10.9.9.8"})
+
+    async def meet(sockets: tuple[Path, Path]) -> None:
+        own, other = map(GoBGP, sockets)
+        try:
+            for gobgp, speaker in ((other, neighbour), (own, node)):
+                await answers(gobgp, 20)
+                await Application(gobgp).apply(speaker, restarting=False)
+            for _ in range(1200):
+                if [sum(a.state.received for a in p.afi_safis) for p in await own.peers()] == [3]:
+                    break
+                await asyncio.sleep(0.05)
+            else:
+                pytest.fail("the neighbour's routes never came")
+            assert [r.prefix for r in (await own.routes(4, limit=9))[0]] == [address]
+            assert [r.origin for r in (await own.routes(4, limit=9))[0]] == [""]
+            assert [r.prefix for r in (await own.routes(4, told=B, limit=9))[0]] == [address]
+        finally:
+            await own.close()
+            await other.close()
+
+    with running(tmp_path / "other") as other:
+        asyncio.run(meet((socket, other)))

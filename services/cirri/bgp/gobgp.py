@@ -26,12 +26,13 @@ UNICAST = 1
 AFI = {4: 1, 6: 2}
 NEIGHBORS, LARGE_COMMUNITIES = 1, 6
 """Kinds of defined sets."""
-EXPORT, ACCEPT, REJECT = 2, 1, 2
+IMPORT, EXPORT, ACCEPT, REJECT = 1, 2, 1, 2
 ADD, REMOVE, REPLACE = 0, 1, 2
 LOCAL_ROUTES = 3
 ORIGINS = ("IGP", "EGP", "incomplete")
 STATES = ("unknown", "idle", "connect", "active", "open_sent", "open_confirm", "established")
-POLICY, RIB = "cirri", "global"
+POLICY, OWN_ALONE, RIB = "cirri", "cirri-own-alone", "global"
+ASSIGNED = ((EXPORT, POLICY), (IMPORT, OWN_ALONE))
 OURS = "cirri-"
 DEFERRAL_S = 1
 """How long a speaker that was restarted waits for what others tell before it tells its own: all of it is
@@ -122,24 +123,27 @@ class GoBGP:
         return getattr(await self._ask("GetBgp"), "global")  # a word of the language
 
     async def start(self, asn: int, router_id: str, port: int, addresses: Sequence[str]) -> None:
-        """Begin; nothing is announced to anybody before policy says so."""
+        """Begin; nothing is announced to anybody before policy says so, and nothing taken from anybody."""
         said = m.Global(asn=asn, router_id=router_id, listen_port=port, listen_addresses=addresses)
         await self._ask("StartBgp", **{"global": said})
-        assignment = m.PolicyAssignment(name=RIB, direction=EXPORT, default_action=REJECT)
-        await self._ask("SetPolicies", policies=[m.Policy(name=POLICY)])
-        assignment.policies.add(name=POLICY)
-        await self._ask("SetPolicyAssignment", assignment=assignment)
+        await self._ask("SetPolicies", policies=[m.Policy(name=POLICY), _own_alone()])
+        for direction, name in ASSIGNED:
+            assignment = m.PolicyAssignment(name=RIB, direction=direction, default_action=REJECT)
+            assignment.policies.add(name=name)
+            await self._ask("SetPolicyAssignment", assignment=assignment)
 
     async def stop(self) -> None:
         """End every session, and forget everything."""
         await self._ask("StopBgp")
 
     async def rejects(self) -> bool:
-        """Whether what no policy speaks of is told to nobody, and our policy is asked."""
-        async for each in self._list("ListPolicyAssignment", name=RIB, direction=EXPORT):
-            said = each.assignment
-            return said.default_action == REJECT and [p.name for p in said.policies] == [POLICY]
-        return False
+        """Whether our policies are asked, and what they do not speak of is neither told nor taken."""
+        for direction, name in ASSIGNED:
+            async for each in self._list("ListPolicyAssignment", name=RIB, direction=direction):
+                said = each.assignment
+                if said.default_action != REJECT or [p.name for p in said.policies] != [name]:
+                    return False
+        return True
 
     async def watch(self) -> AsyncIterator[None]:
         """Something whenever a session changes."""
@@ -229,7 +233,7 @@ class GoBGP:
             for key, one in _sets(own, peer, text):
                 sets.setdefault(key, one)
             policy.statements.add().CopyFrom(statement)
-        await self._ask("SetPolicies", defined_sets=list(sets.values()), policies=[policy])
+        await self._ask("SetPolicies", defined_sets=list(sets.values()), policies=[policy, _own_alone()])
 
 
 def statement_names(profiles: Iterable[Profile]) -> set[str]:
@@ -239,6 +243,18 @@ def statement_names(profiles: Iterable[Profile]) -> set[str]:
         number = marker(profile)
         found |= {f"{OURS}{number[0]:08x}{number[1]:08x} {OURS}{address}" for address, _ in profile}
     return found
+
+
+def _own_alone() -> Any:
+    """Takes the node's own routes in, and nobody else's.
+
+    Who had a better path to an address of ours (a higher preference, within one AS) would else have ours
+    withdrawn from everybody.
+    """
+    policy = m.Policy(name=OWN_ALONE)
+    statement = policy.statements.add(name=OWN_ALONE)
+    statement.conditions.route_type, statement.actions.route_action = LOCAL_ROUTES, ACCEPT
+    return policy
 
 
 def _sets(own: str, peer: str, text: str) -> Iterator[tuple[tuple[int, str], Any]]:
