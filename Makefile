@@ -3,11 +3,11 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench clean
+.PHONY: help setup build demo connectivity test lint bench clean
 
 help:			## this list
 	@echo "Cirri: identity-aware networking for workloads.  As root, on Debian 12 or 13:"
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "demo, test, lint and bench do setup first; when it is done, that takes half a second."
 
 setup:			## install what is needed from Debian and PyPI (.venv), compile the kernel programs
@@ -26,6 +26,11 @@ demo: setup		## a cluster on this machine, and the Star Wars demo on it (KEEP=1 
 
 test: setup		## every test: units, kernel programs, services on a real bus, labs
 	@deploy/test.sh
+
+connectivity: setup	## the connectivity tests of the field in a cluster on this machine (TEST=REGEX chooses)
+	@$(VENV)/bin/cirri lab up --name connectivity --without bgp --without l2 --without sensor
+	@$(VENV)/bin/cirri --lab connectivity connectivity test $(if $(TEST),--test '$(TEST)'); \
+	  code=$$?; $(VENV)/bin/cirri lab down --name connectivity; exit $$code
 
 lint: setup		## formatting, style, types, import contracts
 	@$(VENV)/bin/ruff format --check .

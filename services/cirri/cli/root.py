@@ -26,6 +26,9 @@ ENTRIES: dict[str, Entry] = {
     "bpf": Entry("cirri.cli.bpf", "bpf", "Read the kernel's maps directly, with or without services."),
     "config": Entry("cirri.cli.config", "config", "Show the cluster's configuration."),
     "confirm": Entry("cirri.cli.confirm", "confirm", "Keep policies that would be undone otherwise."),
+    "connectivity": Entry(
+        "cirri.cli.connectivity.command", "connectivity", "Test whether packets go where they may."
+    ),
     "delete": Entry("cirri.cli.apply", "delete", "Delete objects by name or by manifest."),
     "endpoint": Entry("cirri.cli.endpoint", "endpoint", "Show endpoints: pods as the nodes realized them."),
     "events": Entry(
