@@ -16,7 +16,7 @@ Modules, in the order in which ``up`` uses them::
                  deployments, scheduling, slices, dns, status   decisions (pure)
                  images, sandbox, kubelet                       what turns a Pod into processes
     programs/    what runs in pods and in the internet namespace
-    cli, execute, report, demo                                  commands
+    cli, execute, report, restarting, demo                      commands
 
 Nothing in a service knows that it runs in a lab: it gets its settings by environment, as it
 would anywhere.

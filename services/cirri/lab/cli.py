@@ -103,6 +103,19 @@ def resume(name: str) -> None:
 
 @lab.command()
 @name_option
+@click.argument("services", metavar="SERVICE...", nargs=-1, required=True)
+def restart(name: str, services: tuple[str, ...]) -> None:
+    """End every process of SERVICE; the lab starts it again, with its code as it is now."""
+    from cirri.lab.restarting import restart as again
+
+    try:
+        click.echo("restarted: " + ", ".join(again(name, services)))
+    except CirriError as error:
+        raise Failed(error) from error
+
+
+@lab.command()
+@name_option
 def down(name: str) -> None:
     """Remove the lab, or whatever is left of it."""
     from cirri.lab.lifecycle import down as take_down

@@ -34,7 +34,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 
 {{- define "cirri.image" -}}
 {{- $values := .root.Values.image -}}
-{{- with $values.registry }}{{ trimSuffix "/" . }}/{{ end }}cirri-{{ .name }}:{{ $values.tag | default .root.Chart.AppVersion }}
+{{- with $values.registry }}{{ trimSuffix "/" . }}/{{ end }}cirri/{{ .name }}:{{ $values.tag | default .root.Chart.AppVersion }}
 {{- end }}
 
 {{/* Where the bus is: every address of it, tried in turn. */}}
