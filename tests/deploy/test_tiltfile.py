@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,22 @@ def test_a_service_that_is_ended_runs_again_and_both_end_together(cluster: Tilt,
     program.write_text("#!/bin/sh\nexec sleep 1000\n")
     program.chmod(0o755)
 
+    def name(pid: str) -> str:
+        with suppress(FileNotFoundError):
+            return Path("/proc", pid, "comm").read_text().strip()
+        return ""
+
     def running(before: str = "") -> str:
-        asyncio.run(eventually(lambda: child.exists() and child.read_text() not in ("", before)))
-        pids = child.read_text()
-        assert Path("/proc", pids.strip()).exists()
-        return pids
+        """The child, as soon as it is the program: a signal to the shell before that may be lost."""
+        found = ""
+
+        def there() -> bool:
+            nonlocal found
+            found = child.read_text().strip() if child.exists() else ""
+            return found not in ("", before) and name(found) == "sleep"
+
+        asyncio.run(eventually(there))
+        return found
 
     with subprocess.Popen(["sh", "-c", text, str(program)]) as loop:
         try:
@@ -133,7 +145,7 @@ def test_a_service_that_is_ended_runs_again_and_both_end_together(cluster: Tilt,
         finally:
             loop.terminate()
         assert loop.wait(20) == 0
-    assert not any(Path("/proc", pid.strip()).exists() for pid in (first, second)), "nobody is left"
+    assert not any(Path("/proc", pid).exists() for pid in (first, second)), "nobody is left"
 
 
 def test_standalone_updates_each_service_of_the_lab(standalone: Tilt) -> None:
