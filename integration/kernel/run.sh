@@ -53,7 +53,8 @@ INIT
 chmod +x "$initrd/init"
 (cd "$initrd" && find . | "$busybox" cpio -o -H newc 2>/dev/null) | gzip -1 >"$build/initrd.gz"
 
-$qemu -accel "$accel" -m 2048 -nographic -no-reboot -nic none \
+# numpy wants more of a processor than the machine that qemu imitates by itself.
+$qemu -accel "$accel" -cpu max -smp 2 -m 2048 -nographic -no-reboot -nic none \
   -kernel "$build/tree/boot/vmlinuz-$version" -initrd "$build/initrd.gz" -append "console=ttyS0 quiet panic=-1" \
   -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap </dev/null |
   tee "$build/console" | tr -d '\r'

@@ -36,6 +36,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_obj_pin": (c_int, (c_int, c_char_p)),
     "bpf_obj_get_info_by_fd": (c_int, (c_int, c_void_p, _U32)),
     "bpf_enable_stats": (c_int, (c_int,)),
+    "bpf_prog_get_next_id": (c_int, (c_uint32, _U32)),
+    "bpf_prog_get_fd_by_id": (c_int, (c_uint32,)),
     # programs
     "bpf_prog_test_run_opts": (c_int, (c_int, c_void_p)),
     "bpf_raw_tracepoint_open": (c_int, (c_char_p, c_int)),
@@ -67,6 +69,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_program__expected_attach_type": (c_int, (c_void_p,)),
     "bpf_program__set_log_buf": (c_int, (c_void_p, c_void_p, c_size_t)),
     "bpf_program__fd": (c_int, (c_void_p,)),
+    "btf__load_vmlinux_btf": (c_void_p, ()),
+    "btf__free": (None, (c_void_p,)),
     "btf__find_by_name_kind": (c_int, (c_void_p, c_char_p, c_uint32)),
     "btf__type_by_id": (c_void_p, (c_void_p, c_uint32)),
     "btf__name_by_offset": (c_char_p, (c_void_p, c_uint32)),

@@ -58,6 +58,11 @@ ENTRIES: dict[str, Entry] = {
     "service": Entry("cirri.cli.service", "service", "Show Services as the nodes' kernels serve them."),
     "status": Entry("cirri.cli.status", "status", "Show whether everything works, and on which nodes."),
     "sysdump": Entry("cirri.cli.sysdump", "sysdump", "Collect the cluster's state into an archive."),
+    "trace": Entry(
+        "cirri.cli.trace.commands",
+        "trace",
+        "Look into the kernel: where packets are dropped, what takes time, DNS, programs.",
+    ),
     "tracingpolicy": Entry(
         "cirri.cli.tracingpolicy",
         "tracingpolicy",
