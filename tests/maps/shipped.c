@@ -11,6 +11,7 @@
 #include "lib/masquerade.h"
 #include "lib/metrics.h"
 #include "lib/nexthop.h"
+#include "lib/origin.h"
 #include "lib/policy.h"
 #include "lib/runtime.h"
 #include "lib/sensor.h"

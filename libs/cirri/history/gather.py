@@ -15,8 +15,11 @@ POINTERS: dict[str, tuple[str, ...]] = {
     "services": ("source_service", "destination_service"),
     "rules": ("rule_ref",),
     "l7": ("l7",),
+    "processes": ("processes",),
 }
 """Field of :class:`Table` -> the columns that point into it, by index + 1."""
+LIMITS = {"processes": 0xFFFF}
+"""Items of a field that its columns can point to, where that may be too few: of the rest nothing is known."""
 
 
 class Gathering:
@@ -46,6 +49,7 @@ class Gathering:
             mine = np.zeros(len(items) + 1, np.uint32)
             for index in np.flatnonzero(used).tolist():
                 mine[index] = self._index(field, items[index - 1])
+            mine[mine > LIMITS.get(field, mine.max())] = 0
             for column in columns:
                 rows[column] = mine[rows[column]]
         self._parts.append(rows)

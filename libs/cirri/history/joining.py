@@ -36,6 +36,7 @@ class Joining:
                 self._same(table.services),
                 self._same(table.rules),
                 table.l7,
+                self._same(table.processes),
             )
         )
         if gathering.count >= self._enough:

@@ -15,6 +15,7 @@ from uuid import UUID
 import numpy as np
 
 from cirri.model.flows import End, FlowBatch, RuleRef, ServiceRef
+from cirri.model.origins import FlowProcesses
 from cirri.model.records import L7Record
 
 
@@ -85,7 +86,7 @@ ROW = np.dtype(
         ("tcp_flags", "u1"),
         ("match", "u1"),  # cirri.layout.PolicyMatch
         ("reply", "u1"),  # Reply
-        ("spare", "<u2"),
+        ("processes", "<u2"),  # index + 1 into the batch's table
     ]
 )
 """132 bytes, little-endian, without holes."""
@@ -108,13 +109,22 @@ class Table:
     services: Sequence[ServiceRef] = ()
     rules: Sequence[RuleRef] = ()
     l7: Sequence[L7Record] = ()
+    processes: Sequence[FlowProcesses] = ()
 
     @classmethod
     def of(cls, batch: FlowBatch) -> Table:
         """The table in *batch*, read-only.  Raises: ValueError, if its rows are no whole number of rows."""
         rows = np.frombuffer(batch.rows, ROW)
         return cls(
-            batch.node, batch.instance, rows, batch.ends, batch.names, batch.services, batch.rules, batch.l7
+            batch.node,
+            batch.instance,
+            rows,
+            batch.ends,
+            batch.names,
+            batch.services,
+            batch.rules,
+            batch.l7,
+            batch.processes,
         )
 
 

@@ -10,6 +10,7 @@ from cirri.history import ROW, Reply, RowType, Table, Verdict, uuid_of
 from cirri.hubble import facts
 from cirri.hubble.facts import Place
 from cirri.hubble.messages import Endpoint, Flow, FlowType, GetFlowsResponse, L7FlowType, Workload
+from cirri.hubble.processes import extend, extension
 from cirri.hubble.summaries import TCP_FLAGS, message, packet
 from cirri.layout import PolicyDirection, address_text
 from cirri.model.records import L7Record
@@ -31,6 +32,7 @@ class Teller:
         self._table, self._place = table, place
         self._node = place.node(table.node)
         self._ends: dict[tuple[int, int], Any] = {}
+        self._extensions: dict[int, bytes] = {}
 
     def response(self, index: int) -> Any:
         """``GetFlowsResponse`` with the flow in row *index*."""
@@ -76,6 +78,8 @@ class Teller:
         self._names(flow, row)
         if row.rule_ref:
             self._policies(flow, row)
+        if row.processes:
+            extend(flow, self._extension(row.processes))
         if row.l7:
             self._message(flow, table.l7[row.l7 - 1])
         else:
@@ -109,6 +113,11 @@ class Teller:
                     workloads=[Workload(name=one.name, kind=one.kind) for one in end.workloads],
                 )
             self._ends[index, identity] = found
+        return found
+
+    def _extension(self, index: int) -> bytes:
+        if (found := self._extensions.get(index)) is None:
+            found = self._extensions[index] = extension(self._table.processes[index - 1])
         return found
 
     def _transport(self, flow: Any, row: Any) -> None:

@@ -66,6 +66,7 @@ from cirri.layout.mirror import Codec, Mirror
 from cirri.layout.names import NAMES, NameKey
 from cirri.layout.nat import NAT, NAT_PORT_FIRST, NatDirection, NatKey, NatValue
 from cirri.layout.nexthop import NEXTHOPS, Nexthop
+from cirri.layout.origin import ORIGIN_SPACES, ORIGINS, Origin, OriginKey, OriginKind
 from cirri.layout.policy import (
     POLICY,
     POLICY_MEMOS,
@@ -138,6 +139,8 @@ MIRRORS: tuple[type[Mirror], ...] = (
     Nexthop,
     NatKey,
     NatValue,
+    Origin,
+    OriginKey,
     PolicyKey,
     PolicyMemo,
     PolicyValue,
@@ -179,6 +182,8 @@ MAPS: dict[str, MapSpec[Any, Any]] = {
         NAMES,
         NAT,
         NEXTHOPS,
+        ORIGINS,
+        ORIGIN_SPACES,
         POLICY,
         POLICY_MEMOS,
         RUNTIME,
@@ -215,6 +220,7 @@ ENUMS: tuple[EnumMirror, ...] = (
     EnumMirror("lb_scope", "lib/lb.h", "LB_", LbScope),
     EnumMirror("mark", "lib/mark.h", "MARK_", Mark),
     EnumMirror("nat_direction", "lib/natmap.h", "NAT_", NatDirection),
+    EnumMirror("origin_kind", "lib/origin.h", "ORIGIN_", OriginKind),
     EnumMirror("policy_action", "lib/policy.h", "ACTION_", PolicyAction),
     EnumMirror("policy_direction", "lib/policy.h", "POLICY_", PolicyDirection),
     EnumMirror("policy_match", "lib/policy.h", "MATCH_", PolicyMatch),
@@ -280,6 +286,8 @@ __all__ = [
     "NAT",
     "NAT_PORT_FIRST",
     "NEXTHOPS",
+    "ORIGINS",
+    "ORIGIN_SPACES",
     "POLICY",
     "POLICY_MEMOS",
     "POLICY_PREFIX_PEER",
@@ -344,6 +352,9 @@ __all__ = [
     "NatKey",
     "NatValue",
     "Nexthop",
+    "Origin",
+    "OriginKey",
+    "OriginKind",
     "PolicyAction",
     "PolicyDirection",
     "PolicyKey",

@@ -19,6 +19,7 @@ from cirri.maps.load import Program
 class AttachType(IntEnum):
     """``enum bpf_attach_type`` of <linux/bpf.h>, as far as it is used."""
 
+    CGROUP_SOCK_OPS = 3
     CGROUP_INET4_CONNECT = 10
     CGROUP_INET6_CONNECT = 11
     CGROUP_UDP4_SENDMSG = 14

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 from cirri.model.bucket import token
+from cirri.model.origins import FlowProcesses
 from cirri.model.records import L7Record
 
 Verdict = Literal["forwarded", "dropped", "audited", "error"]
@@ -112,6 +113,8 @@ class FlowBatch(Struct, frozen=True, kw_only=True):
     services: tuple[ServiceRef, ...] = ()
     rules: tuple[RuleRef, ...] = ()
     l7: tuple[L7Record, ...] = ()
+    processes: tuple[FlowProcesses, ...] = ()
+    """Behind the ends, where the node's sensor knows."""
 
 
 def flow_subject(namespace: str, verdict: str, node: str) -> str:

@@ -43,6 +43,8 @@ class Style:
     """Names instead of addresses, where there are any."""
     node: bool = False
     policies: bool = False
+    processes: bool = False
+    """Say which program is behind each end."""
     colors: bool = False
 
     def paint(self, text: str, color: str) -> str:
@@ -76,14 +78,28 @@ class Printer:
             at = f" [{safe(flow.node_name)}]" if style.node else ""
             return (
                 f"{time}{at}: {source} {identities[0]} {arrow} {destination} {identities[1]} "
-                f"{kind} {verdict} ({said})"
+                f"{kind} {verdict} ({said}){self._behind(flow)}"
             )
         return self._record(
             time,
             flow.node_name,
             (("SOURCE", source), ("DESTINATION", destination), ("TYPE", kind), ("VERDICT", verdict),
-             ("SUMMARY", said)),
+             ("SUMMARY", said),
+             *([("PROCESS", self._behind(flow).strip())] if style.processes else [])),
         )  # fmt: skip
+
+    def _behind(self, flow: Any) -> str:
+        """`` /usr/bin/curl -> /usr/sbin/nginx``, in the order of the ends; ``?`` for who is not known."""
+        if not self.style.processes:
+            return ""
+        from cirri.hubble.processes import told
+
+        who = told(flow)
+        names = [safe(one.binary) if one is not None else "?" for one in (who.source, who.destination)]
+        arrow = "->"
+        if flow.HasField("is_reply") and flow.is_reply.value:
+            names, arrow = names[::-1], "<-"
+        return " " + self.style.paint(f"{names[0]} {arrow} {names[1]}", "yellow")
 
     def lost(self, response: Any) -> str:
         """One that says how many events were lost, and where."""
@@ -159,6 +175,7 @@ def _cut(names: Iterable[str]) -> str:
 
 def as_json(message: Any) -> str:
     """proto3's JSON mapping on one line, with the names of the .proto file."""
+    import google.protobuf.struct_pb2  # noqa: F401  what `extensions` of a flow hold
     from google.protobuf.json_format import MessageToDict
 
     said = MessageToDict(message, preserving_proto_field_name=True)

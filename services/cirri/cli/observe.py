@@ -19,6 +19,7 @@ from cirri.cli.context import NoContext, Target
 from cirri.cli.flowevents import event_details
 from cirri.cli.flowfilters import BadFilter, Filters, filters
 from cirri.cli.flowlines import Form, Printer, Style, node_status
+from cirri.cli.flowprocess import processed
 from cirri.cli.flowrequest import BadSelection, Selection, mask, messages, raw, raw_text, request
 from cirri.cli.flowtime import length_s
 from cirri.cli.observer import Observer, Server, connected, locate
@@ -70,6 +71,7 @@ def style(options: Mapping[str, Any], *, terminal: bool) -> Style:
         names=options.get("ip_translation", True) and not options.get("numeric", False),
         node=options["print_node_name"],
         policies=options.get("print_policy_names", False),
+        processes=options.get("processes", False),
         colors=colors and form in ("compact", "dict"),
     )
 
@@ -127,15 +129,16 @@ def show_flows(target: Target, **options: Any) -> None:
     )
     if fields:  # an empty mask may mean: no field at all
         asked.field_mask.paths.extend(fields)
+    chosen = processed(options, asked)
     with _printing(shown) as printer:
         if path:
             from cirri.cli.flowfile import flows_of
 
-            _print_flows(flows_of(path, asked), printer, silent=silent)
+            _print_flows(chosen(flows_of(path, asked)), printer, silent=silent)
             return
         with connection(target, options) as observer:
             answers = patient(observer.stream(OBSERVER, "GetFlows", asked), observer.server.address)
-            _print_flows(answers, printer, silent=silent)
+            _print_flows(chosen(answers), printer, silent=silent)
 
 
 @contextmanager
@@ -148,7 +151,7 @@ def _printing(shown: Style) -> Iterator[Printer]:
         click.echo(rest)
 
 
-def _print_flows(answers: Iterator[Any], printer: Printer, *, silent: bool) -> None:
+def _print_flows(answers: Iterable[Any], printer: Printer, *, silent: bool) -> None:
     for answer in answers:
         match answer.WhichOneof("response_types"):
             case "flow":
@@ -198,8 +201,8 @@ def nodes_of(target: Target, options: Mapping[str, Any]) -> list[str]:
 
 def _flow_params() -> list[click.Parameter]:
     return [
-        *flags.selectors(), *flags.flow_filters(), *flags.raw_filters(), *flags.formatting(),
-        *flags.server(), *flags.other(), *flags.silence(),
+        *flags.selectors(), *flags.flow_filters(), *flags.process_filters(), *flags.raw_filters(),
+        *flags.formatting(), *flags.server(), *flags.other(), *flags.silence(),
     ]  # fmt: skip
 
 

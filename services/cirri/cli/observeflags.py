@@ -200,6 +200,16 @@ def flow_filters() -> list[click.Parameter]:
     ]  # fmt: skip
 
 
+def process_filters() -> list[click.Parameter]:
+    """Of what the API has no filters for; they are applied to its answers."""
+    return [
+        SectionOption("--process-binary", multiple=True, metavar="REGEX", section=FILTERS,
+                      help="A program behind one of the ends whose path has this."),
+        SectionOption("--process-exec-id", multiple=True, metavar="EXEC_ID", section=FILTERS,
+                      help="This program behind one of the ends, by its number in `cirri events -o json`."),
+    ]  # fmt: skip
+
+
 def raw_filters() -> list[click.Parameter]:
     """Filters as the API has them."""
     return [
@@ -224,6 +234,8 @@ def formatting(*, flows: bool = True) -> list[click.Parameter]:
     if flows:
         found += [
             SectionOption("--print-policy-names", is_flag=True, help="Say which policies decided.", **how),
+            SectionOption("--process", "processes", is_flag=True,
+                          help="Say which program is behind each end; `?`: it is not known.", **how),
             SectionOption("--ip-translation", type=bool, is_flag=False, flag_value="true", default=True,
                           help="Names of pods, Services and sites instead of addresses.  [default: true]",
                           metavar="[=false]", **how),

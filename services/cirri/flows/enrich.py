@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from cirri.flows.book import Book
 from cirri.flows.lookup import Array, keys_of
 from cirri.flows.names import PodNames
+from cirri.flows.origins import Origins
 from cirri.history.rows import Rows, Table
 from cirri.model import End, L7Record, RuleRef
 
@@ -18,14 +19,21 @@ class Enricher:
     """Fills in what rows point to."""
 
     def __init__(
-        self, book: Book, names: PodNames, rule: Callable[[int], RuleRef | None], instance: int
+        self,
+        book: Book,
+        names: PodNames,
+        rule: Callable[[int], RuleRef | None],
+        instance: int,
+        *,
+        origins: Origins | None = None,
     ) -> None:
         self._book, self._names, self._rule, self._instance = book, names, rule, instance
-        self.given_up: set[int] = set()
-        """Ends (as :meth:`Book.end` numbers them) that were waited for in vain."""
+        self._origins = origins
+        self.given_up: set[Hashable] = set()
+        """Ends (as :meth:`Book.end` numbers them) and processes that were waited for in vain."""
 
-    def table(self, rows: Rows, l7: Sequence[L7Record] = ()) -> tuple[Table, set[int]]:
-        """The table of *rows*, and the ends of which there may be news to come."""
+    def table(self, rows: Rows, l7: Sequence[L7Record] = ()) -> tuple[Table, set[Hashable]]:
+        """The table of *rows*, and the ends and processes of which there may be news to come."""
         count = len(rows)
         addresses = np.concatenate([rows["source"], rows["destination"]])
         who = self._book.find(addresses, np.tile(rows["time"], 2))
@@ -36,7 +44,7 @@ class Enricher:
             rows["source_identity"], rows["destination_identity"] = identity[:count], identity[count:]
         keys, inverse = np.unique(who << np.uint64(32) | identity, return_inverse=True)
         ends: list[End] = []
-        waiting: set[int] = set()
+        waiting: set[Hashable] = set()
         for key in keys.tolist():
             end, settled = self._book.end(key)
             ends.append(end)
@@ -55,6 +63,10 @@ class Enricher:
             ports |= np.tile(rows["protocol"].astype(np.uint64) << np.uint64(16), 2)
             known = self._book.frontends.find(keys_of(addresses, ports))
             services = _point(rows, "service", known, self._book.services)
+        processes: Sequence[Any] = ()
+        if self._origins is not None:
+            processes, unknown = self._origins.point(rows, ends)
+            waiting |= unknown - self.given_up
         return (
             Table(
                 self._book.node,
@@ -65,6 +77,7 @@ class Enricher:
                 services,
                 self._rules(rows),
                 l7,
+                processes,
             ),
             waiting,
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from cirri.flows import NAME_CACHE, NAME_SETS
+from cirri.flows import NAME_CACHE, NAME_SETS, WHO
 from cirri.flows.account import Account
 from cirri.flows.book import Book
 from cirri.flows.happenings import Happenings
@@ -20,6 +20,7 @@ from cirri.flows.kernel import KernelRing
 from cirri.flows.names import PodNames
 from cirri.flows.node import NodeFlows
 from cirri.flows.observed import Observed
+from cirri.flows.origins import Origins
 from cirri.flows.outlets import Outlets
 from cirri.flows.proxied import Heard
 from cirri.flows.publish import Publisher
@@ -34,6 +35,7 @@ from cirri.model.bucket import token
 from cirri.model.config import CONFIG, config_data
 from cirri.model.flows import DROPPED_LOG, FORWARDED_LOG
 from cirri.model.flowsettings import DEFAULTS, flow_settings
+from cirri.model.origins import ProcessesReply, ProcessesRequest
 from cirri.model.request import NameCacheReply, NameSetsReply
 from cirri.runtime import Runtime
 
@@ -49,6 +51,8 @@ NAMES_AGAIN_S = 0.1
 """Between questions for the names behind a number that is not known."""
 FINISH_S = 0.8
 """How long the end may take to store what is not stored yet."""
+ASK_AT_ONCE = 2000
+"""Processes in one question."""
 CAUSES = ("ring", "reader", "l7", "stream")
 
 
@@ -68,12 +72,14 @@ class Keeper:
         self.happenings = Happenings(settings.node, self.observed.source.happened, self._host)
         self.publisher = Publisher(rt.bus, rt.log, (settings.node, self.instance), self.lost, self._settled)
         self.outlets = Outlets(rt, lambda: self.lost)
+        self.origins = Origins(settings.bpffs)
         self.flows = NodeFlows(
             self.book,
             PodNames(),
             RuleFile(settings.run_dir / "rules.json", self.observed.revision).get,
             self.instance,
             (self.ring.take, self.observed.source.take, self.publisher.take, self.outlets.take),
+            origins=self.origins,
         )
         self.flows.hopeful = lambda: rt.bus.connected
         self.kernel = KernelRing(settings.bpffs, asyncio.get_running_loop())
@@ -82,7 +88,7 @@ class Keeper:
         self._counted = {"overrun": 0, "foreign": 0, "l7": 0}
         self._state = settings.run_dir / "flows.l7"
         self._remembered = b"{}"
-        self._unnamed = asyncio.Event()
+        self._unnamed, self._unidentified = asyncio.Event(), asyncio.Event()
         self.book.unnamed = self._unnamed.set
 
     def _host(self, node: str) -> str:
@@ -105,6 +111,7 @@ class Keeper:
                 tasks.create_task(self.observed.run())
                 await self.rt.hear(L7_RECORDS, self._hear)
                 tasks.create_task(self._learn())
+                tasks.create_task(self._identify())
                 tasks.create_task(self._restore())
                 await self._read()
         finally:
@@ -168,6 +175,8 @@ class Keeper:
         if raw is not None:
             self.flows.events(raw)
         left_s = self.flows.settle()
+        if self.origins.asked:
+            self._unidentified.set()
         return 0.0 if raw is not None else left_s
 
     def _take_all(self) -> None:
@@ -290,10 +299,26 @@ class Keeper:
             await asyncio.sleep(NAMES_AGAIN_S)
             self._unnamed.clear()
 
+    async def _identify(self) -> None:
+        """Processes behind ends, as the node's sensor knows them."""
+        while True:
+            await self._unidentified.wait()
+            self._unidentified.clear()
+            asked, self.origins.asked = tuple(self.origins.asked.values())[:ASK_AT_ONCE], {}
+            try:
+                question = msgspec.msgpack.encode(ProcessesRequest(asked=asked))
+                answer = await self.rt.request(WHO, question, ASK_S)
+                self.origins.learn(msgspec.msgpack.decode(answer, type=ProcessesReply).found)
+            except (BusError, msgspec.MsgspecError):
+                self.origins.unheard()
+            self.flows.news()
+            self.kernel.some.set()
+
     # losses -------------------------------------------------------------------------------------------
 
     async def _count(self) -> None:
         while True:
+            self.origins.look()
             await asyncio.sleep(LOOK_S)
             self._losses()
             self._remember()

@@ -14,6 +14,7 @@ from cirri.flows.book import Book
 from cirri.flows.enrich import Enricher
 from cirri.flows.kernel import Raw
 from cirri.flows.names import PodNames
+from cirri.flows.origins import Origins
 from cirri.history.rows import Rows, Table, joined
 from cirri.model import L7Record, RuleRef
 
@@ -46,13 +47,15 @@ class NodeFlows:
         rule: Callable[[int], RuleRef | None],
         instance: int,
         takers: Iterable[Take],
+        *,
+        origins: Origins | None = None,
     ) -> None:
         self.book, self.names, self._rule = book, names, rule
         self.takers: list[Take] = list(takers)
         self.seq = 0
         self.hopeful: Callable[[], bool] = lambda: False
         """Whether there may be news: there is a bus."""
-        self._enricher = Enricher(book, names, rule, instance)
+        self._enricher = Enricher(book, names, rule, instance, origins=origins)
         self._waiting: deque[_Waiting] = deque()
         self._ready: _Waiting | None = None
         self._count = 0

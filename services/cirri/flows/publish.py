@@ -239,6 +239,7 @@ class Publisher:
             services=tuple(table.services),
             rules=tuple(table.rules),
             l7=tuple(table.l7),
+            processes=tuple(table.processes),
         )
         events = int((table.rows["type"] != RowType.L7).sum())
         subject = flow_subject(namespace, kind, self._node)

@@ -9,6 +9,7 @@ Nobody depends on it: while it is away the kernel's ring keeps what happens, and
 """
 
 from cirri.model import ENDPOINTS, RESOURCES, RUNTIME_LOG
+from cirri.model.origins import PROCESSES
 from cirri.runtime.contract import Service
 
 SERVICE = Service(
@@ -17,7 +18,7 @@ SERVICE = Service(
     scope="node",
     reads=(ENDPOINTS, RESOURCES),
     maps=("cirri_sensor_scope", "cirri_sensor_policies", "cirri_sensor_events", "cirri_sensor_counters"),
-    serves=("policies",),
+    serves=("policies", PROCESSES),
     appends=(RUNTIME_LOG,),
     capabilities=("BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"),
 )

@@ -188,5 +188,10 @@ def exec_id(node: str, time_ns: int, pid: int) -> str:
     return base64.b64encode(f"{node}:{time_ns}:{pid}".encode()).decode()
 
 
+def exec_time(name: str) -> int:
+    """When the program *name* (as :func:`exec_id` gives it) was started, ns of CLOCK_BOOTTIME."""
+    return int(base64.b64decode(name).rsplit(b":", 2)[1])
+
+
 def _text(raw: bytes) -> str:
     return raw.decode(errors="backslashreplace")

@@ -19,9 +19,10 @@ from cirri.kv.news import News
 from cirri.layout import SensorExit, SensorFork, SensorSocket
 from cirri.model import ENDPOINTS, RESOURCES, resource_key
 from cirri.model.bucket import token
+from cirri.model.origins import PROCESSES
 from cirri.model.runtimeevents import EVENT_TYPES, EventType, PolicyStates, Process
 from cirri.runtime import Runtime
-from cirri.sensor import procfs
+from cirri.sensor import origins, procfs
 from cirri.sensor.cgroups import Cgroups, mount_of_cgroups
 from cirri.sensor.facts import Call, Exec, arguments_of, decoded, ended, fits_binary
 from cirri.sensor.gather import Gathering
@@ -65,6 +66,8 @@ class Keeper:
         self.lost = {"ring": 0, "stream": 0}
         self.counts = dict.fromkeys((*EVENT_TYPES, "unknown"), 0)
         self.kernel = Kernel(settings.bpffs, settings.bpf_objects, scope_of(settings.cgroup, mount))
+        for name, why in origins.attach(settings.bpffs, settings.bpf_objects, self.scope).items():
+            rt.log.warning("flows are told without some processes", program=name, error=why)
         self.pods = Pods(Cgroups(mount), self.scope)
         self.processes = Processes(
             settings.node,
@@ -86,6 +89,7 @@ class Keeper:
                 tasks.create_task(self._follow())
                 tasks.create_task(self._serve_policies())
                 await self.rt.handle("policies", self._say_policies)
+                await self.rt.handle(PROCESSES, self._say_processes)
                 tasks.create_task(self.publisher.run())
                 tasks.create_task(self._sweep())
                 with suppress(TimeoutError):
@@ -171,6 +175,14 @@ class Keeper:
 
     async def _say_policies(self, _: bytes) -> bytes:
         return msgspec.msgpack.encode(PolicyStates(policies=tuple(self.policies.states)))
+
+    async def _say_processes(self, data: bytes) -> bytes:
+        """Who is behind flows; what the ring holds is understood first."""
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        wall_ns = time.time_ns() - now_ns
+        while records := self.kernel.take():
+            self.take(records)
+        return origins.answer(data, self.processes, now_ns, wall_ns)
 
     def _tell(self, kind: EventType, when_ns: int, process: Process, **said: Any) -> None:
         self.counts[kind] += 1

@@ -46,7 +46,7 @@ class Kernel:
             self.ring = RingBuffer(folder / SENSOR_EVENTS.name)
             with open_pinned(folder, SENSOR_SCOPE) as map_:
                 map_.put(0, scope)
-            if not all(_runs(program, folder) for program in programs.values()):
+            if not all(runs(program, folder) for program in programs.values()):
                 self.replaced = True
                 for program in programs.values():
                     detach(folder / f"link_{program.name}")
@@ -70,7 +70,7 @@ class Kernel:
         self._counters.close()
 
 
-def _runs(program: Program, folder: Path) -> bool:
+def runs(program: Program, folder: Path) -> bool:
     """Whether the same program is attached already, by an earlier process."""
     with suppress(MapMissing):
         fd = object_get(folder / f"prog_{program.name}")

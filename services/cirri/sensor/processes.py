@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from cirri.layout import SensorExit, SensorFork
 from cirri.model.runtimeevents import Capabilities, Credentials, Namespaces, PodRef, Process
-from cirri.sensor.facts import TICK_NS, Exec, Key, binary_of, exec_id, flags_text, key_of
+from cirri.sensor.facts import TICK_NS, Exec, Key, binary_of, exec_id, exec_time, flags_text, key_of
 
 ENDED = 16384
 """Processes that have ended and are kept."""
@@ -147,6 +147,19 @@ class Processes:
     def at(self, pid: int, start_ns: int, wall_ns: int, cgroup: int) -> Process:
         """What the process of that number and beginning runs, or ran last, by all that has been told."""
         return self._find(key_of(pid, start_ns), wall_ns, cgroup=cgroup)
+
+    def then(self, pid: int, start_ns: int, time_ns: int, wall_ns: int) -> tuple[Process, int] | None:
+        """(What the process ran at *time_ns*, since when), ns of CLOCK_BOOTTIME; None: it is not known."""
+        key = key_of(pid, start_ns)
+        found = self._living.get(key) or self._ended.get(key)
+        if found is None and self._now(pid) == key:
+            found = self._find(key, wall_ns)
+        if found is None or "unknown" in found.flags:
+            return None
+        for name in (found.exec_id, *reversed(self._before.get(key, ()))):
+            if (since := exec_time(name)) <= time_ns and name in self._known:
+                return self._known[name], since
+        return None
 
     def sweep(self, alive: Callable[[Key], bool], *, everybody: bool) -> None:
         """Take for ended who is, though nothing told so: those out of scope, or *everybody* after a loss."""
