@@ -11,30 +11,27 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct in6_addr___kernel { __u32 s6_addr32[4]; };
-struct net___kernel { __u64 net_cookie; };
-typedef struct { struct net___kernel *net; } possible_net_t;
-typedef struct { __s64 counter; } atomic64_t;
+/* More of what lib/sensor_kernel.h has: the same structs in the kernel. */
+struct net___cookie { __u64 net_cookie; };
 
-struct sock_common {
+struct sock_common___end {
 	__be32 skc_rcv_saddr;
-	__be16 skc_dport;
 	__u16 skc_num;
 	unsigned short skc_family;
-	possible_net_t skc_net;
+	struct { struct net___cookie *net; } skc_net;
 	struct { union { __u32 u6_addr32[4]; } in6_u; } skc_v6_rcv_saddr;
-	atomic64_t skc_cookie;
+	struct { __s64 counter; } skc_cookie;
 };
 
-struct sock {
-	struct sock_common __sk_common;
+struct sock___end {
+	struct sock_common___end __sk_common;
 	__u16 sk_protocol;
 };
 
 #pragma clang attribute pop
 
 SEC("tp_btf/sock_send_length")
-int BPF_PROG(origin_sent, struct sock *sk, int length, int flags)
+int BPF_PROG(origin_sent, struct sock___end *sk, int length, int flags)
 {
 	__u16 protocol = sk->sk_protocol, family = sk->__sk_common.skc_family;
 	struct origin_key key = { .kind = ORIGIN_SENDER };
