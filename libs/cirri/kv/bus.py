@@ -46,9 +46,10 @@ class Bus:
         password: str = "",
         name: str = "",
         ca: Path | None = None,
+        replicas: int = 1,
         log: Callable[..., None] | None = None,
     ) -> None:
-        self.link = Link(url, user=user, password=password, name=name, ca=ca)
+        self.link = Link(url, user=user, password=password, name=name, ca=ca, replicas=replicas)
         self.guard: Callable[[Bucket[Any], str], None] | None = None
         """Asked before each write of (bucket, key); raises if the caller may not."""
         self._log = log
@@ -64,10 +65,11 @@ class Bus:
         password: str = "",
         name: str = "",
         ca: Path | None = None,
+        replicas: int = 1,
         timeout_s: float = FIRST_CONNECT_S,
     ) -> Bus:
         """A bus that is connected, and connects again for ever.  Raises: BusUnavailable."""
-        bus = cls(url, user=user, password=password, name=name, ca=ca)
+        bus = cls(url, user=user, password=password, name=name, ca=ca, replicas=replicas)
         bus.begin()
         try:
             await bus.link.wait(timeout_s)

@@ -74,14 +74,23 @@ class Link:
     """The connection; :meth:`start` returns at once, ``connected`` says when it is there."""
 
     def __init__(
-        self, url: str, *, user: str = "", password: str = "", name: str = "", ca: Path | None = None
+        self,
+        url: str,
+        *,
+        user: str = "",
+        password: str = "",
+        name: str = "",
+        ca: Path | None = None,
+        replicas: int = 1,
     ) -> None:
         """*url*: of one server, or of several, comma separated, that are tried in turn.
 
         *ca*: who signs their certificates; None: whom the system trusts.
+        *replicas*: on how many servers each stream is kept that is made over this link.
         """
         self.url, self.user, self._password, self.name = url, user, password, name or user
         self._servers, self._ca = itertools.cycle(url.split(",")), ca
+        self.replicas = replicas
         prefix = f"_INBOX_{token(user)}" if user else "_INBOX"
         self.inbox = f"{prefix}.{secrets.token_hex(8)}"
         """Subjects below it are this connection's own; nobody else may read them."""

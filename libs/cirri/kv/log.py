@@ -53,7 +53,7 @@ async def ensure(link: Link, name: str, subjects: tuple[str, ...], limits: Limit
         "retention": "limits",
         "storage": "file",
         "discard": "old",
-        "num_replicas": 1,
+        "num_replicas": link.replicas,
         "max_consumers": -1,
         "max_msgs": -1,
         "max_bytes": limits.bytes,

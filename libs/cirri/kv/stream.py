@@ -123,7 +123,7 @@ async def ensure(link: Link, bucket: Bucket[Any]) -> StreamInfo:
             "retention": "limits",
             "storage": "file",
             "discard": "new",
-            "num_replicas": 1,
+            "num_replicas": link.replicas,
             "max_consumers": -1,
             "max_msgs": -1,
             "max_bytes": -1,

@@ -71,6 +71,7 @@ class _Life:
             password=settings.nats_password,
             name=f"{service.name}-{settings.node}" if service.scope == "node" else service.name,
             ca=settings.nats_ca,
+            replicas=settings.nats_replicas,
             log=self._log.warning,
         )
         self._runtime: Runtime | None = None

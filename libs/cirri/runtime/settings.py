@@ -25,6 +25,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Of the bus; several servers of it are comma separated."""
     nats_ca: Path | None = None
     """PEM file: who signs the certificates of ``tls://`` servers; default: whom the system trusts."""
+    nats_replicas: int = 1
+    """On how many of its servers each stream is kept that this service makes: 1 to 5."""
     nats_user: str = ""
     """``NAME`` for cluster services, ``NAME-NODE`` for node services; empty: no credentials."""
     nats_password: str = ""
@@ -81,6 +83,10 @@ class Settings(Struct, frozen=True, kw_only=True):
                 values["http"] = (address.strip("[]") or "127.0.0.1", int(port))
             else:
                 faults.append(f"CIRRI_HTTP must be HOST:PORT, not {given['http']!r}")
+        if (count := given.get("nats_replicas", "1")) in ("1", "2", "3", "4", "5"):
+            values["nats_replicas"] = int(count)
+        else:
+            faults.append(f"CIRRI_NATS_REPLICAS must be 1 to 5, not {count!r}")
         if (level := given.get("log_level", "info").lower()) not in LOG_LEVELS:
             faults.append(f"CIRRI_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
         values["log_level"] = level

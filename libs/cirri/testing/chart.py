@@ -108,7 +108,6 @@ def access() -> list[dict[str, Any]]:
         if kind.name not in _NOT_READ:
             group, _, _ = kind.api_version.rpartition("/")
             groups.setdefault(group, []).append(kind.plural)
-    groups[""].append("serviceaccounts")
     own = next(group for group in groups if group.startswith("cilium"))
     rules = [
         {"apiGroups": [group], "resources": sorted(found), "verbs": ["get", "list", "watch"]}

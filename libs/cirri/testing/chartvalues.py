@@ -199,6 +199,12 @@ _OWN = (
         {"type": "array", "items": {"type": "string", "pattern": "^(nats|tls)://"}},
         default=[],
     ),
+    Value(
+        "nats.external.replicas",
+        {"enum": [1, 3, 5]},
+        default=1,
+        says="on how many of its servers each stream is kept",
+    ),
     Value("nats.external.caSecret", TEXT, default="", says="Secret with ca.crt"),
     Value(
         "nats.external.credentialsSecret",
