@@ -114,6 +114,7 @@ struct sensor_call {
 	__u32 size3;
 	__u32 size4;
 	__u32 selector;	/* the first of the hook's that fits */
+	__u64 result;	/* of hooks that are told when the call is over */
 };
 
 /* Its process is whose the connection is; time: of a close its own, else of the connection's first step. */

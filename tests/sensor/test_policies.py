@@ -14,7 +14,7 @@ from tests.sensor.world import World, world
 from cirri.model import Resource
 from cirri.model.runtimeevents import PodRef
 from cirri.runtime.logs import Log
-from cirri.sensor.facts import Call, arguments_of, decoded
+from cirri.sensor.facts import Call, arguments_of, decoded, result_of
 from cirri.sensor.policies import Policies
 
 
@@ -49,6 +49,7 @@ class Row(NamedTuple):
 
 
 SELECTORS = [match(1, "Prefix", "/tmp/cirri-secret"), match(1, "Postfix", ".secret"), match(1, "Equal", "/x")]
+ERROR = {"operator": "LessThan", "values": ["0"]}
 ALL = policy(
     "all",
     probe("sys_setuid", "0:int", selectors=[match(0, "Equal", "0")]),
@@ -62,6 +63,13 @@ ALL = policy(
         "0:string",
         selectors=[match(0, "Prefix", "/tmp/not", action="NoPost"), match(0, "Prefix", "/tmp/")],
     ),
+    {
+        **probe("sys_unlink", "0:string", selectors=[{"matchReturnArgs": [ERROR]}]),
+        "return": True,
+        "returnArg": {"index": 0, "type": "int"},
+    },
+    probe("sys_rmdir", "0:string", selectors=[{"matchActions": [{"action": "Post", "rateLimit": "1h"}]}]),
+    probe("sys_access", "1:int", selectors=[match(1, "InRange", "5:6")]),
     probe("sys_chroot", "0:string", selectors=[match(0, "Equal", "/stop", action="Sigkill")]),
 )
 TRY = "import os, socket\ndef t(f, *a):\n try: f(*a)\n except OSError: pass\n"
@@ -100,6 +108,21 @@ ROWS = [
         "t(os.truncate, '/tmp/not/1', 0); t(os.truncate, '/tmp/no/1', 0)",
         [("sys_truncate", ["/tmp/no/1"])],
     ),
+    Row(
+        "only what failed",
+        "p = '/tmp/cirri-test-x'; open(p, 'w'); t(os.unlink, p); t(os.unlink, p)",
+        [("sys_unlink", ["/tmp/cirri-test-x", "= -2"])],
+    ),
+    Row(
+        "once an hour, by what it is about",
+        "for d in '/no/1', '/no/1', '/no/2', '/no/1': t(os.rmdir, d)",
+        [("sys_rmdir", ["/no/1"]), ("sys_rmdir", ["/no/2"])],
+    ),
+    Row(
+        "ranges",
+        "import ctypes; l = ctypes.CDLL(None); [l.syscall(21, b'/x', n) for n in (3, 5, 6, 7)]",
+        [("sys_access", [5]), ("sys_access", [6])],
+    ),
     Row("nothing", "pass", []),
 ]
 
@@ -117,6 +140,8 @@ def calls(here: World, policies: Policies, pid: int) -> list[tuple[str, list[int
                 and (hook := policies.hook(said.record.hook))
             ):
                 values = [each.value for each in arguments_of(said, hook[1])]
+                if (result := result_of(said, hook[1])) is not None:
+                    values.append(f"= {result.value}")
                 found.append((hook[1].function.removeprefix("__x64_"), values))
             elif said is not None and not isinstance(said, Call):
                 record: Any = getattr(said, "record", said)

@@ -169,6 +169,7 @@ class SensorCall(Mirror, frozen=True, kw_only=True):
     size3: U32 = 0
     size4: U32 = 0
     selector: U32 = 0
+    result: U64 = 0
 
 
 class SensorSocket(Mirror, frozen=True, kw_only=True):

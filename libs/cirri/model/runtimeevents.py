@@ -177,6 +177,7 @@ class RuntimeEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     function_name: str = ""
     """process_kprobe: the call, ``__x64_sys_setuid``."""
     args: tuple[Argument, ...] = ()
+    returned: Argument | None = None
     policy_name: str = ""
     """``NAME`` or ``NAMESPACE/NAME``."""
     action: str = ""

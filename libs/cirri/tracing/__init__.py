@@ -5,7 +5,7 @@ without kprobes and LSM programs have these.  :func:`policy_of` says what cannot
 and what can.
 """
 
-from cirri.tracing.generate import generate
+from cirri.tracing.generate import generate, tells_results
 from cirri.tracing.policy import (
     Argument,
     Filter,
@@ -29,4 +29,5 @@ __all__ = [
     "hook_number",
     "policy_of",
     "selects",
+    "tells_results",
 ]

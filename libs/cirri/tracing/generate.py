@@ -6,7 +6,17 @@ import struct
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
-from cirri.tracing.policy import NUMBERS_OF, SIGNED, Filter, Hook, Policy, Selector, Value, hook_number
+from cirri.tracing.policy import (
+    NUMBERS_OF,
+    SIGNED,
+    Argument,
+    Filter,
+    Hook,
+    Policy,
+    Selector,
+    Value,
+    hook_number,
+)
 
 MOST_POLICIES = 64
 TEXT_ROOM = 256
@@ -18,7 +28,7 @@ REGISTERS = ("di", "si", "dx", "r10", "r8", "r9")
 
 
 def generate(policies: Sequence[Policy], maps: Mapping[str, int]) -> str:
-    """C for bcc: function ``sensor_enter``, for the raw tracepoint ``sys_enter``.
+    """C for bcc: function ``sensor_enter``, for the raw tracepoint ``sys_enter``; see :func:`tells_results`.
 
     Args:
         policies: at most 64; a policy of some pods has bit N of its place in ``cirri_sensor_policies``.
@@ -40,9 +50,25 @@ def generate(policies: Sequence[Policy], maps: Mapping[str, int]) -> str:
     )
     fds = {name.removeprefix("cirri_sensor_").upper(): fd for name, fd in maps.items()}
     defines = "\n".join(f"#define {name} ((void *)bpf_pseudo_fd(1, {fd}))" for name, fd in fds.items())
+    enter = _ENTER.replace("CASES", cases).replace("BODIES", bodies)
+    limited = any(selector.every_s for _, _, hook in hooks for selector in hook.selectors)
+    ends = [_end(hook, hook.returns) for _, _, hook in hooks if hook.returns]
     return "\n".join(
-        (defines, _STRUCTS, *functions, _ENTER.replace("CASES", cases).replace("BODIES", bodies))
+        (
+            defines,
+            _STRUCTS,
+            _LIMITS if limited else "",
+            _PENDING if ends else "",
+            *functions,
+            enter,
+            _EXIT.replace("BODIES", "\n".join(ends)) if ends else "",
+        )
     )
+
+
+def tells_results(policies: Sequence[Policy]) -> bool:
+    """Whether there is a function ``sensor_exit`` too, for ``sys_exit``."""
+    return any(hook.returns for policy in policies for hook in policy.hooks)
 
 
 _STRUCTS = f"""
@@ -53,8 +79,9 @@ struct call {{
 	u32 pid, type;
 	u64 arg[5];
 	u32 hook, action, size[5], selector;
+	s64 result;
 }};
-struct room {{ struct call call; char text[{PLACES} + {TEXT_ROOM}]; }};
+struct room {{ struct call call; char text[{PLACES} + {TEXT_ROOM}]; u32 used, pad; }};
 BPF_PERCPU_ARRAY(rooms, struct room, 1);
 
 /* Within the room, in a way that no compiler takes for granted and the verifier sees. */
@@ -64,25 +91,87 @@ static __always_inline char *text_at(struct room *room, u64 at)
 	return room->text + at;
 }}
 
-static __always_inline void tell(struct room *room, u32 used, u32 hook, u32 selector, int post, int signal)
+static __always_inline void count_one(u32 counter)
 {{
-	u32 counter;
-	u64 *count;
+	u64 *count = bpf_map_lookup_elem(COUNTERS, &counter);
 
-	if (signal)
-		bpf_send_signal(signal);
-	if (!post)
-		return;
-	room->call.hook = hook;
-	room->call.selector = selector;
-	room->call.action = signal;
-	u64 size = used;
-	asm volatile("%0 &= {PLACES - 1}" : "+r"(size));
-	counter = bpf_ringbuf_output(EVENTS, room, sizeof(room->call) + size, 0) ? 1 : 0;
-	count = bpf_map_lookup_elem(COUNTERS, &counter);
 	if (count)
 		__sync_fetch_and_add(count, 1);
 }}
+
+static __always_inline void post(struct room *room, u64 size)
+{{
+	asm volatile("%0 &= {PLACES - 1}" : "+r"(size));
+	count_one(bpf_ringbuf_output(EVENTS, room, sizeof(room->call) + size, 0) ? 1 : 0);
+}}
+
+static __always_inline void decide(struct room *room, u32 used, u32 hook, u32 selector, int signal)
+{{
+	room->call.hook = hook;
+	room->call.selector = selector;
+	room->call.action = signal;
+	room->used = used;
+	if (signal)
+		bpf_send_signal(signal);
+}}
+"""
+_LIMITS = """
+struct same { u64 who, args; u32 hook, selector; };
+BPF_TABLE("lru_hash", struct same, u64, told, 4096);
+
+/* Texts are alike if their first 64 bytes are. */
+static __always_inline u64 fold(struct room *room, u64 so_far, u32 at, u32 size)
+{
+#pragma unroll
+	for (u32 i = 0; i < 64; i++)
+		if (i < size)
+			so_far = (so_far ^ *(u8 *)text_at(room, at + i)) * 1099511628211ULL;
+	return so_far;
+}
+
+/* Whether the same has not been told for so long. */
+static __always_inline int due(struct room *room, u64 who, u64 args, u64 every)
+{
+	struct same same = { who, args, room->call.hook, room->call.selector };
+	u64 *last = told.lookup(&same), now = room->call.time;
+
+	if (last && now - *last < every)
+		return 0;
+	told.update(&same, &now);
+	return 1;
+}
+"""
+_PENDING = """
+/* Calls that are to be told when they are over, by thread. */
+BPF_F_TABLE("hash", u64, struct room, pending, 4096, BPF_F_NO_PREALLOC);
+
+static __always_inline void keep(struct room *room)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+
+	if (pending.update(&thread, room))
+		count_one(1);
+}
+"""
+_EXIT = """
+int sensor_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct room *room = pending.lookup(&thread);
+	s64 result;
+	int fits = 0;
+
+	if (!room)
+		return 0;
+	room->call.result = result = ctx->args[1];
+	switch (room->call.hook) {
+BODIES
+	}
+	if (fits)
+		post(room, room->used);
+	pending.delete(&thread);
+	return 0;
+}
 """
 _ENTER = """
 int sensor_enter(struct bpf_raw_tracepoint_args *ctx)
@@ -138,9 +227,7 @@ def _hook(name: str, hook: Hook) -> str:
         register = f"regs->{REGISTERS[argument.index]}"
         lines.append(f"\troom->call.size[{place}] = 0;")
         if argument.kind == "number":
-            narrow = NUMBERS_OF[argument.type] == 32
-            cast = ("(s64)(s32)" if argument.type in SIGNED else "(u32)") if narrow else ""
-            lines.append(f"\troom->call.arg[{place}] = {cast}{register};")
+            lines.append(f"\troom->call.arg[{place}] = {_narrow(argument, register)};")
             continue
         lines += [
             f"\tbegin{place} = used;",
@@ -164,13 +251,45 @@ def _hook(name: str, hook: Hook) -> str:
     lines.append(f"\tif (used > {max(1, len(hook.arguments)) * TEXT_ROOM}) return;")
     for number, selector in enumerate(hook.selectors):
         condition = " && ".join(_conditions(selector, hook)) or "1"
-        lines += [
-            f"\tif ({condition}) {{",
-            f"\t\ttell(room, used, {hook_number(hook)}U, {number}, {int(selector.post)}, {selector.signal});",
-            "\t\treturn;",
-            "\t}",
-        ]
+        call = f"room, used, {hook_number(hook)}U, {number}, {selector.signal}"
+        lines += [f"\tif ({condition}) {{", f"\t\tdecide({call});"]
+        if selector.post:
+            tell = "keep(room);" if hook.returns else "post(room, used);"
+            lines.append(f"\t\t{_limit(selector, hook)}{tell}")
+        lines += ["\t\treturn;", "\t}"]
     return "\n".join([*lines, "}"])
+
+
+def _limit(selector: Selector, hook: Hook) -> str:
+    """``if (...) ``, or nothing where each event is told."""
+    if not selector.every_s:
+        return ""
+    who = {"thread": "bpf_get_current_pid_tgid()", "process": "room->call.pid", "global": "0"}[selector.scope]
+    same = "0"
+    for place, argument in enumerate(hook.arguments):
+        if argument.kind == "number":
+            same = f"({same} ^ room->call.arg[{place}]) * 1099511628211ULL"
+        else:
+            same = f"fold(room, {same}, begin{place}, room->call.size[{place}])"
+    return f"if (due(room, {who}, {same}, {selector.every_s * 10**9}ULL)) "
+
+
+def _end(hook: Hook, returns: Argument) -> str:
+    """What is done with a hook's call when it is over."""
+    lines = [
+        f"\tcase {hook_number(hook)}U:",
+        f"\t\troom->call.result = result = {_narrow(returns, 'result')};",
+    ]
+    for number, selector in enumerate(hook.selectors):
+        fits = " && ".join(_any_of(each, hook) for each in selector.results) or "1"
+        lines.append(f"\t\tif (room->call.selector == {number}) fits = {fits};")
+    return "\n".join([*lines, "\t\tbreak;"])
+
+
+def _narrow(argument: Argument, text: str) -> str:
+    if NUMBERS_OF[argument.type] == 64:
+        return text
+    return f"{'(s64)(s32)' if argument.type in SIGNED else '(u32)'}{text}"
 
 
 def _conditions(selector: Selector, hook: Hook) -> list[str]:
@@ -178,24 +297,36 @@ def _conditions(selector: Selector, hook: Hook) -> list[str]:
     for among, pids in selector.pids:
         any_of = " || ".join(f"room->call.pid == {pid}" for pid in pids) or "0"
         found.append(f"({any_of})" if among else f"!({any_of})")
-    for each in selector.filters:
-        kind = hook.arguments[each.place].kind
-        build = {"number": _number, "string": _string, "sockaddr": _sockaddr}[kind]
-        negative = each.operator.startswith("Not")
-        any_of = " || ".join(f"({build(each, value, hook)})" for value in each.values)
-        found.append(f"!({any_of})" if negative else f"({any_of})")
-    return found
+    return found + [_any_of(each, hook) for each in selector.filters]
+
+
+def _any_of(each: Filter, hook: Hook) -> str:
+    """One condition: whether one of its values fits, or none does."""
+    kind = hook.arguments[each.place].kind if each.place >= 0 else "number"
+    build = {"number": _number, "string": _string, "sockaddr": _sockaddr}[kind]
+    any_of = " || ".join(f"({build(each, value, hook)})" for value in each.values)
+    return f"!({any_of})" if each.operator.startswith("Not") else f"({any_of})"
 
 
 def _number(each: Filter, value: Value, hook: Hook) -> str:
-    assert isinstance(value, int)
-    signed = hook.arguments[each.place].type in SIGNED
-    here = f"(({'s64' if signed else 'u64'})room->call.arg[{each.place}])"
-    constant = f"{value}LL" if signed else f"{value & (1 << 64) - 1}ULL"
+    argument = hook.arguments[each.place] if each.place >= 0 else hook.returns
+    assert argument is not None
+    signed = argument.type in SIGNED
+    here = (
+        f"(({'s64' if signed else 'u64'}){f'room->call.arg[{each.place}]' if each.place >= 0 else 'result'})"
+    )
     operator = each.operator.removeprefix("Not")
+    if isinstance(value, tuple):
+        return f"{here} >= {_constant(value[0], signed)} && {here} <= {_constant(value[1], signed)}"
+    assert isinstance(value, int)
     if operator == "Mask":
-        return f"{here} & {constant}"
-    return f"{here} {({'GT': '>', 'LT': '<'}).get(operator, '==')} {constant}"
+        return f"{here} & {_constant(value, signed)}"
+    sign = {"GT": ">", "GreaterThan": ">", "LT": "<", "LessThan": "<"}.get(operator, "==")
+    return f"{here} {sign} {_constant(value, signed)}"
+
+
+def _constant(value: int, signed: bool) -> str:
+    return f"{value}LL" if signed else f"{value & (1 << 64) - 1}ULL"
 
 
 def _string(each: Filter, value: Value, hook: Hook) -> str:

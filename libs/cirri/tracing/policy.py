@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cirri.errors import CirriError
 from cirri.model import Resource
@@ -18,7 +18,10 @@ NUMBERS_OF = {"int": 32, "int32": 32, "uint32": 32, "uint64": 64, "int64": 64, "
 SIGNED = ("int", "int32", "int64", "fd")
 TYPES = (*NUMBERS_OF, *TEXTS, "sockaddr")
 OPERATORS = {
-    "number": ("Equal", "NotEqual", "In", "NotIn", "GT", "LT", "Mask"),
+    "number": (
+        *("Equal", "NotEqual", "In", "NotIn", "GT", "GreaterThan", "LT", "LessThan"),
+        *("Mask", "InRange", "NotInRange"),
+    ),
     "string": ("Equal", "NotEqual", "Prefix", "NotPrefix", "Postfix", "NotPostfix"),
     "sockaddr": ("DAddr", "NotDAddr", "DPort", "NotDPort", "Family"),
 }
@@ -26,9 +29,11 @@ ACTIONS = ("Post", "NoPost", "Sigkill", "Signal")
 FAMILIES = {"AF_INET": 2, "AF_INET6": 10, "AF_UNIX": 1}
 MOST_TEXT = 128
 _CALL = re.compile(r"(?:__x64_)?sys_(\w+)")
+_EVERY = re.compile(r"(\d{1,6})([smh]?)")
 HOOK_KINDS = ("tracepoints", "uprobes", "usdts", "lsmhooks", "fentries", "loader", "lists")
 
 Kind = Literal["number", "string", "sockaddr"]
+Scope = Literal["thread", "process", "global"]
 Value = int | bytes | IPv4Network | IPv6Network | tuple[int, int]
 
 
@@ -56,9 +61,10 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A condition on the argument at a place of the hook's."""
+    """A condition on the argument at a place of the hook's, or on what the call returned."""
 
     place: int
+    """-1: the result."""
     operator: str
     values: tuple[Value, ...]
 
@@ -72,9 +78,15 @@ class Selector:
     """(whether among them, numbers)."""
     binaries: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """(operator, paths): looked at when events are read."""
+    results: tuple[Filter, ...] = ()
+    """Looked at when the call is over."""
     post: bool = True
     signal: int = 0
     """That is sent to the process; 0: none."""
+    every_s: int = 0
+    """The same event is told once in so many seconds; 0: each time."""
+    scope: Scope = "thread"
+    """Whose events are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,8 @@ class Hook:
     selectors: tuple[Selector, ...]
     message: str = ""
     tags: tuple[str, ...] = ()
+    returns: Argument | None = None
+    """Told when the call is over, with its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +162,15 @@ def _hook(probe: Mapping[str, Any], title: str, index: int) -> Hook:
         raise Unserved(
             f"{at}.call", f'"{call}" is no system call that is known; known: {", ".join(sorted(NUMBERS))}'
         )
-    for name in ("return", "returnArg", "returnArgAction", "data"):
+    for name in ("returnArgAction", "data", "ignore"):
         if probe.get(name):
-            raise Unserved(f"{at}.{name}", "is not served: calls are told when they begin")
+            raise Unserved(f"{at}.{name}", "is not served")
+    returns = _returns(probe, at)
     arguments = tuple(_argument(each, f"{at}.args[{i}]") for i, each in enumerate(probe.get("args") or []))
     if len(arguments) > 5:
         raise Unserved(f"{at}.args", f"{len(arguments)} arguments; at most 5 are told")
     found = tuple(
-        _selector(each, arguments, f"{at}.selectors[{i}]")
+        _selector(each, arguments, returns, f"{at}.selectors[{i}]")
         for i, each in enumerate(probe.get("selectors") or [])
     )
     return Hook(
@@ -167,7 +182,22 @@ def _hook(probe: Mapping[str, Any], title: str, index: int) -> Hook:
         found or (Selector(),),
         str(probe.get("message") or ""),
         tuple(probe.get("tags") or ()),
+        returns,
     )
+
+
+def _returns(probe: Mapping[str, Any], at: str) -> Argument | None:
+    if not probe.get("return"):
+        return None
+    said = probe.get("returnArg")
+    if not isinstance(said, dict) or not said.get("type"):
+        raise Unserved(f"{at}.returnArg", "is missing: the type of what the call returns, such as int")
+    if said["type"] not in NUMBERS_OF:
+        raise Unserved(
+            f"{at}.returnArg.type",
+            f'"{said["type"]}" is not served: system calls return numbers; what is: {", ".join(NUMBERS_OF)}',
+        )
+    return Argument(0, str(said["type"]), str(said.get("label") or ""))
 
 
 def _argument(value: Mapping[str, Any], at: str) -> Argument:
@@ -176,8 +206,10 @@ def _argument(value: Mapping[str, Any], at: str) -> Argument:
     return Argument(value["index"], value["type"], str(value.get("label") or ""))
 
 
-def _selector(value: Mapping[str, Any], arguments: tuple[Argument, ...], at: str) -> Selector:
-    served = {"matchArgs", "matchPIDs", "matchBinaries", "matchActions"}
+def _selector(
+    value: Mapping[str, Any], arguments: tuple[Argument, ...], returns: Argument | None, at: str
+) -> Selector:
+    served = {"matchArgs", "matchPIDs", "matchBinaries", "matchActions", "matchReturnArgs"}
     for name in value:
         if name not in served and value[name]:
             raise Unserved(f"{at}.{name}", f"is not served; what is: {', '.join(sorted(served))}")
@@ -189,29 +221,53 @@ def _selector(value: Mapping[str, Any], arguments: tuple[Argument, ...], at: str
     binaries = tuple(
         _binaries(each, f"{at}.matchBinaries[{i}]") for i, each in enumerate(value.get("matchBinaries") or [])
     )
-    post, signal = True, 0
+    results = tuple(
+        _result(each, returns, f"{at}.matchReturnArgs[{i}]")
+        for i, each in enumerate(value.get("matchReturnArgs") or [])
+    )
+    found = Selector(filters, pids, binaries, results)
     for i, action in enumerate(value.get("matchActions") or []):
-        where, name = f"{at}.matchActions[{i}]", str(action["action"])
-        if name not in ACTIONS:
-            instead = (
-                "Sigkill, which ends the process before its next call" if name == "Override" else "nothing"
-            )
-            raise Unserved(
-                f"{where}.action",
-                f'"{name}" is not served: this needs kprobes or LSM programs; use {instead}',
-            )
-        for key in action:
-            if key not in ("action", "argSig"):
-                raise Unserved(f"{where}.{key}", "is not served")
-        post &= name != "NoPost"
-        if name in ("Sigkill", "Signal"):
-            signal = 9 if name == "Sigkill" else int(action.get("argSig") or 0)
-            if binaries:
-                raise Unserved(
-                    f"{at}.matchBinaries",
-                    f"cannot stand beside {name}: paths are compared after the call has begun",
-                )
-    return Selector(filters, pids, binaries, post, signal)
+        found = _acting(found, action, at, f"{at}.matchActions[{i}]")
+    if results and found.every_s:
+        raise Unserved(f"{at}.matchReturnArgs", "cannot stand beside rateLimit, which is looked at before")
+    return found
+
+
+def _acting(selector: Selector, action: Mapping[str, Any], at: str, where: str) -> Selector:
+    """*selector* with one action more."""
+    name = str(action["action"])
+    if name not in ACTIONS:
+        instead = "Sigkill, which ends the process before its next call" if name == "Override" else "nothing"
+        raise Unserved(
+            f"{where}.action", f'"{name}" is not served: this needs kprobes or LSM programs; use {instead}'
+        )
+    for key in action:
+        if key not in ("action", "argSig", "rateLimit", "rateLimitScope") and action[key]:
+            raise Unserved(f"{where}.{key}", "is not served")
+    if name == "NoPost":
+        return replace(selector, post=False)
+    if name == "Post":
+        scope: Any = action.get("rateLimitScope") or "thread"
+        if scope not in get_args(Scope):
+            raise Unserved(f"{where}.rateLimitScope", f'"{scope}" is none of {", ".join(get_args(Scope))}')
+        every_s = _seconds(str(action.get("rateLimit") or "0"), f"{where}.rateLimit")
+        return replace(selector, every_s=every_s, scope=scope)
+    if selector.binaries:
+        raise Unserved(
+            f"{at}.matchBinaries", f"cannot stand beside {name}: paths are compared after the call has begun"
+        )
+    if selector.results:
+        raise Unserved(
+            f"{at}.matchReturnArgs", f"cannot stand beside {name}: it is done when the call begins"
+        )
+    return replace(selector, signal=9 if name == "Sigkill" else int(action.get("argSig") or 0))
+
+
+def _seconds(text: str, at: str) -> int:
+    match = _EVERY.fullmatch(text)
+    if match is None:
+        raise Unserved(at, f'"{text}" is no time; it is a number with s, m, h or nothing (seconds)')
+    return int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _pids(value: Mapping[str, Any], at: str) -> tuple[bool, tuple[int, ...]]:
@@ -239,12 +295,21 @@ def _among(value: Mapping[str, Any], at: str) -> bool:
 
 
 def _filter(value: Mapping[str, Any], arguments: tuple[Argument, ...], at: str) -> Filter:
-    name, operator = ("index", str(value["operator"]))
     wanted = value.get("args", [value.get("index")])[0] if value.get("args") else value.get("index")
     place = next((i for i, each in enumerate(arguments) if each.index == wanted), None)
     if place is None:
-        raise Unserved(f"{at}.{name}", f"{wanted} is none of the hook's args, which are what can be compared")
-    argument = arguments[place]
+        raise Unserved(f"{at}.index", f"{wanted} is none of the hook's args, which are what can be compared")
+    return _compared(value, place, arguments[place], at)
+
+
+def _result(value: Mapping[str, Any], returns: Argument | None, at: str) -> Filter:
+    if returns is None:
+        raise Unserved(at, "needs return: true and returnArg on the hook")
+    return _compared(value, -1, returns, at)
+
+
+def _compared(value: Mapping[str, Any], place: int, argument: Argument, at: str) -> Filter:
+    operator = str(value["operator"])
     if operator not in OPERATORS[argument.kind]:
         raise Unserved(
             f"{at}.operator",
@@ -260,6 +325,9 @@ def _filter(value: Mapping[str, Any], arguments: tuple[Argument, ...], at: str) 
 
 def _value(text: str, operator: str, argument: Argument, at: str) -> Value:
     try:
+        if argument.kind == "number" and operator.endswith("InRange"):
+            low, _, high = text.partition(":")
+            return int(low, 0), int(high, 0)
         if argument.kind == "number":
             return int(text, 0)
         if argument.kind == "string":

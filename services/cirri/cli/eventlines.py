@@ -59,6 +59,7 @@ def compact(event: RuntimeEvent, batch: RuntimeBatch, *, colour: bool = False, t
         sign, verb = SIGNS.get(event.function_name.removeprefix("__x64_"), ("❓", "syscall"))
         told = " ".join(str(each.value) for each in event.args) if verb != "syscall" else event.function_name
         line = " ".join([painted("blue", f"{sign} {verb:7}"), *parts, painted("cyan", told)])
+        line += f" = {event.returned.value}" if event.returned else ""
         if event.action != "KPROBE_ACTION_POST":
             line += " " + painted("red", event.action.removeprefix("KPROBE_ACTION_"))
     elif event.socket is not None:
@@ -95,6 +96,7 @@ def record(event: RuntimeEvent, batch: RuntimeBatch) -> dict[str, Any]:
             {
                 "function_name": event.function_name,
                 "args": [_argument(each) for each in event.args],
+                "return": _argument(event.returned) if event.returned else None,
                 "policy_name": event.policy_name,
                 "action": event.action,
                 "message": event.message,

@@ -20,7 +20,7 @@ import msgspec
 from cirri.maps import pin_program
 from cirri.maps.libbpf import object_get
 from cirri.model import Resource
-from cirri.tracing import generate, policy_of
+from cirri.tracing import generate, policy_of, tells_results
 
 BCC = Path("/usr/lib/python3/dist-packages/bcc")
 KCONFIG = """#pragma once
@@ -49,11 +49,12 @@ class Order(msgspec.Struct, frozen=True):
     maps: str
     """Folder of the pinned maps."""
     pin: str
-    """Where the program is pinned."""
+    """Where the program is pinned; that for the ends of calls, if there is one, beside it."""
     policies: tuple[Resource, ...]
     """In the order of their bits; all of them can be served."""
 
 
+EXIT = "_exit"
 MAPS = ("scope", "policies", "events", "counters")
 
 
@@ -87,14 +88,17 @@ def main() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
     folder = Path(order.maps)
     maps = {name: object_get(folder / f"cirri_sensor_{name}") for name in MAPS}
-    text = generate([policy_of(each) for each in order.policies], maps)
+    policies = [policy_of(each) for each in order.policies]
+    text = generate(policies, maps)
+    functions = (("sensor_enter", ""), *((("sensor_exit", EXIT),) if tells_results(policies) else ()))
     with tempfile.TemporaryDirectory(prefix="cirri-sensor-") as stub:
         headers(Path(stub))
         os.environ["BCC_KERNEL_SOURCE"] = stub
         module = bcc()
         program = module.BPF(text=text.encode(), cflags=["-w"])
-        function = program.load_func(b"sensor_enter", module.BPF.RAW_TRACEPOINT)
-        pin_program(function.fd, Path(order.pin))
+        for name, suffix in functions:
+            function = program.load_func(name.encode(), module.BPF.RAW_TRACEPOINT)
+            pin_program(function.fd, Path(order.pin + suffix))
 
 
 if __name__ == "__main__":

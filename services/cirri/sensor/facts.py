@@ -108,10 +108,21 @@ def arguments_of(said: Call, hook: Hook) -> tuple[Argument, ...]:
             value = _text(said.texts[place].removesuffix(b"\0"))
         elif each.kind == "sockaddr":
             value = sockaddr_text(said.texts[place])
-        elif each.type in SIGNED and said.numbers[place] >> 63:
-            value = said.numbers[place] - (1 << 64)
+        else:
+            value = _signed(said.numbers[place], each.type)
         found.append(Argument(type=each.type, value=value, label=each.label))
     return tuple(found)
+
+
+def result_of(said: Call, hook: Hook) -> Argument | None:
+    """What the call returned, if its policy asks for that."""
+    if (returns := hook.returns) is None:
+        return None
+    return Argument(type=returns.type, value=_signed(said.record.result, returns.type), label=returns.label)
+
+
+def _signed(number: int, kind: str) -> int:
+    return number - (1 << 64) if kind in SIGNED and number >> 63 else number
 
 
 def sockaddr_text(raw: bytes) -> str:

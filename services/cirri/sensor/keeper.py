@@ -24,7 +24,7 @@ from cirri.model.runtimeevents import EVENT_TYPES, EventType, PolicyStates, Proc
 from cirri.runtime import Runtime
 from cirri.sensor import origins, procfs
 from cirri.sensor.cgroups import Cgroups, mount_of_cgroups
-from cirri.sensor.facts import Call, Exec, arguments_of, decoded, ended, fits_binary
+from cirri.sensor.facts import Call, Exec, arguments_of, decoded, ended, fits_binary, result_of
 from cirri.sensor.gather import Gathering
 from cirri.sensor.kernel import FOLDER, Kernel, scope_of
 from cirri.sensor.pods import Pods
@@ -156,6 +156,7 @@ class Keeper:
             process,
             function_name=hook.function,
             args=arguments_of(said, hook),
+            returned=result_of(said, hook),
             policy_name=policy.title,
             action=f"KPROBE_ACTION_{action}",
             message=hook.message,

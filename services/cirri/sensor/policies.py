@@ -18,8 +18,8 @@ from cirri.maps.libbpf import object_get
 from cirri.model import Resource
 from cirri.model.runtimeevents import PodRef, PolicyState
 from cirri.runtime.logs import Log
-from cirri.sensor.compiler import Order
-from cirri.tracing import Hook, Policy, Unserved, hook_number, policy_of, selects
+from cirri.sensor.compiler import EXIT, Order
+from cirri.tracing import Hook, Policy, Unserved, hook_number, policy_of, selects, tells_results
 from cirri.tracing.generate import MOST_POLICIES
 
 COMPILE_S = 60.0
@@ -59,10 +59,11 @@ class Policies:
         served, states = _understood(wanted)
         why = ""
         if served:
-            why = await self._compile(tuple(resource for resource, _ in served))
+            ends = tells_results([policy for _, policy in served])
+            why = await self._compile(tuple(resource for resource, _ in served), ends=ends)
         else:
-            detach(self._folder / LINK)
-            detach(self._folder / PROGRAM)
+            self._remove("")
+            self._remove(EXIT)
         for _, policy in served:
             states[policy.title] = _state(policy, why)
         self._states = states
@@ -99,8 +100,12 @@ class Policies:
         )
         self._map.put(cgroup, bits)
 
-    async def _compile(self, policies: tuple[Resource, ...]) -> str:
-        """Have a program for *policies* run; why there is none, "" if there is."""
+    def _remove(self, suffix: str) -> None:
+        detach(self._folder / f"{LINK}{suffix}")
+        detach(self._folder / f"{PROGRAM}{suffix}")
+
+    async def _compile(self, policies: tuple[Resource, ...], *, ends: bool) -> str:
+        """Have a program for *policies* run, and one at the *ends* of calls; why there is none, or ""."""
         order = msgspec.json.encode(Order(str(self._folder), str(self._folder / PROGRAM), policies))
         child = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -117,14 +122,21 @@ class Policies:
             return f"the compiler took more than {COMPILE_S:.0f} s"
         if child.returncode:
             return (said.decode(errors="replace").strip().splitlines() or ["the compiler was killed"])[-1]
+        if ends:  # first: it waits for what the other keeps
+            self._attach(EXIT, "sys_exit")
+        self._attach("", "sys_enter")
+        if not ends:
+            self._remove(EXIT)
+        return ""
+
+    def _attach(self, suffix: str, hook: str) -> None:
         with suppress(MapMissing):
-            program = object_get(self._folder / PROGRAM)
+            program = object_get(self._folder / f"{PROGRAM}{suffix}")
             try:
-                attach_raw_tracepoint(program, "sys_enter", self._folder / LINK)
-                self._log.info("policies run", program=program_info(program).tag, policies=len(policies))
+                attach_raw_tracepoint(program, hook, self._folder / f"{LINK}{suffix}")
+                self._log.info("policies run", program=program_info(program).tag, hook=hook)
             finally:
                 os.close(program)
-        return ""
 
 
 def _understood(
@@ -147,5 +159,7 @@ def _understood(
 
 
 def _state(policy: Policy, why: str) -> PolicyState:
-    hooks: Mapping[str, str] = {hook.function: "sys_enter" for hook in policy.hooks}
+    hooks: Mapping[str, str] = {
+        hook.function: "sys_enter, sys_exit" if hook.returns else "sys_enter" for hook in policy.hooks
+    }
     return PolicyState(name=policy.title, state="failed" if why else "enabled", why=why, hooks=dict(hooks))
