@@ -205,3 +205,8 @@ async def _read(
             click.echo(
                 f"{node}: {missing} events of this time are lost: {CAUSES.get(cause, cause)}", err=True
             )
+
+
+async def stored(bus: Bus, show: Callable[[RuntimeBatch], None], begin_ns: int) -> None:
+    """Give every batch to *show* that was stored since *begin_ns*."""
+    await _read(bus, show, (begin_ns, (), frozenset()), follow=False)

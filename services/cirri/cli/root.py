@@ -63,6 +63,9 @@ ENTRIES: dict[str, Entry] = {
         "trace",
         "Look into the kernel: where packets are dropped, what takes time, DNS, programs.",
     ),
+    "timeline": Entry(
+        "cirri.cli.timeline", "timeline", "Show what a pod's programs and connections did, by time."
+    ),
     "tracingpolicy": Entry(
         "cirri.cli.tracingpolicy",
         "tracingpolicy",
