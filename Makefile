@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo connectivity test lint bench clean
+.PHONY: help setup build demo connectivity test lint bench kernels clean
 
 help:			## this list
 	@echo "Cirri: identity-aware networking for workloads.  As root, on Debian 12 or 13:"
@@ -40,6 +40,9 @@ lint: setup		## formatting, style, types, import contracts
 
 bench: setup		## the benchmarks; run them alone on the machine (ROWS=B1,B2 chooses)
 	@$(PY) integration/bench $(if $(ROWS),--rows $(ROWS))
+
+kernels: setup		## programs and packet tables under Debian's 6.1 kernel, in a virtual machine (FILES=... chooses)
+	@deploy/kernels.sh $(FILES)
 
 clean:			## remove what was compiled
 	@rm -rf bpf/build services/cirri/cni/build libs/cirri/maglev/build libs/cirri/hubble/build services/cirri/dnsproxy/core/build services/cirri/bgp/build integration/bench/build

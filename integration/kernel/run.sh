@@ -2,9 +2,12 @@
 # Runs a command under Debian's own kernel, in a virtual machine that sees this machine's files and can
 # change none: by default, integration/kernel/load.py.  Ends with the command's exit code.
 #   integration/kernel/run.sh [COMMAND...]
-# Needs qemu-system-x86 and busybox-static; fetches the kernel (70 MB) once.  QEMU, BUSYBOX: where they are;
-# ACCEL=kvm where that works.
+# Needs qemu-system-x86 and busybox-static, which `make kernels` installs; fetches the kernel (70 MB) once.
+# QEMU, BUSYBOX: where they are; ACCEL=kvm where that works.
 # Without it loading takes half a minute, and tests with packets take minutes.
+# A test of hooks that only such a kernel has (kprobes, BPF LSM, fentry: load.py prints what is there):
+#   integration/kernel/run.sh .venv/bin/python -m pytest -q -p no:cacheprovider -p no:xdist tests/sensor/FILE.py
+# What is written must go below /run (TMPDIR) or /sys/fs/bpf: everything else is read-only.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD build=$PWD/integration/kernel/build
@@ -44,6 +47,7 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 for module in $loads; do insmod /modules/\$module; done
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144 host /host
 for kind in proc sysfs devtmpfs; do mount -t \$kind \$kind /host/\$(echo \$kind | sed 's/fs//; s/devtmp/dev/'); done
+mount -t securityfs security /host/sys/kernel/security; mount -t tracefs tracefs /host/sys/kernel/tracing
 mount -t tmpfs run /host/run; mount -t bpf bpf /host/sys/fs/bpf; mount -t cgroup2 cgroup /host/sys/fs/cgroup
 ip link set lo up
 chroot /host /bin/sh -c 'cd $root && export HOME=/run TMPDIR=/run PYTHONDONTWRITEBYTECODE=1 PATH=/usr/sbin:/usr/bin:/sbin:/bin && . $build/command'
