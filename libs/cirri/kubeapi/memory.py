@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,10 @@ class Memory:
     def put(self, kind: Served, manifest: Object) -> Object:
         """Create or replace an object, whatever was there."""
         metadata: dict[str, Any] = dict(manifest["metadata"])
+        if kind.kind == "Secret" and (plain := manifest.get("stringData")):
+            coded = {key: b64encode(text.encode()).decode() for key, text in plain.items()}
+            rest = {part: value for part, value in manifest.items() if part != "stringData"}
+            manifest = {**rest, "data": {**(manifest.get("data") or {}), **coded}}
         name = (metadata.get("namespace", ""), metadata["name"])
         before = self.objects.get(kind.resource, name)
         if before is None:

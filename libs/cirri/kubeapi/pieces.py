@@ -10,7 +10,7 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from cirri.kubeapi import patches
+from cirri.kubeapi import patches, protobuf
 from cirri.kubeapi.answers import ApiError
 from cirri.kubeapi.objects import Change, Name, Object, Objects
 from cirri.kubeapi.selectors import Matches, field_selector, label_selector
@@ -57,13 +57,19 @@ def answer(value: Any, code: int = 200, headers: Mapping[str, str] = {}) -> web.
 async def body(request: web.Request) -> Object:
     """The object that a request brings.  Raises :class:`ApiError`."""
     said = request.headers.get("Content-Type", "json")  # old clients leave it out
-    if "json" not in said and "yaml" not in said:
+    if not any(word in said for word in ("json", "yaml", "protobuf")):
         raise ApiError(415, f"the body of the request was in an unknown format ({said})")
     return mapping(decoded(await request.read()))
 
 
 def decoded(body: bytes) -> Any:
-    """JSON or YAML.  Raises :class:`ApiError`."""
+    """JSON, YAML or protobuf.  Raises :class:`ApiError`."""
+    if body.startswith(protobuf.MAGIC):
+        try:
+            return protobuf.decoded(body)
+        except (protobuf.Unreadable, UnicodeDecodeError) as error:
+            says = f"the body of the request was in an unknown format (protobuf: {error})"
+            raise ApiError(415, says) from None
     try:
         return msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):

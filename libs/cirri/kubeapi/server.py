@@ -51,6 +51,8 @@ class Server:
         self._applied: dict[tuple[str, Name, bool], dict[str, Object]] = {}
         self.watches: list[tuple[str, str]] = []
         """Path and selectors of each watch that is open."""
+        self.version = answers.VERSION
+        """What it says it is; older than it could be, for Debian's kubectl."""
         self.stopping = False
 
     def application(self, prefix: str = "") -> web.Application:
@@ -98,7 +100,7 @@ class Server:
         """Answers that depend on no object."""
         match parts:
             case ["version"]:
-                return pieces.answer(answers.VERSION)
+                return pieces.answer(self.version)
             case ["healthz" | "livez" | "readyz", *_]:
                 return web.Response(text="ok")
             case ["openapi", "v2"]:

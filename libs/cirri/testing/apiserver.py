@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, Self
 import msgspec
 from aiohttp import web
 
-from cirri.kubeapi.answers import ApiError
+from cirri.kubeapi.answers import VERSION, ApiError
 from cirri.kubeapi.memory import Memory
 from cirri.kubeapi.objects import Object
 from cirri.kubeapi.pieces import failure
@@ -50,8 +50,9 @@ class ApiServer:
     """Listens on a free port of 127.0.0.1 within the block."""
 
     def __init__(
-        self, kinds: tuple[Served, ...] = (), *, window: int = 1000, bookmark_s: float = 60.0
+        self, kinds: tuple[Served, ...] = (), *, window: int = 1000, bookmark_s: float = 60.0, minor: int = 0
     ) -> None:
+        """*minor*: of the Kubernetes that it says it is; 0: the server's own."""
         self.memory = Memory(window)
         self.faults: list[Fault] = []
         self.kinds = {kind.kind: kind for kind in kinds or (*every(), DEFINITIONS)}
@@ -61,6 +62,8 @@ class ApiServer:
         """Watches of one path and selector that were open at once."""
         self.url = ""
         self._server = _Faulty(self, self.kinds.values(), self.memory, bookmark_s=bookmark_s)
+        if minor:
+            self._server.version = {**VERSION, "minor": str(minor), "gitVersion": f"v1.{minor}.0"}
         self._runner: web.AppRunner | None = None
         self._port = 0
 

@@ -41,6 +41,7 @@ ENTRIES: dict[str, Entry] = {
     "hubble": Entry("cirri.cli.hubble", "hubble", "The commands of `hubble`, by its names."),
     "identity": Entry("cirri.cli.identity", "identity", "Show security identities and their labels."),
     "ip": Entry("cirri.cli.ip", "ip", "Show which address has which identity."),
+    "install": Entry("cirri.cli.install", "install", "Install Cirri in a cluster of Kubernetes."),
     "l7": Entry("cirri.cli.l7", "l7", "Show what the L7 proxy of each node lets pass."),
     "l2": Entry("cirri.cli.l2", "l2", "Show and move addresses that nodes announce on their segment."),
     "lab": Entry("cirri.lab.cli", "lab", "Run a cluster on this machine."),
@@ -71,6 +72,8 @@ ENTRIES: dict[str, Entry] = {
         "tracingpolicy",
         "Show which tracing policies each node serves, and why not.",
     ),
+    "uninstall": Entry("cirri.cli.install", "uninstall", "Remove what `cirri install` made."),
+    "upgrade": Entry("cirri.cli.install", "upgrade", "Change what `cirri install` made."),
     "version": Entry("cirri.cli.version", "version", "Show versions."),
 }
 

@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from cirri.cli.bus import with_bus
+from cirri.cli.cluster import of_cluster as _of_kubernetes
 from cirri.cli.confirm import deadline, full_name, provisional
 from cirri.cli.context import Target
 from cirri.cli.details import details
@@ -58,6 +59,7 @@ T = TypeVar("T")
 PING_S = 0.4
 """How long services have to answer; they do so in milliseconds."""
 POLL_S = 0.25
+API_POLL_S = 1.0
 
 
 class NotHealthy(CirriError):
@@ -80,16 +82,32 @@ class NotHealthy(CirriError):
     metavar="SECONDS",
     help="With --wait: give up after this long.",
 )
+@_of_kubernetes
 @click.option("-v", "--verbose", is_flag=True, help="What each node does with packets, and its kernel.")
 @output
 @click.pass_obj
-def status(target: Target, *, wait: bool, timeout_s: float, verbose: bool, form: str | None) -> None:
+def status(
+    target: Target,
+    *,
+    wait: bool,
+    timeout_s: float,
+    kubeconfig: str | None,
+    kube_context: str | None,
+    namespace: str,
+    verbose: bool,
+    form: str | None,
+) -> None:
     """Show whether everything works, and on which nodes.
 
-    Exits with 1 if something is wrong.  Every change of an object has a revision (apply -o json shows
-    it); POLICIES and SERVICES of a node are the revisions up to which it has them in force.  Changes of other
-    objects count too, so POLICIES is as new as it can be when it equals what is compiled.
+    With --kubeconfig or --kube-context: of a cluster of Kubernetes, as its API server tells.  Exits with
+    1 if something is wrong.  Every change of an object has a revision (apply -o json shows it); POLICIES
+    and SERVICES of a node are the revisions up to which it has them in force.  Changes of other objects
+    count too, so POLICIES is as new as it can be when it equals what is compiled.
     """
+
+    if kubeconfig or kube_context:
+        _of_api(kubeconfig, kube_context, namespace, wait_s=timeout_s if wait else None, form=form)
+        return
 
     async def work(bus: Bus) -> Report:
         deadline = time.monotonic() + timeout_s
@@ -108,6 +126,25 @@ def status(target: Target, *, wait: bool, timeout_s: float, verbose: bool, form:
             click.echo("".join(f"\n{details(node)}\n" for node in report.nodes), nl=False)
     if not report.ok:
         raise NotHealthy(len(report.problems), timeout_s if wait else None)
+
+
+def _of_api(
+    kubeconfig: str | None, context: str | None, namespace: str, *, wait_s: float | None, form: str | None
+) -> None:
+    """The status of a cluster of Kubernetes.  Raises: NotHealthy, NoServer."""
+    from cirri.cli import kubestatus
+    from cirri.cli.cluster import Cluster
+    from cirri.cli.kubeapi import Api
+
+    api, deadline = Api(Cluster(kubeconfig, context, namespace)), time.monotonic() + (wait_s or 0)
+    while not (found := kubestatus.read(api, namespace)).ok and time.monotonic() < deadline:
+        time.sleep(API_POLL_S)
+    if form:
+        emit(found, form)
+    else:
+        click.echo(kubestatus.text(found))
+    if not found.ok:
+        raise NotHealthy(len(found.errors), wait_s)
 
 
 async def examine(bus: Bus) -> Report:
