@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo connectivity test lint bench kernels clean
+.PHONY: help setup build demo connectivity test lint bench kernels images clean
 
 help:			## this list
 	@echo "Cirri: identity-aware networking for workloads.  As root, on Debian 12 or 13:"
@@ -44,5 +44,8 @@ bench: setup		## the benchmarks; run them alone on the machine (ROWS=B1,B2 choos
 kernels: setup		## programs and packet tables under Debian's 6.1 kernel, in a virtual machine (FILES=... chooses)
 	@deploy/kernels.sh $(FILES)
 
+images:			## a container image for each service, without a registry (FRESH=1 builds all anew)
+	@deploy/images/build.sh
+
 clean:			## remove what was compiled
-	@rm -rf bpf/build services/cirri/cni/build libs/cirri/maglev/build libs/cirri/hubble/build services/cirri/dnsproxy/core/build services/cirri/bgp/build integration/bench/build
+	@rm -rf bpf/build services/cirri/cni/build libs/cirri/maglev/build libs/cirri/hubble/build services/cirri/dnsproxy/core/build services/cirri/bgp/build integration/bench/build deploy/images/build
