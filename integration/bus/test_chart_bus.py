@@ -14,12 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from tests.deploy.rendering import Manifest, of, pods, render
 
 from cirri.kv import Bus, BusError, BusUnavailable
-from cirri.model import RESOURCES, Resource
+from cirri.model import RESOURCES
 from cirri.testing.natsserver import NatsServer, free_port
 from cirri.testing.wait import eventually
 
@@ -112,7 +111,6 @@ async def pages(home: Path, process: subprocess.Popen[bytes], page: str) -> None
 
 def test_a_service_and_the_loss_of_a_server(cluster: tuple[Cluster, list[NatsServer]]) -> None:
     made, servers = cluster
-    kept = Resource(kind="Namespace", namespace="", name="kept", manifest={})
 
     async def main(process: subprocess.Popen[bytes]) -> None:
         await pages(made.home, process, "/readyz")
@@ -123,14 +121,15 @@ def test_a_service_and_the_loss_of_a_server(cluster: tuple[Cluster, list[NatsSer
                 info = await about(bus, "KV_resources")
                 await asyncio.sleep(0.1)
         assert info["config"]["num_replicas"] == SERVERS
-        await bus.put(RESOURCES, kept)
+        kept = [entry.value for entry in await bus.entries(RESOURCES)]
+        assert kept, "what every cluster has"
         servers[int(info["cluster"]["leader"].removeprefix("cirri-nats-"))].kill()
         # The two that are left have it, and take what is new.
         async with asyncio.timeout(60):
             while True:
                 with suppress(BusError):
-                    assert kept in [entry.value for entry in await bus.entries(RESOURCES)]
-                    await bus.put(RESOURCES, msgspec.structs.replace(kept, manifest={"later": True}))
+                    assert [entry.value for entry in await bus.entries(RESOURCES)] == kept
+                    await bus.put(RESOURCES, kept[0])
                     break
                 await asyncio.sleep(0.2)
         await pages(made.home, process, "/readyz")
