@@ -25,7 +25,16 @@ A, B = "10.0.0.1", "10.0.0.2"
 
 
 def packet(**said: Any) -> Seen:
-    of = {"time": 0, "location": 0, "point": 1, "reason": 5, "ifindex": 3, "netns": 1, "length": 60, "pid": 7}
+    of: dict[str, Any] = {
+        "time": 0,
+        "location": 0,
+        "point": 1,
+        "reason": 5,
+        "ifindex": 3,
+        "netns": 1,
+        "length": 60,
+        "pid": 7,
+    }
     of |= {"sport": 4000, "dport": 80, "protocol": 6, "sent": True, "comm": "curl", "device": "lxc1"}
     return Seen(**{**of, "source": A, "destination": B, **said})
 
