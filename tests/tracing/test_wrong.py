@@ -19,7 +19,7 @@ class Row(NamedTuple):
     words: str
 
 
-def call(name: str = "sys_openat", **said: Any) -> dict[str, Any]:
+def call(name: str = "sys_openat", /, **said: Any) -> dict[str, Any]:
     args = [{"index": 0, "type": "int"}, {"index": 1, "type": "string"}]
     return {"kprobes": [{"call": name, "args": args, **said}]}
 
