@@ -222,6 +222,17 @@ def states(lab: Lab) -> list[dict[str, Any]]:
     return found
 
 
+def served(lab: Lab) -> dict[str, dict[str, str]]:
+    """What policies say of themselves, by name."""
+    items = json.loads(lab.cirri("get", "tracingpolicies", "-o", "json").stdout)["items"]
+    return {
+        item["metadata"]["name"]: condition
+        for item in items
+        for condition in item.get("status", {}).get("conditions", [])
+        if condition["type"] == "cirri.io/Served"
+    }
+
+
 @pytest.fixture(scope="module")
 def done(watched: Lab) -> Lab:
     """All of it has happened, and all has been told."""
@@ -274,5 +285,10 @@ spec:
     assert state["state"] == "not served"
     assert state["why"].startswith('spec.kprobes[0].call: "fd_install" is a function of the kernel')
     assert "sys_openat" in state["why"]
+    found = watched.wait(lambda: served(watched).get("cannot"))
+    assert (found["status"], found["message"]) == ("False", state["why"])
+    # The others say so of themselves, and that they say it changes nothing about them.
+    watched.wait(lambda: {s["name"] for s in states(watched)} == served(watched).keys())
+    assert {name for name, each in served(watched).items() if each["status"] == "False"} == {"cannot"}
     watched.delete("tracingpolicy", "cannot", wait=False)
     watched.wait(lambda: "cannot" not in {s["name"] for s in states(watched)})

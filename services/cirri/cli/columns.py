@@ -18,6 +18,8 @@ Manifest = Mapping[str, Any]
 DISABLED = "<status disabled>"
 """How ``get cep`` shows a direction that no policy enforces."""
 AUDITED = "<status audit>"
+FAILED_ON = "cirri.io/FailedOn."
+"""The type of a condition, before a node's name (cirri.sensor.statuses)."""
 """And one that a policy would, were the endpoint not audited."""
 
 
@@ -156,6 +158,12 @@ def _said(resource: Resource, condition: str, field: str) -> str:
     return str(found[0].get(field, "")) if found else ""
 
 
+def _failed_on(policy: Resource) -> str:
+    """Nodes whose kernel refused a tracing policy."""
+    kinds = [str(c.get("type")) for c in _status(policy).get("conditions") or []]
+    return ",".join(sorted(k.removeprefix(FAILED_ON) for k in kinds if k.startswith(FAILED_ON)))
+
+
 def _mode(policy: Resource) -> str:
     audited = (_meta(policy).get("annotations") or {}).get(AUDIT_MODE) == "enabled"
     return "audit" if audited else ""
@@ -266,7 +274,17 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         AGE,
         Column("MESSAGE", lambda r: _said(r, "cilium.io/PoolConflict", "message"), wide=True, filled=True),
     ),
-    **{kind: (NAME, AGE) for kind in KINDS if kind.startswith(("CiliumBGP", "TracingPolicy"))},
+    **{kind: (NAME, AGE) for kind in KINDS if kind.startswith("CiliumBGP")},
+    **dict.fromkeys(
+        ("TracingPolicy", "TracingPolicyNamespaced"),
+        (
+            NAME,
+            Column("SERVED", lambda r: _said(r, "cirri.io/Served", "status") or "Unknown"),
+            Column("FAILED ON", _failed_on, filled=True),
+            AGE,
+            Column("MESSAGE", lambda r: _said(r, "cirri.io/Served", "message"), wide=True, filled=True),
+        ),
+    ),
     "CiliumL2AnnouncementPolicy": (NAME, AGE),
     "CiliumCIDRGroup": (NAME, Column("CIDRS", lambda r: str(len(_spec(r).get("externalCIDRs") or []))), AGE),
 }

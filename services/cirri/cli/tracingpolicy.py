@@ -44,7 +44,16 @@ def listing(target: Target, *, node: str | None, form: str | None) -> None:
         emit([{"node": at, **msgspec.to_builtins(state)} for at, state in rows], form)
         return
     cells = [
-        [at, state.name, state.state, ", ".join(sorted(state.hooks)) or state.why or "-"]
+        [
+            at,
+            state.name,
+            state.state,
+            state.why or "; ".join(f"{k} at {v}" for k, v in sorted(state.hooks.items())),
+        ]
         for at, state in rows
     ]
     click.echo(table(("NODE", "NAME", "STATE", "HOOKS, OR WHY NOT"), cells))
+
+
+def _hooks(state: PolicyState) -> str:
+    return "; ".join(f"{name} at {hook}" for name, hook in sorted(state.hooks.items())) or "-"

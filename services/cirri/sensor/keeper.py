@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from cirri.errors import CirriError
 from cirri.kv import BusError
 from cirri.kv.news import News
 from cirri.layout import SensorExit, SensorFork, SensorSocket
-from cirri.model import ENDPOINTS, RESOURCES, resource_key
+from cirri.manifests.api import APPLY, ApplyObject, ApplyReply, ApplyRequest
+from cirri.model import ENDPOINTS, RESOURCES, Resource, resource_key
 from cirri.model.bucket import token
 from cirri.model.origins import PROCESSES
 from cirri.model.runtimeevents import EVENT_TYPES, EventType, PolicyStates, Process
@@ -32,6 +34,7 @@ from cirri.sensor.policies import Policies
 from cirri.sensor.processes import Processes
 from cirri.sensor.publish import Publisher
 from cirri.sensor.sockets import TYPES, socket_of
+from cirri.sensor.statuses import changed
 
 LOOK_S = 0.1
 """How often the ring is looked at: its writers save most wake-ups."""
@@ -43,6 +46,9 @@ FINISH_S = 0.5
 """How long the end may take to store what is not stored yet."""
 NEWS_S = 5.0
 """How long the node's pods may take to be known, before events are told without."""
+
+CONDITIONS_S = 3.0
+"""Between two times at which conditions of policies are written, and how long that may take."""
 
 
 class NoCgroups(CirriError):
@@ -79,6 +85,8 @@ class Keeper:
         self.gathering = Gathering(settings.node, secrets.randbits(64), self.processes.ancestors)
         self.publisher = Publisher(rt.bus, self.lost)
         self.policies = Policies(settings.bpffs / FOLDER, rt.log)
+        self._judged: list[Resource] = []
+        self._due_conditions = asyncio.Event()
         self._known = asyncio.Event()
         self._due = 0.0
 
@@ -88,6 +96,7 @@ class Keeper:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow())
                 tasks.create_task(self._serve_policies())
+                tasks.create_task(self._write_conditions())
                 await self.rt.handle("policies", self._say_policies)
                 await self.rt.handle(PROCESSES, self._say_processes)
                 tasks.create_task(self.publisher.run())
@@ -172,7 +181,34 @@ class Keeper:
         news = News(tables)
         while True:
             await news.next()
-            await self.policies.want(each for table in tables.values() for each in table.values())
+            resources = [each for table in tables.values() for each in table.values()]
+            await self.policies.want(resources)
+            self._judged = resources
+            self._due_conditions.set()
+
+    async def _write_conditions(self) -> None:
+        """Have policies say whether they are served; with pauses, as nodes of two versions may disagree."""
+        while True:
+            await self._due_conditions.wait()
+            self._due_conditions.clear()
+            states = {each.name: each for each in self.policies.states}
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            objects = tuple(
+                ApplyObject(manifest=each, source="sensor")
+                for each in changed(self._judged, states, self.rt.settings.node, now)
+            )
+            if not objects:
+                continue
+            request = ApplyRequest(objects=objects, status_only=True, update_only=True)
+            try:
+                reply = await self.rt.request(APPLY, msgspec.msgpack.encode(request), CONDITIONS_S)
+                error = msgspec.msgpack.decode(reply, type=ApplyReply).error
+            except CirriError as failed:
+                error = str(failed)
+            if error:
+                self.rt.log.warning("conditions cannot be written", error=error)
+                self._due_conditions.set()
+            await asyncio.sleep(CONDITIONS_S)
 
     async def _say_policies(self, _: bytes) -> bytes:
         return msgspec.msgpack.encode(PolicyStates(policies=tuple(self.policies.states)))

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from cirri.layout import SENSOR_POLICIES
 from cirri.maps import MapMissing, detach, open_pinned, program_info
@@ -19,6 +20,7 @@ from cirri.model import Resource
 from cirri.model.runtimeevents import PodRef, PolicyState
 from cirri.runtime.logs import Log
 from cirri.sensor.compiler import EXIT, Order
+from cirri.sensor.statuses import title_of
 from cirri.tracing import Hook, Policy, Unserved, hook_number, policy_of, selects, tells_results
 from cirri.tracing.generate import MOST_POLICIES
 
@@ -52,7 +54,9 @@ class Policies:
 
     async def want(self, resources: Iterable[Resource]) -> None:
         """Serve these and no others; what cannot be served is said in :attr:`states`."""
-        wanted = tuple(sorted(resources, key=lambda each: (each.kind, each.namespace, each.name)))
+        # Of each only what it asks for: conditions that are written to it change nothing.
+        asked = (replace(each, manifest={"spec": each.manifest.get("spec")}) for each in resources)
+        wanted = tuple(sorted(asked, key=lambda each: (each.kind, each.namespace, each.name)))
         if wanted == self._wanted:
             return
         self._wanted = wanted
@@ -146,7 +150,7 @@ def _understood(
     served: list[tuple[Resource, Policy]] = []
     states: dict[str, PolicyState] = {}
     for resource in resources:
-        title = resource.name if resource.kind == "TracingPolicy" else f"{resource.namespace}/{resource.name}"
+        title = title_of(resource)
         try:
             policy = policy_of(resource)
             if len(served) == MOST_POLICIES:
