@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from ipaddress import ip_address
 
-EVERY_S, ASK_S, LATE_S = 0.001, 0.02, 1.0
+EVERY_S, ASK_S, LATE_S = 0.001, 0.02, 0.3
 KEPT = 40
 DEVICE = "eth0"
 

@@ -78,6 +78,8 @@ class Seen(NamedTuple):
     holders: tuple[str, ...]
     """MAC addresses that answered ARP, in the order of their first answers."""
     frames: tuple[bytes, ...]
+    answers: int
+    """Datagrams that were answered."""
 
 
 def seen(text: str) -> Seen:
@@ -97,7 +99,7 @@ def seen(text: str) -> Seen:
     for earlier, later in pairwise(together):
         began = began + later - earlier if later - earlier < GAP_S else 0.0
         both = max(both, began)
-    return Seen(outage, both, macs, tuple(map(bytes.fromhex, found["frames"])))
+    return Seen(outage, both, macs, tuple(map(bytes.fromhex, found["frames"])), len(found["answered"]))
 
 
 @contextmanager

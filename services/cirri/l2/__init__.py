@@ -5,7 +5,8 @@ Reads   resources (Services, EndpointSlices, Nodes, CiliumL2AnnouncementPolicies
 Writes  announcers: that this node lives, and what a person wants of it; maps cirri_l2_responder and
         cirri_l2_peers; announcements (gratuitous ARP, unsolicited neighbour advertisements) on the wire
 Calls   cirri.kubernetes.apply, for the conditions of policies
-Needs   CAP_BPF, CAP_NET_RAW (announcements); one per node
+Needs   CAP_BPF, CAP_NET_RAW (announcements, questions), CAP_SYS_NICE (beats are not to wait for others);
+        one per node
 
 Answers come from the kernel, with or without this process (bpf/lib/l2.h).
 """
@@ -23,5 +24,5 @@ SERVICE = Service(
     maps=("cirri_l2_peers", "cirri_l2_responder"),
     serves=("status", "explain", "move", "release", "drain", "undrain"),
     calls=(APPLY,),
-    capabilities=("BPF", "NET_RAW"),
+    capabilities=("BPF", "NET_RAW", "SYS_NICE"),
 )

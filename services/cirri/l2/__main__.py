@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from contextlib import suppress
 
 from cirri.l2 import SERVICE, answers
 from cirri.l2.holding import Holding
@@ -15,6 +17,8 @@ COUNT_S = 1.0
 async def serve(rt: Runtime) -> None:
     """Hold what is this node's until cancelled."""
     holding = Holding(rt)
+    with suppress(OSError):  # without the capability it waits its turn among others
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     await holding.begin()
     await answers.serve(holding)
     asyncio.get_running_loop().call_later(COUNT_S, count, rt, holding)

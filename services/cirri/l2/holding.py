@@ -15,6 +15,7 @@ from cirri.kv.news import News
 from cirri.l2.life import Life, own_record
 from cirri.l2.segment import Segment, pinned
 from cirri.l2.statuses import changed
+from cirri.l2.witness import Witness
 from cirri.l2.world import Objects, World
 from cirri.manifests.api import APPLY, ApplyObject, ApplyReply, ApplyRequest
 from cirri.maps import BpfError
@@ -32,6 +33,8 @@ POLL_S = 0.5
 MAPS_S = 0.2
 """Between looks for the maps, which the node's datapath makes."""
 REQUEST_S = 5.0
+ASK_S = 0.03
+"""Between questions to a node whose beats are late."""
 
 
 class Holding:
@@ -55,6 +58,9 @@ class Holding:
         self._active, self._turn, self._sends = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._looks, self._followed = True, False
         self._alive: frozenset[str] = frozenset()
+        self._held_by: dict[str, list[str]] = {}
+        """Node -> the addresses that it holds as far as this one knows."""
+        self._asked = 0
 
     async def begin(self) -> None:
         """Wait for what there has to be: maps, tables and the bucket."""
@@ -76,21 +82,27 @@ class Holding:
                 break
         self.life = Life(self.rt, self.records, record)
         self.life.moved = self._moved
+        self.life.sight.askable = lambda node: bool(self._held_by.get(node))
+        self._witness = Witness(self.segment.device, self.segment.mac_bytes, self._answered)
 
     async def run(self) -> None:
         """Until cancelled."""
         try:
+            if self.segment.device:
+                self._witness.open()
             async with asyncio.TaskGroup() as tasks:
                 for task in (
                     self.life.hear(),
                     self.life.live(self._active),
                     self._follow(),
                     self._announce(),
+                    self._ask(),
                 ):
                     tasks.create_task(task)
                 await self._decide()
         finally:
             await self.life.leave()
+            self._witness.close()
             self.segment.close()
 
     def answered(self) -> float:
@@ -186,6 +198,9 @@ class Holding:
         mine = {address: place.stand_in for address, place in places.items() if place.node == node}
         if not self.life.beating and not self.why_idle:  # what nobody else may hold stays
             mine |= {a: s for a, s in self.segment.held.items() if a in self.world.wanted and a not in places}
+        self._held_by = {}
+        for address, place in sorted(places.items(), key=lambda item: (":" in item[0], item[0])):
+            self._held_by.setdefault(place.node, []).append(address)
         self.segment.trust(each.mac for each in self.world.announcers.values())
         taken, left = self.segment.hold(mine)
         for address in taken:
@@ -193,6 +208,27 @@ class Holding:
         for address in left:
             self.rt.log.info("leaves", address=address, to=places[address].node if address in places else "")
         self._sends.set()
+
+    async def _ask(self) -> None:
+        """Whoever's beats are late for what it holds, one address after the other."""
+        while True:
+            sight, now = self.life.sight, time.monotonic()
+            late = sight.late(now) if self.life.sees(now) else []
+            for node in late:
+                self._asked += 1
+                held = self._held_by[node]
+                record = self.world.announcers.get(node)
+                if record is not None and record.mac:
+                    mac = bytes.fromhex(record.mac.replace(":", ""))
+                    self._witness.ask(held[self._asked % len(held)], mac)
+                sight.asks(node, now)
+            await asyncio.sleep(max(ASK_S, 0.0 if late else sight.late_s(now)))
+
+    def _answered(self, address: str, mac: bytes) -> None:
+        """Somebody's kernel has *address* at *mac*."""
+        for record in self.world.announcers.values():
+            if record.mac == mac.hex(":") and address in self._held_by.get(record.node, ()):
+                self.life.sight.answers(record.node, time.monotonic())
 
     async def _announce(self) -> None:
         """What is due on the wire."""
