@@ -1,8 +1,8 @@
 """Row B24: the node that holds a Service's address dies; a client sends it a datagram a millisecond.
 
-Its link goes down at the bridge and its processes are killed.  The address is then moved to another node, which
-dies next, while the first one comes back.  The peer is keepalived, between two nodes of the same lab, by its
-defaults and advertising every 100 ms.
+Its link goes down at the bridge and its processes are killed.  The address is then moved to another node,
+which dies next, while the first one comes back.  The peer is keepalived, between two nodes of the same lab,
+by its defaults and advertising every 100 ms.
 """
 
 from __future__ import annotations

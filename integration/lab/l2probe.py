@@ -1,7 +1,8 @@
 """Run in the client's namespace: a datagram a millisecond to an address, and who answers ARP for it.
 
-``python l2probe.py ADDRESS PORT SECONDS`` prints JSON: when answers came, who answered each ARP request, and
-the first frames of ARP and neighbour discovery about the address, as they lay on the wire.  No packages.
+``python l2probe.py ADDRESS PORT SECONDS`` prints a line when it begins, then JSON: when answers came, who
+answered each ARP request, and the first frames of ARP and neighbour discovery about the address, as they lay
+on the wire.  No packages.
 """
 
 import json
@@ -27,6 +28,7 @@ def main(address: str, port: int, seconds: float) -> dict[str, object]:
     wire.bind((DEVICE, 0))
     wire.setblocking(False)
     mac = wire.getsockname()[4]
+    print("begins", flush=True)
     began = time.monotonic()
     next_send = next_ask = began
     answered: list[float] = []

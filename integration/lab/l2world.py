@@ -113,6 +113,8 @@ def probing(lab: Lab, address: str, seconds: float) -> Iterator[list[Seen]]:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it has begun
         try:
             yield found
         finally:

@@ -4,7 +4,7 @@ import pytest
 
 from cirri.model import Announcer
 from cirri.placement import Sight
-from cirri.placement.sight import REGAIN_S
+from cirri.placement.sight import ASKS, GRACE_S, HEED_S, REGAIN_S, WITNESS_S
 
 
 def beat(node: str, number: int, leave_s: float = 0.0) -> Announcer:
@@ -94,3 +94,56 @@ def test_when_to_look_again(sight: Sight) -> None:
     sight.heard(beat("n2", 1), 10.0)
     sight.heard(beat("n3", 1), 10.1)
     assert sight.next_s(10.1) == pytest.approx(0.2)
+
+
+@pytest.fixture
+def asking(sight: Sight) -> Sight:
+    """``n2`` holds an address; ``n3`` holds none."""
+    sight.askable = lambda node: node == "n2"
+    sight.heard(beat("n2", 5), 10.0)
+    sight.heard(beat("n3", 5), 10.0)
+    return sight
+
+
+def test_who_is_late_is_asked_before_it_is_dead(asking: Sight) -> None:
+    assert asking.late(10.19) == []
+    assert asking.late_s(10.1) == pytest.approx(0.1)
+    assert asking.late(10.21) == ["n2"]
+    for number in range(ASKS):
+        assert asking.alive(12.0) == {"n2"}, "it was not asked often enough; n3 cannot be asked"
+        asking.asks("n2", 12.0 + number)
+    last = 12.0 + ASKS - 1
+    assert asking.alive(last + HEED_S / 2) == {"n2"}, "its answer may be on the way"
+    assert asking.next_s(last) == pytest.approx(HEED_S)
+    assert asking.alive(last + HEED_S) == frozenset()
+
+
+def test_a_kernel_that_answers_keeps_its_node_alive_for_a_while(asking: Sight) -> None:
+    at = 10.2
+    while at < 10.0 + GRACE_S:
+        asking.asks("n2", at)
+        asking.answers("n2", at + 0.01)
+        assert asking.alive(at + 0.01) >= {"n2"}
+        at += WITNESS_S / 2
+    assert asking.alive(10.0 + GRACE_S) == frozenset(), "its processes are gone for good"
+
+
+def test_answers_of_the_dead_do_not_count(asking: Sight) -> None:
+    """Its link is back before its processes are: another node holds what it answers for."""
+    for _ in range(ASKS):
+        asking.asks("n2", 10.3)
+    asking.bury(10.4)
+    asking.answers("n2", 10.5)
+    assert asking.alive(10.5) == frozenset()
+    assert asking.late(10.5) == []
+    assert asking.heard(beat("n2", 6), 11.0)
+
+
+def test_who_sees_again_asks(asking: Sight) -> None:
+    """Without waiting for those that others may still have to find: their kernels answer."""
+    echo(asking, 1, 10.0, 10.01)
+    echo(asking, 2, 15.0, 15.01)
+    assert asking.alive(15.02) == {"n1", "n2", "n3"}
+    for _ in range(ASKS):
+        asking.asks("n2", 15.25)
+    assert asking.alive(15.32) == {"n3"}
