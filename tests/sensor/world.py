@@ -37,6 +37,8 @@ class World:
         self.events: list[Event] = []
         self.forks = 0
         self.sockets: list[tuple[str, Process, Socket]] = []
+        self.wall_ns = 0
+        """What is added to CLOCK_BOOTTIME for the time of day."""
 
     def start(self, *argv: str, **options: object) -> subprocess.Popen[bytes]:
         """Start a program in the cgroup."""
@@ -63,14 +65,14 @@ class World:
             for raw in records:
                 said = decoded(raw)
                 if isinstance(said, Exec):
-                    self.events.append(("exec", self.processes.exec(said, 0), "", 0))
+                    self.events.append(("exec", self.processes.exec(said, self.wall_ns), "", 0))
                 elif isinstance(said, SensorFork):
                     self.forks += 1
-                    self.processes.fork(said, 0)
+                    self.processes.fork(said, self.wall_ns)
                 elif isinstance(said, SensorSocket):
-                    process = self.processes.at(said.pid, said.start, 0, said.cgroup)
+                    process = self.processes.at(said.pid, said.start, self.wall_ns, said.cgroup)
                     self.sockets.append((TYPES[said.step], process, socket_of(said)))
-                elif isinstance(said, SensorExit) and (gone := self.processes.exit(said, 0)):
+                elif isinstance(said, SensorExit) and (gone := self.processes.exit(said, self.wall_ns)):
                     self.events.append(("exit", gone, *ended(said.code)))
 
     def until(self, ready: Callable[[], bool]) -> None:
