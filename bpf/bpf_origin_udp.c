@@ -3,7 +3,7 @@
  * its port.  A kernel before 6.3 has no such tracepoint.
  */
 #include "lib/origin_note.h"
-#include "lib/sensor.h"
+#include "lib/sensor_scope.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

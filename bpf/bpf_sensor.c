@@ -2,6 +2,7 @@
 /* Programs that processes run: at the tracepoints of fork, exec and exit; and their TCP connections. */
 #include "lib/sensor_kernel.h"
 #include "lib/sensor.h"
+#include "lib/sensor_scope.h"
 #include "lib/sensor_path.h"
 #include "lib/sensor_socket.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* sensor: which programs ran on this node, for observers.
- * Written by bpf_sensor.c (cirri_sensor_scope and cirri_sensor_policies by cirri.sensor).
+ * Written by bpf_sensor.c (cirri_sensor_policies by cirri.sensor).
  * Read by one process at a time, whoever holds the ring.
  * Mirror: libs/cirri/layout/sensor.py
  */
@@ -131,15 +131,6 @@ struct sensor_socket {
 	__u16 accepted;	/* the other end began the connection */
 };
 
-/* Which processes are told of: those of a cgroup and below. */
-struct sensor_scope {
-	__u64 cgroup;	/* 0: all */
-	__u32 level;	/* of that cgroup: 0 is the root */
-	__u32 pad;
-};
-
-MAP(cirri_sensor_scope, ARRAY, __u32, struct sensor_scope, 1);
-
 /* Policies that hold for some pods only: bit N for policy N, by the processes' cgroup. */
 MAP(cirri_sensor_policies, HASH, __u64, __u64, 16384);
 
@@ -172,13 +163,4 @@ static __always_inline void sensor_tell(void *record, __u64 size)
 	/* Added to as one: a program here may be interrupted by another that tells. */
 	if (count)
 		__sync_fetch_and_add(count, 1);
-}
-
-/* Is the current process one to be told of? */
-static __always_inline bool sensor_in_scope(void)
-{
-	__u32 zero = 0;
-	struct sensor_scope *scope = bpf_map_lookup_elem(&cirri_sensor_scope, &zero);
-
-	return scope && (!scope->cgroup || bpf_get_current_ancestor_cgroup_id(scope->level) == scope->cgroup);
 }

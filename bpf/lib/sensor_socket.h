@@ -3,6 +3,7 @@
 #pragma once
 #include "sensor_kernel.h"
 #include "sensor.h"
+#include "sensor_scope.h"
 
 #define IPPROTO_TCP	6
 #define AF_INET		2

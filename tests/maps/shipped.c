@@ -15,6 +15,7 @@
 #include "lib/policy.h"
 #include "lib/runtime.h"
 #include "lib/sensor.h"
+#include "lib/sensor_scope.h"
 
 SEC("tc/timeout")
 int timeout(struct __sk_buff *skb)

@@ -1,4 +1,4 @@
-"""Mirror of ``bpf/lib/sensor.h``: which programs ran on a node."""
+"""Mirror of ``bpf/lib/sensor.h`` and ``bpf/lib/sensor_scope.h``: which programs ran on a node."""
 
 from enum import IntEnum, IntFlag
 from typing import ClassVar
@@ -8,6 +8,7 @@ from cirri.layout.scalar import U32_NUMBER, U64_NUMBER, Raw
 from cirri.layout.spec import MapSpec, MapType
 
 HEADER = "lib/sensor.h"
+SCOPE_HEADER = "lib/sensor_scope.h"
 SENSOR_COUNTERS = 2
 
 
@@ -203,7 +204,7 @@ class SensorScope(Mirror, frozen=True, kw_only=True):
     """Which processes are told of: those of a cgroup and below."""
 
     c_name: ClassVar[str] = "sensor_scope"
-    header: ClassVar[str] = HEADER
+    header: ClassVar[str] = SCOPE_HEADER
 
     cgroup: U64 = 0
     """0: all."""
@@ -211,7 +212,7 @@ class SensorScope(Mirror, frozen=True, kw_only=True):
     pad: U32 = 0
 
 
-SENSOR_SCOPE = MapSpec("cirri_sensor_scope", HEADER, MapType.ARRAY, U32_NUMBER, SensorScope, 1)
+SENSOR_SCOPE = MapSpec("cirri_sensor_scope", SCOPE_HEADER, MapType.ARRAY, U32_NUMBER, SensorScope, 1)
 SENSOR_POLICIES = MapSpec("cirri_sensor_policies", HEADER, MapType.HASH, U64_NUMBER, U64_NUMBER, 16384)
 SENSOR_EVENTS = MapSpec(
     "cirri_sensor_events", HEADER, MapType.RINGBUF, Raw("void", 0), Raw("void", 0), 1 << 22
