@@ -12,7 +12,7 @@ from tests.sensor.world import World, world
 
 from cirri.model import Resource
 from cirri.sensor.cgroups import Cgroups
-from cirri.sensor.facts import exec_time
+from cirri.sensor.facts import TICK_NS, exec_time
 from cirri.sensor.pods import Pods
 from cirri.testing.leftovers import cgroup2
 
@@ -64,6 +64,10 @@ def test_a_number_that_is_used_again(here: World) -> None:
     assert {e[1].parent_exec_id for e in found} == {
         next(e[1].exec_id for e in here.events if e[1].pid == process.pid)
     }
+    # What is told late of the first is not taken for the second's.
+    starts = [ticks * TICK_NS for pid, ticks in here.processes._ended if pid == number]
+    late = [here.processes.at(number, start, 0, 0).exec_id for start in starts]
+    assert late == [names[0], names[2]]
 
 
 def test_a_clock_that_is_set(here: World) -> None:

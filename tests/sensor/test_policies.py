@@ -15,7 +15,7 @@ from cirri.model import Resource
 from cirri.model.runtimeevents import PodRef
 from cirri.runtime.logs import Log
 from cirri.sensor.facts import Call, arguments_of, decoded, result_of
-from cirri.sensor.policies import Policies
+from cirri.sensor.policies import PROGRAM, Policies
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +175,15 @@ def test_who_is_stopped_makes_no_second_call(here: World, policies: Policies) ->
 
     assert (output, process.returncode) == (b"before\n", -9)
     assert calls(here, policies, process.pid) == [("sys_chroot", ["/stop"])]
+
+
+def test_what_a_policy_says_of_itself_compiles_nothing(policies: Policies) -> None:
+    program = (policies._folder / PROGRAM).stat().st_ctime_ns
+    said = {"status": {"conditions": [{"type": "cirri.io/Served", "status": "True"}]}}
+    asyncio.run(policies.want([Resource(kind=ALL.kind, name=ALL.name, manifest={**ALL.manifest, **said})]))
+
+    assert [each.state for each in policies.states] == ["enabled"]
+    assert (policies._folder / PROGRAM).stat().st_ctime_ns == program
 
 
 def test_policies_of_some_pods(here: World, policies: Policies) -> None:
