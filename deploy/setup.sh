@@ -16,6 +16,7 @@ PACKAGES=(
   knot unbound nginx-light openssl ca-certificates # the lab's internet: names, resolver, web sites
   gobgpd                                           # the BGP speaker of a node
   bird2                                            # the lab's router
+  frr                                              # another router, in tests
   dnsdist dnsperf wrk                              # peers and load of the benchmarks
   prometheus                                       # reads the metrics in tests, and checks deploy/prometheus
   containernetworking-plugins                      # peers of the CNI benchmark
@@ -23,7 +24,7 @@ PACKAGES=(
 )
 # Somebody else's kubectl does as well, and two packages cannot both have the file.
 command -v kubectl >/dev/null || PACKAGES+=(kubernetes-client)
-SERVERS=(nats-server knot unbound nginx gobgpd bird dnsdist prometheus containerd)   # Debian starts one of each; Cirri starts those it needs itself
+SERVERS=(nats-server knot unbound nginx gobgpd bird frr dnsdist prometheus containerd)   # Debian starts one of each; Cirri starts those it needs itself
 PYTHON=/usr/bin/python3
 
 fail() { printf 'cirri setup: %s\n' "$1" >&2; exit 1; }

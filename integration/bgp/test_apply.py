@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from cirri.bgp.apply import Application
-from cirri.bgp.gobgp import GoBGP, answers, statement_names
+from cirri.bgp.encoding import statement_names
+from cirri.bgp.gobgp import GoBGP, answers
 from cirri.bgp.gobgpd import SOCKET
 from cirri.bgp.speaker import Attributes, Peer, Speaker
 

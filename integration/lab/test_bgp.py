@@ -1,4 +1,8 @@
-"""Announcements over BGP: BIRD on the router takes them, and clients outside reach Services through it."""
+"""Announcements over BGP: BIRD and FRR take them, and clients outside reach Services through either.
+
+The lab has three: BIRD; FRR beside it, with a password and on another port, both writing the router's kernel;
+and FRR behind the router, which connects to the nodes over IPv6.
+"""
 
 from __future__ import annotations
 
@@ -6,134 +10,77 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import pytest
+from integration.lab.bgpworld import (
+    BIRD,
+    NAME,
+    PEERS,
+    SERVICE,
+    WORLD,
+    addresses,
+    established,
+    has_ways,
+    known,
+    peers,
+    reaches,
+    ways,
+)
+from integration.lab.frr import FAR, FAR_CONFIG, FOREIGN, NEAR, NEAR_CONFIG, SECRET, Frr
 
 from cirri.testing.lab import Lab
 
-NAME = f"test-{os.getpid()}-bgp"
-BIRD = ("birdc", "-s", f"/run/cirri/{NAME}/bird.ctl")
-POOLS = ("198.51.100.", "2001:db8:51:")
-
-PEERS = """
-apiVersion: cilium.io/v2
-kind: CiliumBGPClusterConfig
-metadata: {name: lab}
-spec:
-  bgpInstances:
-  - name: main
-    localASN: 65001
-    peers:
-    - name: router
-      peerASN: 64512
-      autoDiscovery: {mode: DefaultGateway, defaultGateway: {addressFamily: ipv4}}
-      peerConfigRef: {name: router}
----
-apiVersion: cilium.io/v2
-kind: CiliumBGPPeerConfig
-metadata: {name: router}
-spec:
-  timers: {connectRetryTimeSeconds: 5, holdTimeSeconds: 30, keepAliveTimeSeconds: 10}
-  gracefulRestart: {enabled: true, restartTimeSeconds: 60}
-  families:
-  - {afi: ipv4, safi: unicast, advertisements: {matchLabels: {advertise: bgp}}}
-  - {afi: ipv6, safi: unicast, advertisements: {matchLabels: {advertise: bgp}}}
-"""
-WORLD = f"""
-apiVersion: cilium.io/v2
-kind: CiliumLoadBalancerIPPool
-metadata: {{name: outside}}
-spec: {{blocks: [{{cidr: {POOLS[0]}0/24}}, {{cidr: "{POOLS[1]}:/112"}}]}}
----
-apiVersion: cilium.io/v2
-kind: CiliumBGPAdvertisement
-metadata: {{name: all, labels: {{advertise: bgp}}}}
-spec:
-  advertisements:
-  - advertisementType: PodCIDR
-    attributes: {{communities: {{standard: ["65001:99"], large: ["65001:1:2"]}}}}
-  - advertisementType: Service
-    service: {{addresses: [LoadBalancerIP]}}
-    selector: {{}}
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: web, labels: {{app: web}}}}
-spec:
-  nodeName: node1
-  containers: [{{name: web, image: quay.io/cilium/json-mock, ports: [{{containerPort: 80}}]}}]
-"""
-SERVICE = """
----
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}}}
-spec:
-  type: LoadBalancer
-  ipFamilyPolicy: RequireDualStack
-  ipFamilies: [IPv4, IPv6]
-  externalTrafficPolicy: {policy}
-  selector: {{app: web}}
-  ports: [{{port: 80}}]
-"""
+NODES = ("node1", "node2")
+SERVICES = (("cluster", 2), ("local", 1))
+"""And how many nodes lead to it."""
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     with Lab(2, NAME, "--without", "flows", services=("bgp",)) as running:
-        running.apply(
-            WORLD
-            + "---"
-            + PEERS
-            + "".join(SERVICE.format(name=p.lower(), policy=p) for p in ("Cluster", "Local"))
-        )
-        running.wait(lambda: established(running) == 2, seconds=60, what="two sessions")
+        named = [SERVICE.format(name=name, policy=name.title()) for name, _ in SERVICES]
+        running.apply(WORLD + "---" + PEERS + "".join(named))
+        running.wait(lambda: established(running) == 2, seconds=60, what="two sessions with BIRD")
         yield running
 
 
-def peers(lab: Lab) -> list[dict[str, Any]]:
-    found = json.loads(lab.cirri("bgp", "peers", "-o", "json").stdout)
-    return [
-        {**peer, "node": each["node"], "error": each["error"]} for each in found for peer in each["peers"]
-    ]
+class Routers(NamedTuple):
+    """FRR twice, and the routes of the nodes' kernels before it came."""
+
+    near: Frr
+    far: Frr
+    before: dict[str, str]
 
 
-def established(lab: Lab) -> int:
-    return sum(peer["state"] == "established" for peer in peers(lab))
+@pytest.fixture(scope="module")
+def frr(lab: Lab) -> Iterator[Routers]:
+    before = {node: routes(lab, node) for node in NODES}
+    assert lab.on("router", "ip", "address", "add", f"{NEAR}/24", "dev", "eth0").returncode == 0
+    assert lab.on("internet", "ip", "address", "add", f"{FAR}/128", "dev", "lo").returncode == 0
+    with (
+        Frr(lab, "router", NEAR_CONFIG, kernel=True) as near,
+        Frr(lab, "internet", FAR_CONFIG, kernel=False) as far,
+    ):
+        lab.wait(lambda: established(lab) == 6, seconds=90, what="six sessions")
+        yield Routers(near, far, before)
 
 
-def addresses(lab: Lab, name: str) -> list[str]:
-    found = lab.get("service", name)
-    return [each["ip"] for each in found["status"]["loadBalancer"]["ingress"]]
+def routes(lab: Lab, node: str) -> str:
+    """The main tables of a node's kernel."""
+    return "".join(lab.on(node, "ip", family, "route").stdout for family in ("-4", "-6"))
 
 
-def ways(lab: Lab, address: str) -> int:
-    """How many next hops the router's kernel has for *address*."""
-    family = "-6" if ":" in address else "-4"
-    length = 128 if ":" in address else 32
-    found = lab.on("router", "ip", family, "-j", "route", "show", f"{address}/{length}", "proto", "bird")
-    routes = json.loads(found.stdout or "[]")
-    return sum(len(route.get("nexthops", [route])) for route in routes)
-
-
-def has_ways(lab: Lab, address: str, nodes: int) -> bool:
-    return ways(lab, address) == nodes
-
-
-def known(lab: Lab) -> int:
-    """Routes that BIRD has of nodes."""
-    return lab.on("router", *BIRD, "show", "route").stdout.count("unicast [nodes")
-
-
-def reaches(lab: Lab, address: str) -> bool:
-    host = f"[{address}]" if ":" in address else address
-    return lab.on("client", "curl", "-s", "-m", "5", "-o", "/dev/null", f"http://{host}/").returncode == 0
+def advertised(lab: Lab, family: str = "ipv4") -> dict[str, set[str]]:
+    """Node -> prefixes that it tells its peers."""
+    told = json.loads(lab.cirri("bgp", "routes", "advertised", family, "unicast", "-o", "json").stdout)
+    return {node: {r["prefix"] for r in told if r["node"] == node} for node in NODES}
 
 
 def test_clients_outside_reach_services_by_every_node_that_may(lab: Lab) -> None:
-    for name, nodes in (("cluster", 2), ("local", 1)):
+    for name, nodes in SERVICES:
         for address in addresses(lab, name):
             lab.wait(partial(has_ways, lab, address, nodes), what=f"{nodes} ways to {address}")
             assert all(reaches(lab, address) for _ in range(4)), address
@@ -144,45 +91,116 @@ def test_what_the_router_hears_and_the_command_says(lab: Lab) -> None:
     assert "(65001,99)" in words
     assert "(65001, 1, 2)" in words
     assert "4294967295" not in words, "what routes are marked with stays on the node"
-    told = json.loads(lab.cirri("bgp", "routes", "advertised", "ipv4", "unicast", "-o", "json").stdout)
-    by_node = {n: {r["prefix"] for r in told if r["node"] == n} for n in ("node1", "node2")}
+    by_node = advertised(lab)
     local = f"{addresses(lab, 'local')[0]}/32"
     assert local in by_node["node1"]
     assert local not in by_node["node2"]
-    for peer in peers(lab):
+    for peer in (each for each in peers(lab) if each["name"] == "router"):
         assert [count["advertised"] for count in peer["families"]] == [len(by_node[peer["node"]])] * 2
     config = lab.get("cbgpnode", "node1")
     assert config["spec"]["bgpInstances"][0]["peers"][0]["peerAddress"] == "192.168.3.2"
 
 
+@contextmanager
+def without_birds_routes(lab: Lab) -> Iterator[None]:
+    """BIRD keeps its sessions, and takes its routes out of the kernel: zebra prefers what is there."""
+    protocols = ("kernel1", "kernel2")
+    try:
+        for each in protocols:
+            lab.on("router", *BIRD, "disable", each)
+        yield
+    finally:
+        for each in protocols:
+            lab.on("router", *BIRD, "enable", each)
+
+
+def test_frr_takes_them_as_well(lab: Lab, frr: Routers) -> None:
+    """Through zebra into the router's kernel, and clients come by its routes."""
+    with without_birds_routes(lab):
+        for name, nodes in SERVICES:
+            for address in addresses(lab, name):
+                lab.wait(
+                    partial(has_ways, lab, address, nodes, "bgp"), what=f"FRR's {nodes} ways to {address}"
+                )
+                assert ways(lab, address) == 0, "by BIRD"
+                assert all(reaches(lab, address) for _ in range(4)), address
+    said = json.loads(frr.near.say("show bgp ipv4 unicast json"))
+    assert len(said["routes"][f"{addresses(lab, 'cluster')[0]}/32"]) == 2
+    lab.wait(partial(has_ways, lab, address, 1), what="BIRD's routes")
+
+
+def test_what_a_router_says_changes_nothing(lab: Lab, frr: Routers) -> None:
+    """NEAR announces a default route, the pods' and the Services' ranges and a node; all of it is heard."""
+    lab.wait(
+        lambda: all(p["families"][0]["received"] >= len(FOREIGN) for p in peers(lab) if p["name"] == "near"),
+        what="routes heard (FRR passes on those of the other node, too)",
+    )
+    assert {node: routes(lab, node) for node in NODES} == frr.before
+    address = addresses(lab, "cluster")[0]
+    assert ways(lab, address) == 2
+    assert not any("0.0.0.0/0" in told or "10.52.0.0/16" in told for told in advertised(lab).values())
+    assert lab.on("client", "curl", "-s", "-m", "5", "-o", "/dev/null", f"http://{address}/").returncode == 0
+
+
+def kept(frr: Routers) -> tuple[int, int]:
+    """Paths that FRR has, by family."""
+    found = [json.loads(frr.near.say(f"show bgp {family} unicast json")) for family in ("ipv4", "ipv6")]
+    v4, v6 = (sum(len(paths) for paths in each["routes"].values()) for each in found)
+    return v4, v6
+
+
+def hops(frr: Routers) -> set[str]:
+    """Next hops of the IPv4 paths that FRR has."""
+    found = json.loads(frr.near.say("show bgp ipv4 unicast json"))
+    return {hop["ip"] for paths in found["routes"].values() for path in paths for hop in path["nexthops"]}
+
+
 @pytest.mark.parametrize("program", ["bgp-node1", "gobgpd-node1"])
-def test_killing_it_withdraws_nothing(lab: Lab, program: str) -> None:
-    address, before = addresses(lab, "local")[0], known(lab)
+def test_killing_it_withdraws_nothing(lab: Lab, frr: Routers, program: str) -> None:
+    address = addresses(lab, "local")[0]
+    before = (known(lab), kept(frr))
     old = lab.pids()[program]
     os.kill(old, signal.SIGKILL)
 
     def back() -> bool:
-        assert known(lab) == before, "a route is gone"
+        assert (known(lab), kept(frr)) == before, "a route is gone"
         assert reaches(lab, address)
-        return lab.pids()[program] not in (0, old) and established(lab) == 2
+        return lab.pids()[program] not in (0, old) and established(lab) == 6
 
-    lab.wait(back, seconds=60, what=f"{program} is back")
-    assert known(lab) == before
+    lab.wait(back, seconds=90, what=f"{program} is back")
+    assert (known(lab), kept(frr)) == before
 
 
-def test_a_drained_node_announces_nothing_and_its_peers_have_it(lab: Lab) -> None:
-    (address, _), before = addresses(lab, "cluster"), known(lab)
+def test_a_drained_node_announces_nothing_and_its_peers_have_it(lab: Lab, frr: Routers) -> None:
+    (address, _), before = addresses(lab, "cluster"), (known(lab), kept(frr))
+    assert "192.168.3.12" in hops(frr)
     done = json.loads(lab.cirri("bgp", "drain", "node2", "-o", "json").stdout)
-    assert [(peer["advertised"], peer["confirmed"]) for peer in done["peers"]] == [(0, True)]
+    assert [(peer["advertised"], peer["confirmed"]) for peer in done["peers"]] == [(0, True)] * 3
     lab.wait(lambda: ways(lab, address) == 1, what="one way is left")
+    assert "192.168.3.12" not in hops(frr), "FRR has nothing of that node"
     assert reaches(lab, address)
     lab.cirri("bgp", "undrain", "node2")
-    lab.wait(lambda: known(lab) == before, what="everything is announced again")
+    lab.wait(lambda: (known(lab), kept(frr)) == before, what="everything is announced again")
 
 
-def test_a_missing_secret_is_named_and_changes_nothing(lab: Lab) -> None:
+def test_a_wrong_password_shows(lab: Lab, frr: Routers) -> None:
+    """Whichever end has another one; with the right one the session is back."""
+    frr.near.configure("neighbor NODES password another")
+    frr.near.say("clear bgp *")
+
+    def shows() -> bool:
+        mine = [each for each in peers(lab) if each["name"] == "near"]
+        return all(each["state"] != "established" and "password" in each["problem"] for each in mine)
+
+    lab.wait(shows, seconds=60, what="it shows in cirri bgp peers")
+    assert established(lab) == 4, "others are as they were"
+    frr.near.configure(f"neighbor NODES password {SECRET}")
+    lab.wait(lambda: established(lab) == 6, seconds=60, what="sessions with the right password")
+
+
+def test_a_missing_secret_is_named_and_changes_nothing(lab: Lab, frr: Routers) -> None:
     before = known(lab)
-    with_secret = PEERS.replace("gracefulRestart:", "authSecretRef: absent\n  gracefulRestart:")
+    with_secret = PEERS.replace("gracefulRestart:", "authSecretRef: absent\n  gracefulRestart:", 1)
     lab.apply(with_secret, wait=False)
 
     def condition() -> bool:
@@ -199,4 +217,4 @@ def test_a_missing_secret_is_named_and_changes_nothing(lab: Lab) -> None:
     # The router knows of no password: it hears nothing, and neither does the node.
     lab.wait(lambda: any("password" in peer["problem"] for peer in peers(lab)), what="it shows", seconds=60)
     lab.apply(PEERS, wait=False)
-    lab.wait(lambda: established(lab) == 2, seconds=60, what="sessions without a password")
+    lab.wait(lambda: established(lab) == 6, seconds=60, what="sessions without a password")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cirri.bgp.gobgp import GoBGP, Seen, statement_names
+from cirri.bgp.encoding import Seen, statement_names
+from cirri.bgp.gobgp import GoBGP
 from cirri.bgp.speaker import Profile, Speaker, marker
 from cirri.loadbalancer.endpoints import version_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cirri.bgp import kernel
-from cirri.bgp.gobgp import OURS
+from cirri.bgp.encoding import OURS
 from cirri.bgp.sessions import Wire, sent, sessions, silent
 from cirri.bgp.speaker import Peer, Speaker, everyone, marker
 from cirri.errors import CirriError

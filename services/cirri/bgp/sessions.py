@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from cirri.bgp.gobgp import AFI, STATES
+from cirri.bgp.encoding import AFI
+from cirri.bgp.gobgp import STATES
 from cirri.bgp.kernel import ESTABLISHED, SYN_SENT, Connection
 from cirri.bgp.speaker import Peer, Speaker, everyone
 from cirri.model.bgp import BgpCount, BgpPeer
