@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from cirri.cli.cluster import Cluster, chosen
+from cirri.cli.context import Target
 from cirri.cli.root import cli
 from cirri.kubeapi.served import DEFINITIONS, Served, every
 from cirri.manifests.crd import MINE
@@ -169,3 +171,43 @@ def test_what_is_refused(world: World) -> None:
     assert "kubeProxyReplacment" in wrong.stderr
     assert "there is no chart in" in world.cirri("install", "--chart-directory", "/nowhere", code=1).stderr
     assert "--kubeconfig" in CliRunner().invoke(cli, ["config", "view", "--kubeconfig", "/nowhere"]).stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "lab", "environment", "meant"),
+    [
+        ((None, None), "lab", False, "", None),
+        ((None, None), "lab", False, "env", ("env", None)),
+        ((None, None), "lab", True, "env", None),
+        ((None, None), "other", False, "env", None),
+        (("file", None), "lab", True, "env", ("file", None)),
+        ((None, "ctx"), "lab", True, "env", (None, "ctx")),
+    ],
+)
+def test_which_cluster(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    flags: tuple[str | None, str | None],
+    name: str,
+    lab: bool,
+    environment: str,
+    meant: tuple[str | None, str | None] | None,
+) -> None:
+    """``$KUBECONFIG`` comes after flags, a lab's name, and a lab that is there."""
+    monkeypatch.setenv("KUBECONFIG", environment)
+    if lab:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "context.json").touch()
+    found = chosen(Target(name, tmp_path), *flags, "there")
+    assert found == (None if meant is None else Cluster(*meant, "there"))
+
+
+def test_by_the_environment(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KUBECONFIG", world.kubeconfig)
+    monkeypatch.setattr("cirri.cli.root.Target", lambda name: Target(name, tmp_path))
+    ill = CliRunner().invoke(cli, ["status"])
+    assert ill.exit_code == 1
+    assert "no workload of Cirri in namespace kube-system" in ill.stdout
+    shown = CliRunner().invoke(cli, ["config", "view"])
+    assert shown.exit_code == 0, shown.output

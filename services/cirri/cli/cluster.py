@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+
+from cirri.cli.context import Target
 
 NAMESPACE = "kube-system"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,3 +33,17 @@ def of_cluster(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def chosen(target: Target, kubeconfig: str | None, context: str | None, namespace: str) -> Cluster | None:
+    """The cluster of Kubernetes that is meant; None: *target*.
+
+    ``$KUBECONFIG`` means one only where nothing else was named and there is no *target*.
+    """
+    if kubeconfig or context:
+        return Cluster(kubeconfig, context, namespace)
+    said = os.environ.get("KUBECONFIG")
+    named = target.name != Target().name
+    if not said or named or (target.run_dir / target.name / "context.json").exists():
+        return None
+    return Cluster(said, None, namespace)

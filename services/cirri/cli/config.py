@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cirri.cli.bus import with_bus
-from cirri.cli.cluster import Cluster, of_cluster
+from cirri.cli.cluster import Cluster, chosen, of_cluster
 from cirri.cli.context import Target
 from cirri.cli.output import emit, output
 from cirri.manifests.config import CONFIG_NAME, CONFIG_NAMESPACE, KEYS
@@ -35,15 +35,16 @@ def view(
 ) -> None:
     """Show every key with its value; keys that nobody set have their defaults.
 
-    With --kubeconfig or --kube-context: of a cluster of Kubernetes.
+    With --kubeconfig or --kube-context, or with $KUBECONFIG where there is no lab: of a cluster of
+    Kubernetes.
     """
 
     async def read(bus: Bus) -> dict[str, str]:
         found = await bus.get(RESOURCES, resource_key("ConfigMap", CONFIG_NAMESPACE, CONFIG_NAME, ""))
         return dict(found.value.manifest.get("data", {})) if found is not None else {}
 
-    if kubeconfig or kube_context:
-        said = _of_api(Cluster(kubeconfig, kube_context, namespace))
+    if cluster := chosen(target, kubeconfig, kube_context, namespace):
+        said = _of_api(cluster)
     else:
         said = with_bus(target, read)
     values = {name: key.default for name, key in KEYS.items()} | said

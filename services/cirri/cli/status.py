@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from cirri.cli.bus import with_bus
+from cirri.cli.cluster import Cluster, chosen
 from cirri.cli.cluster import of_cluster as _of_kubernetes
 from cirri.cli.confirm import deadline, full_name, provisional
 from cirri.cli.context import Target
@@ -99,14 +100,16 @@ def status(
 ) -> None:
     """Show whether everything works, and on which nodes.
 
-    With --kubeconfig or --kube-context: of a cluster of Kubernetes, as its API server tells.  Exits with
-    1 if something is wrong.  Every change of an object has a revision (apply -o json shows it); POLICIES
-    and SERVICES of a node are the revisions up to which it has them in force.  Changes of other objects
-    count too, so POLICIES is as new as it can be when it equals what is compiled.
+    With --kubeconfig or --kube-context, or with $KUBECONFIG where there is no lab: of a cluster of
+    Kubernetes, as its API server tells.  Exits with 1 if something is wrong.
+
+    Every change of an object has a revision (apply -o json shows it); POLICIES and SERVICES of a node are
+    the revisions up to which it has them in force.  Changes of other objects count too, so POLICIES is as
+    new as it can be when it equals what is compiled.
     """
 
-    if kubeconfig or kube_context:
-        _of_api(kubeconfig, kube_context, namespace, wait_s=timeout_s if wait else None, form=form)
+    if cluster := chosen(target, kubeconfig, kube_context, namespace):
+        _of_api(cluster, wait_s=timeout_s if wait else None, form=form)
         return
 
     async def work(bus: Bus) -> Report:
@@ -128,16 +131,13 @@ def status(
         raise NotHealthy(len(report.problems), timeout_s if wait else None)
 
 
-def _of_api(
-    kubeconfig: str | None, context: str | None, namespace: str, *, wait_s: float | None, form: str | None
-) -> None:
+def _of_api(cluster: Cluster, *, wait_s: float | None, form: str | None) -> None:
     """The status of a cluster of Kubernetes.  Raises: NotHealthy, NoServer."""
     from cirri.cli import kubestatus
-    from cirri.cli.cluster import Cluster
     from cirri.cli.kubeapi import Api
 
-    api, deadline = Api(Cluster(kubeconfig, context, namespace)), time.monotonic() + (wait_s or 0)
-    while not (found := kubestatus.read(api, namespace)).ok and time.monotonic() < deadline:
+    api, deadline = Api(cluster), time.monotonic() + (wait_s or 0)
+    while not (found := kubestatus.read(api, cluster.namespace)).ok and time.monotonic() < deadline:
         time.sleep(API_POLL_S)
     if form:
         emit(found, form)
