@@ -64,6 +64,14 @@ Wanted = Callable[["RuntimeEvent", "Process"], bool]
 )
 @click.option("--policy", "policies", multiple=True, metavar="NAME", help="Told for this tracing policy.")
 @click.option("--node", "nodes", multiple=True, help="Of this node.")
+@click.option(
+    "--allow-list",
+    "allow",
+    default="",
+    metavar="JSON",
+    help='Events that one of these filters matches: {"event_set":["PROCESS_EXEC"],"pod_regex":["^web-"]}.',
+)
+@click.option("--deny-list", "deny", default="", metavar="JSON", help="No events that one of these matches.")
 @click.option("--timestamps", is_flag=True, help="Begin compact lines with the time.")
 @click.option(
     "--color", "colour", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True
@@ -84,6 +92,8 @@ def events(
     fileless: bool,
     policies: Sequence[str],
     nodes: Sequence[str],
+    allow: str,
+    deny: str,
     timestamps: bool,
     colour: str,
 ) -> None:
@@ -93,11 +103,13 @@ def events(
     the nodes' service `sensor`; what is missing there is counted and told at the end.
     """
     from cirri.cli.eventlines import compact, record
+    from cirri.history.runtimefilter import wanted as listed_of
 
     chosen = [each for some in kinds for each in some.split(",") if each]
     if wrong := [each for each in chosen if each not in EVENT_TYPES]:
         raise click.BadParameter(f"{wrong[0]!r} is no type of event; there are: {', '.join(EVENT_TYPES)}")
     of_process = wanted_of(pods=pods, host=host, programs=programs, kinds=chosen)
+    listed = listed_of(allow, deny)
 
     def wanted(event: RuntimeEvent, process: Process) -> bool:
         about = process.binary_properties
@@ -113,6 +125,8 @@ def events(
     def show(batch: RuntimeBatch) -> None:
         for event in batch.events:
             if event.time < begin or not wanted(event, batch.processes[event.process]):
+                continue
+            if not listed(event, batch):
                 continue
             if form == "json":
                 click.echo(json.dumps(record(event, batch), ensure_ascii=False))
