@@ -198,6 +198,60 @@ def test_a_wrong_password_shows(lab: Lab, frr: Routers) -> None:
     lab.wait(lambda: established(lab) == 6, seconds=60, what="sessions with the right password")
 
 
+def manifest(kind: str, spec: str, name: str = "bad") -> str:
+    """An object, with a *spec* in the short form."""
+    return f"apiVersion: cilium.io/v2\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+
+
+CONFIG, PEER_CONFIG = "CiliumBGPClusterConfig", "CiliumBGPPeerConfig"
+
+
+def config(*instances: tuple[str, int, str], asn: int = 64999, address: str = "192.168.3.99") -> str:
+    """A config of instances (name, AS, what else its one peer has)."""
+    peer = f"name: x, peerASN: {asn}, peerAddress: {address}"
+    said = [f"{{name: {n}, localASN: {own}, peers: [{{{peer}{more}}}]}}" for n, own, more in instances]
+    return f"{{bgpInstances: [{', '.join(said)}]}}"
+
+
+ONE = ("a", 65009, "")
+REFUSED = {
+    "AS 0": (CONFIG, config(("a", 0, "")), "spec.bgpInstances[0].localASN: 0 is out of range"),
+    "AS 0 of a peer": (CONFIG, config(ONE, asn=0), "spec.bgpInstances[0].peers[0].peerASN: 0 is out of"),
+    "one AS twice": (CONFIG, config(ONE, ("b", 65009, "")),
+                     "spec.bgpInstances[1].localASN: 65009 is already that of instance 0"),
+    "one name twice": (CONFIG, config(ONE, ("a", 65008, "")), "spec.bgpInstances[1].name"),
+    "one peer twice": (CONFIG, config(ONE, ("b", 65008, "")), '"192.168.3.99" is already a peer of instance'),
+    "no address": (CONFIG, config(ONE, address="router"), "spec.bgpInstances[0].peers[0].peerAddress"),
+    "group's address": (CONFIG, config(ONE, address="224.0.0.5"), '"224.0.0.5" is not the address of'),
+    "family": (PEER_CONFIG, "{families: [{afi: l2vpn, safi: evpn}]}", "spec.families[0].afi"),
+    "BFD": (PEER_CONFIG, "{bfdProfileRef: {name: fast}}", "has no BFD"),
+    "timers": (PEER_CONFIG, "{timers: {holdTimeSeconds: 9, keepAliveTimeSeconds: 30}}",
+               "spec.timers.keepAliveTimeSeconds"),
+}  # fmt: skip
+UNKNOWN = config(("a", 65009, ", peerConfigRef: {name: nowhere}"))
+
+
+def test_what_cannot_be_meant_is_refused_and_changes_nothing(lab: Lab, frr: Routers) -> None:
+    """At the door; a PeerConfig that does not exist, and a second config for the nodes, by condition."""
+    before = (known(lab), kept(frr), established(lab), {node: routes(lab, node) for node in NODES})
+    for what, (kind, spec, says) in REFUSED.items():
+        done = lab.cirri("apply", "-f", "-", stdin=manifest(kind, spec), check=False)
+        assert (done.returncode, "nothing was applied" in done.stderr) == (1, True), what
+        assert says in done.stderr, (what, done.stderr)
+    lab.apply(manifest(CONFIG, UNKNOWN, "zz-bad"), wait=False)
+
+    def named() -> bool:
+        said = lab.get("cbgpcluster", "zz-bad").get("status", {}).get("conditions", [])
+        true = {c["type"]: c["message"] for c in said if c["status"] == "True"}
+        return "nowhere" in true.get("cilium.io/MissingPeerConfigs", "") and "lab holds" in true.get(
+            "cilium.io/ConflictingClusterConfig", ""
+        )
+
+    lab.wait(named, what="conditions")
+    assert before == (known(lab), kept(frr), established(lab), {node: routes(lab, node) for node in NODES})
+    lab.cirri("delete", "cbgpcluster", "zz-bad")
+
+
 def test_a_missing_secret_is_named_and_changes_nothing(lab: Lab, frr: Routers) -> None:
     before = known(lab)
     with_secret = PEERS.replace("gracefulRestart:", "authSecretRef: absent\n  gracefulRestart:", 1)
