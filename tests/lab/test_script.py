@@ -10,6 +10,7 @@ from cirri.lab.script import (
     HANGS,
     LANDED,
     OK,
+    TOLD,
     Ran,
     acts,
     see_actions,
@@ -22,6 +23,7 @@ from cirri.lab.script import (
     see_pods,
     see_requests,
     see_rule,
+    see_sessions,
     see_up,
 )
 from cirri.lab.seen import DROPS, REQUESTS
@@ -54,7 +56,17 @@ Apr  5 21:03:18.803: default/xwing:45706 (ID:63406) <> default/deathstar-b4b8ccf
 Policy denied DROPPED (TCP Flags: SYN)
 """
 
+PEERS = """\
+Node    Local AS   Peer AS   Peer Address   Session State   Uptime   Family         Received   Advertised
+node1   65001      64512     192.168.3.2    established     1s       ipv4/unicast   0          1
+                                                                     ipv6/unicast   0          1
+node2   65001      64512     192.168.3.2    active          0s
+"""
 CASES = [
+    (see_sessions, Ran(0, PEERS), TOLD),
+    (see_sessions, Ran(0, PEERS.replace("established", "active     ")), "the router was told nothing"),
+    (see_sessions, Ran(0, PEERS.replace("0          1\n", "0          0\n")), "the router was told nothing"),
+    (see_sessions, Ran(1, "no bus\n"), "exit code 1: no bus"),
     (see_answer, Ran(0, "Ship landed\n"), LANDED),
     (see_answer, Ran(28, ""), HANGS),
     (see_answer, Ran(28, "Ship landed\n"), "Ship landed, exit code 28"),
@@ -146,6 +158,7 @@ def test_the_acts_show_before_during_and_after() -> None:
         ("mediabot", github, OK),
         ("mediabot", "http://support.github.com", HANGS),
         ("--host", "http://192.168.3.200/v1/request-landing", LANDED),  # from outside
+        ("--host", "http://198.51.100.200/v1/request-landing", LANDED),  # through a router
     ]
 
 

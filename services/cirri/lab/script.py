@@ -20,6 +20,9 @@ EXPLODED = "Panic: deathstar exploded, exit code 0"
 DENIED = "Access denied, exit code 0"
 OUTSIDE4, OUTSIDE6 = "192.168.3.200", "[fd00:192:168:3::200]"
 """The first addresses of the pool in deploy/examples/lb-l2.yaml."""
+ROUTED4, ROUTED6 = "198.51.100.200", "[2001:db8:51::200]"
+"""The Service's addresses in deploy/examples/lb-bgp.yaml."""
+TOLD = "the router was told the way"
 OK, FOUND = "HTTP/2 200", "HTTP/2 302"
 
 
@@ -151,6 +154,15 @@ def see_held(ran: Ran) -> str:
     return f"{len(held)} of {len(rows)} addresses are held by a node"
 
 
+def see_sessions(ran: Ran) -> str:
+    """Whether a node has told the router something; that the others have it by now is nobody's promise."""
+    if ran.code:
+        return _failed(ran)
+    rows = [row.split() for row in ran.output.splitlines()[1:]]
+    told = any(row[4:5] == ["established"] and row[-1] != "0" for row in rows)
+    return TOLD if told else "the router was told nothing"
+
+
 def _failed(ran: Ran) -> str:
     lines = ran.output.strip().splitlines()
     return f"exit code {ran.code}" + (f": {lines[-1]}" if lines else "")
@@ -178,8 +190,15 @@ class Asks(NamedTuple):
 
     def outsider(self, expected: str) -> Step:
         """Somebody outside the cluster asks at the Death Star's address on the network."""
-        address = OUTSIDE6 if self.options.strip() == "-6" else OUTSIDE4
-        curl = f"curl -s{self.options} --max-time 10 -XPOST http://{address}/v1/request-landing"
+        return self._outsider(OUTSIDE4, OUTSIDE6, "--max-time 10", expected)
+
+    def far_outsider(self, expected: str) -> Step:
+        """The same at the address that the router knows, as soon as it does."""
+        return self._outsider(ROUTED4, ROUTED6, "--retry 20 --retry-delay 1 --retry-all-errors", expected)
+
+    def _outsider(self, ipv4: str, ipv6: str, how: str, expected: str) -> Step:
+        address = ipv6 if self.options.strip() == "-6" else ipv4
+        curl = f"curl -s{self.options} {how} -XPOST http://{address}/v1/request-landing"
         return Step(f"cirri lab exec --host client -- {curl}", expected, see_answer)
 
     def _options(self, expected: str) -> str:
@@ -343,6 +362,14 @@ def _by_address(asks: Asks) -> tuple[Act, ...]:
                 _apply(f"{EXAMPLES}/lb-l2.yaml", "2 created, 1 configured"),
                 asks.outsider(LANDED),
                 Step("cirri l2 list", "2 of 2 addresses are held by a node", see_held),
+            ),
+        ),
+        Act(
+            "An address of no network: nodes tell the router, over BGP, the way to it",
+            (
+                _apply(f"{EXAMPLES}/lb-bgp.yaml", "5 created"),
+                asks.far_outsider(LANDED),
+                Step("cirri bgp peers", TOLD, see_sessions),
             ),
         ),
     )
