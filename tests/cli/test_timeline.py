@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cirri.cli.timeline import Wanted, flows, programs
+from cirri.cli.timeline import HOLD_S, Happening, Wanted, Window, flows, programs
 from cirri.history.rows import ROW, RowType, Table, Verdict
 from cirri.layout import DropReason, PolicyDirection, address16
 from cirri.model import End, RuleRef
@@ -57,3 +57,15 @@ def test_programs() -> None:
     wanted = (POD, OTHER, Wanted(exec_id="p2"))
     assert [[each.time for each in programs(batch, one)] for one in wanted] == [[0], [1], [2]]
     assert "🚀 process default/a /bin/x" in next(programs(batch, POD)).text
+
+
+def test_followed_by_time() -> None:
+    """What is read a little later comes in its place; what is read too late comes at once it may."""
+    window = Window()
+    window.add([Happening(30, "", {}), Happening(10, "", {})], 0.0)
+    window.add([Happening(20, "", {}), Happening(40, "", {})], HOLD_S / 2)
+    assert not window.due(HOLD_S * 0.9)
+    assert [each.time for each in window.due(HOLD_S)] == [10, 20, 30]
+    window.add([Happening(15, "", {})], HOLD_S)
+    assert [each.time for each in window.due(HOLD_S * 1.5)] == [15, 40]
+    assert not window.due(HOLD_S * 9)

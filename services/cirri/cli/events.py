@@ -224,3 +224,8 @@ async def _read(
 async def stored(bus: Bus, show: Callable[[RuntimeBatch], None], begin_ns: int) -> None:
     """Give every batch to *show* that was stored since *begin_ns*."""
     await _read(bus, show, (begin_ns, (), frozenset()), follow=False)
+
+
+async def follow(bus: Bus, show: Callable[[RuntimeBatch], None], begin_ns: int) -> None:
+    """Give every batch to *show* that is stored from *begin_ns* on, for ever."""
+    await _read(bus, show, (begin_ns, (), frozenset()), follow=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -11,6 +12,7 @@ import click
 from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
 from cirri.cli.eventlines import compact, record
+from cirri.cli.events import follow as follow_programs
 from cirri.cli.events import stored
 from cirri.cli.flowhistory import scope_of, tables
 from cirri.layout import DropReason
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 POLICY_DROPS = (DropReason.POLICY, DropReason.POLICY_DENY)
 """Reasons: no rule allowed it, and a rule denied it."""
+HOLD_S = 2.0
+"""How long what is followed is held back, so that what is stored a little later comes in its place."""
 
 
 class Happening(NamedTuple):
@@ -53,6 +57,9 @@ def timeline() -> None:
     Programs that started and ended, what tracing policies tell, TCP connections, lookups of names, requests,
     and what policies decided of new connections, by which rule and for which program.  All of it is read from
     what nodes have stored: yesterday's too, as long as it is kept.
+
+    Lines of JSON have one shape each: an object with "flow" is as `cirri observe -o json` writes it, every
+    other one as `cirri events -o json` does.
     """
 
 
@@ -61,8 +68,10 @@ def _options(command: Any) -> Any:
         click.option("-o", "--output", "form", type=click.Choice(["compact", "json"]), default="compact"),
         click.option("--packets", is_flag=True, help="Packets that were forwarded, too."),
         click.option("--until", metavar="TIME", help="Until when.  [default: now]"),
-        click.option("--since", default="10m", show_default=True, metavar="TIME",
-                     help="From when on: back from now (90s, 5m, 24h), or a date in UTC."),
+        click.option("--since", metavar="TIME",
+                     help="From when on: back from now (90s, 5m, 24h), or a date in UTC.  "
+                          "[default: 10m; now with -f]"),
+        click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on."),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -88,19 +97,85 @@ def process(target: Target, /, *, exec_id: str, **options: Any) -> None:
     _show(target, Wanted(exec_id=exec_id), **options)
 
 
-def _show(target: Target, wanted: Wanted, *, since: str, until: str | None, packets: bool, form: str) -> None:
-    scope = scope_of(since=since, until=until, namespace=None, everywhere=True)
-    found: list[Happening] = []
+def _show(
+    target: Target,
+    wanted: Wanted,
+    *,
+    since: str | None,
+    until: str | None,
+    packets: bool,
+    form: str,
+    follow: bool,
+) -> None:
+    if follow and until:
+        raise click.UsageError("--until does not go with --follow")
+    scope = scope_of(since=since or ("0s" if follow else "10m"), until=until, namespace=None, everywhere=True)
+
+    def say(found: list[Happening]) -> None:
+        for one in found:
+            if one.time >= scope.since_ns and (follow or one.time <= scope.until_ns):
+                click.echo(one.text if form == "compact" else json.dumps(one.said, ensure_ascii=False))
 
     async def work(bus: Bus) -> None:
+        found: list[Happening] = []
         await stored(bus, lambda batch: found.extend(programs(batch, wanted)), scope.since_ns)
         async for table in tables(bus, scope):
             found.extend(flows(table, wanted, packets=packets))
+        say(sorted(found, key=lambda each: each.time))
 
-    with_bus(target, work)
-    for one in sorted(found, key=lambda each: each.time):
-        if scope.since_ns <= one.time <= scope.until_ns:
-            click.echo(one.text if form == "compact" else json.dumps(one.said, ensure_ascii=False))
+    async def go_on(bus: Bus) -> None:
+        await _follow(bus, wanted, scope.since_ns, say, packets=packets)
+
+    try:
+        with_bus(target, go_on if follow else work)
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(0) from None
+
+
+class Window:
+    """What has been read and not yet said, so that it is said by time though it comes from two streams."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[float, Happening]] = []
+
+    def add(self, found: Iterable[Happening], now_s: float) -> None:
+        """*found* was read at *now_s*, seconds of any one clock."""
+        self._held.extend((now_s, one) for one in found)
+
+    def due(self, now_s: float) -> list[Happening]:
+        """By time: what was read HOLD_S before *now_s*, and all that happened before that."""
+        last = max((one.time for at, one in self._held if now_s - at >= HOLD_S), default=-1)
+        due = sorted((one for _, one in self._held if one.time <= last), key=lambda one: one.time)
+        self._held = [each for each in self._held if each[1].time > last]
+        return due
+
+
+async def _follow(
+    bus: Bus, wanted: Wanted, since_ns: int, say: Callable[[list[Happening]], None], *, packets: bool
+) -> None:
+    """Give *say* what happens from *since_ns* on, for ever.  Raises: NotPermitted."""
+    import asyncio
+
+    from cirri.history import stream
+    from cirri.history.rows import Table
+
+    window = Window()
+
+    async def of_flows() -> None:
+        async for batch in stream.follow(bus, since_ns=since_ns):
+            window.add(flows(Table.of(batch), wanted, packets=packets), time.monotonic())
+
+    async def of_programs() -> None:
+        await follow_programs(
+            bus, lambda batch: window.add(programs(batch, wanted), time.monotonic()), since_ns
+        )
+
+    async def saying() -> None:
+        while True:
+            say(window.due(time.monotonic()))
+            await asyncio.sleep(HOLD_S / 10)
+
+    await asyncio.gather(of_flows(), of_programs(), saying())
 
 
 def programs(batch: RuntimeBatch, wanted: Wanted) -> Iterator[Happening]:
