@@ -205,6 +205,16 @@ class RuntimeBatch(Struct, frozen=True, kw_only=True):
     be stored."""
     processes: tuple[Process, ...] = ()
     events: tuple[RuntimeEvent, ...] = ()
+    which: bytes = b""
+    """Where events are alike but for their time, each is in ``events`` once; these are then all, as they
+    came: 32 bits each, little-endian, indexes in ``events``.  Readers of the stream see them spread out."""
+    times: bytes = b""
+    """With ``which``: Unix times, ns, 64 bits each, little-endian."""
+
+    @property
+    def count(self) -> int:
+        """Events that it tells of."""
+        return len(self.times) // 8 or len(self.events)
 
 
 def runtime_subject(namespace: str, node: str) -> str:

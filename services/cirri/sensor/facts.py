@@ -35,6 +35,20 @@ EXEC_BYTES = SensorExec.size()
 _TYPE_AT = next(offset for name, offset, _ in shape(SensorExec).fields if name == "type")
 
 
+_CALL = SensorType.CALL.to_bytes(4, "little")
+_TIME_BYTES = 8
+
+
+def likeness(raw: bytes) -> bytes | None:
+    """All of a system call's record but its time, which is in front; None: it is a record of another kind."""
+    return raw[_TIME_BYTES:] if raw[_TYPE_AT : _TYPE_AT + 4] == _CALL else None
+
+
+def time_of(raw: bytes) -> int:
+    """When what *raw* tells of was, ns of CLOCK_BOOTTIME."""
+    return int.from_bytes(raw[:_TIME_BYTES], "little")
+
+
 class Exec(NamedTuple):
     """A record of an exec, with what follows it."""
 

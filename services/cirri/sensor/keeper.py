@@ -26,8 +26,18 @@ from cirri.model.runtimeevents import EVENT_TYPES, EventType, PolicyStates, Proc
 from cirri.runtime import Runtime
 from cirri.sensor import origins, procfs
 from cirri.sensor.cgroups import Cgroups, mount_of_cgroups
-from cirri.sensor.facts import Call, Exec, arguments_of, decoded, ended, fits_binary, result_of
-from cirri.sensor.gather import Gathering
+from cirri.sensor.facts import (
+    Call,
+    Exec,
+    arguments_of,
+    decoded,
+    ended,
+    fits_binary,
+    likeness,
+    result_of,
+    time_of,
+)
+from cirri.sensor.gather import Gathering, Place
 from cirri.sensor.kernel import FOLDER, Kernel, scope_of
 from cirri.sensor.pods import Pods
 from cirri.sensor.policies import Policies
@@ -129,7 +139,14 @@ class Keeper:
         if not self.gathering.count:
             self._due = time.monotonic()
             asyncio.get_running_loop().call_later(GATHER_S, self._flush)
+        alike: dict[bytes, Place | None] = {}  # calls since anything else: who runs what is the same for them
         for raw in records:
+            if (like := likeness(raw)) is None:
+                alike.clear()
+            elif like in alike and ((place := alike[like]) is None or place.open):
+                if place is not None:
+                    self._again(place, time_of(raw) + wall_ns)
+                continue
             said = decoded(raw)
             if isinstance(said, Exec):
                 process = self.processes.exec(said, wall_ns)
@@ -145,19 +162,29 @@ class Keeper:
                 process = self.processes.at(said.pid, said.start, wall_ns, said.cgroup)
                 self._tell(TYPES[said.step], said.time + wall_ns, process, socket=socket_of(said))
             elif isinstance(said, Call):
-                self._call(said, wall_ns)
+                place = self._call(said, wall_ns)
+                if like is not None:
+                    alike[like] = place
             else:
                 self.counts["unknown"] += 1
 
-    def _call(self, said: Call, wall_ns: int) -> None:
-        """A call that a policy speaks of; programs are compared here, the rest was by the kernel's."""
+    def _again(self, place: Place, when_ns: int) -> None:
+        self.counts["process_kprobe"] += 1
+        if (full := self.gathering.again(place, when_ns)) is not None:
+            self.publisher.put([full])
+
+    def _call(self, said: Call, wall_ns: int) -> Place | None:
+        """A call that a policy speaks of; programs are compared here, the rest was by the kernel's.
+
+        Returns where it is told; None: it is not.
+        """
         record = said.record
         if (found := self.policies.hook(record.hook)) is None:
-            return
+            return None
         policy, hook = found
         process = self.processes.current(record.pid, wall_ns, record.cgroup)
         if not fits_binary(hook.selectors[record.selector], process.binary):
-            return
+            return None
         action = {0: "POST", 9: "SIGKILL"}.get(record.action, "SIGNAL")
         self._tell(
             "process_kprobe",
@@ -171,6 +198,7 @@ class Keeper:
             message=hook.message,
             tags=hook.tags,
         )
+        return self.gathering.last
 
     async def _serve_policies(self) -> None:
         """Have the policies that there are in force."""

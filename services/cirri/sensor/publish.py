@@ -34,13 +34,13 @@ class Publisher:
     @property
     def waiting(self) -> int:
         """Events that are not stored yet."""
-        return sum(len(batch.events) for batch in self._waiting)
+        return sum(batch.count for batch in self._waiting)
 
     def put(self, batches: Iterable[RuntimeBatch]) -> None:
         """Have *batches* stored soon."""
         self._waiting.extend(batches)
         while len(self._waiting) > WAITING:
-            self._lost["stream"] += len(self._waiting.popleft().events)
+            self._lost["stream"] += self._waiting.popleft().count
         if self._waiting:
             self._some.set()
 
@@ -69,5 +69,5 @@ class Publisher:
                 raise
             if self._waiting and self._waiting[0] is batch:
                 self._waiting.popleft()
-            self.stored += len(batch.events)
+            self.stored += batch.count
         self._some.clear()
