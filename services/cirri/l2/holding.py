@@ -17,6 +17,7 @@ from cirri.l2.segment import Segment, pinned
 from cirri.l2.statuses import changed
 from cirri.l2.witness import Witness
 from cirri.l2.world import Objects, World
+from cirri.layout import L2Flag
 from cirri.manifests.api import APPLY, ApplyObject, ApplyReply, ApplyRequest
 from cirri.maps import BpfError
 from cirri.model import ANNOUNCERS, RESOURCES, resource_key
@@ -83,6 +84,7 @@ class Holding:
         self.life = Life(self.rt, self.records, record)
         self.life.moved = self._moved
         self.life.sight.askable = lambda node: bool(self._held_by.get(node))
+        self.life.silenced = self._silenced
         self._witness = Witness(self.segment.device, self.segment.mac_bytes, self._answered)
 
     async def run(self) -> None:
@@ -114,6 +116,11 @@ class Holding:
     def is_blind(self) -> float:
         """1 while this node beats and does not see who lives."""
         return float(self.life.beating and self.life.blind(time.monotonic()))
+
+    def _silenced(self) -> bool:
+        with suppress(BpfError):
+            return any(each.flags & L2Flag.YIELDED for each in self.segment.entries().values())
+        return False
 
     def _moved(self) -> None:
         self._looks = True

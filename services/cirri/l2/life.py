@@ -24,6 +24,9 @@ SETTLE_S = 3.0
 """How long a node listens that comes to others who are at work."""
 LEAVE_S = 3.0
 """How long others wait for one that is being replaced: the kernel of its node goes on answering."""
+AWAY_S = 2.0
+"""Away for longer, a node whose kernel still answers counts as left behind, too.  When the bus returns nodes
+do not hear of it at once: among short times that difference is no sign that others took over."""
 BEAT_S = 1.0
 """How long one beat may take until the next is tried."""
 
@@ -40,6 +43,8 @@ class Life:
         """Whether it beats, and since when."""
         self.moved: Callable[[], None] = lambda: None
         """Called when who lives, or what records say, may have changed."""
+        self.silenced: Callable[[], bool] = lambda: False
+        """Whether another node's announcement made our kernel silent: it took over."""
         self._wakes = asyncio.Event()
         self._before: dict[str, int] = {}
 
@@ -149,8 +154,10 @@ class Life:
 
     def _left_behind(self, away_s: float) -> bool:
         """Whether others beat while this node saw nothing, for long enough to go on without it."""
+        if away_s <= self.config.duration_s or (away_s <= AWAY_S and not self.silenced()):
+            return False
         beats = min(away_s, 2 * SETTLE_S) / self.config.retry_s / 2
-        return away_s > self.config.duration_s and any(
+        return any(
             each.beat - self._before.get(each.node, each.beat) > max(2.0, beats)
             for each in self._records.values()
             if each.node != self.record.node
