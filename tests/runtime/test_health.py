@@ -37,10 +37,10 @@ async def talk(address: tuple[str, int], sent: bytes) -> bytes:
     return answer
 
 
-def with_server(test: Callable[[tuple[str, int]], Awaitable[None]]) -> None:
+def with_server(test: Callable[[tuple[str, int]], Awaitable[None]], host: str = "127.0.0.1") -> None:
     async def main() -> None:
         pages = {"/healthz": lambda: Page(200, b"ok\n"), "/no": lambda: Page(503, b"no\n")}
-        server, address = await serve(("127.0.0.1", 0), pages)
+        server, address = await serve((host, 0), pages)
         try:
             await test(address)
         finally:
@@ -74,6 +74,14 @@ def test_answers(sent: bytes, status: int, body: bytes) -> None:
         assert b"Content-Length: %d" % len(body) in head
 
     with_server(test)
+
+
+@pytest.mark.parametrize("asked", ["127.0.0.1", "::1"])
+def test_every_address_is_that_of_both_families(asked: str) -> None:
+    async def test(address: tuple[str, int]) -> None:
+        assert (await talk((asked, address[1]), REQUESTS[0][1])).startswith(b"HTTP/1.1 200 ")
+
+    with_server(test, "::")
 
 
 def test_silent_client_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -85,6 +86,10 @@ async def serve(
             writer.close()
             await writer.wait_closed()
 
-    server = await asyncio.start_server(answer, *address, limit=HEAD_LIMIT)
+    if address[0] == "::":  # probes come by either family; asyncio would open it for IPv6 alone
+        both = socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
+        server = await asyncio.start_server(answer, sock=both, limit=HEAD_LIMIT)
+    else:
+        server = await asyncio.start_server(answer, *address, limit=HEAD_LIMIT)
     host, port, *_ = server.sockets[0].getsockname()
     return server, (host, port)
