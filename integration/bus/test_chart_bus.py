@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.deploy.rendering import Manifest, of, pods, render
 
 from cirri.kv import Bus, BusError, BusUnavailable
 from cirri.model import RESOURCES
 from cirri.testing.natsserver import NatsServer, free_port
+from cirri.testing.rendering import Manifest, of, pods, render
 from cirri.testing.wait import eventually
 
 SERVERS = 3

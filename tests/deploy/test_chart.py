@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import helm_python
 import pytest
-from tests.deploy.rendering import HOSTS, Manifest, faults, of, pods, render
 
 from cirri.lab.services import COMPANIONS
 from cirri.manifests.config import KEYS, config_faults
 from cirri.model import Resource
 from cirri.testing import chart, chartvalues
 from cirri.testing.docs import services
+from cirri.testing.rendering import HOSTS, Manifest, faults, of, pods, render
 
 VERSIONS = ("1.25", "1.37")
 SERVICES = {s.name: s for s in services()}

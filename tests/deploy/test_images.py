@@ -6,9 +6,9 @@ import tomllib
 
 import grimp
 import pytest
-from tests.deploy.rendering import pods, render
 
 from cirri.testing.docs import ROOT, services
+from cirri.testing.rendering import pods, render
 
 DOCKERFILE = (ROOT / "deploy/images/Dockerfile").read_text()
 STAGES = {

@@ -141,7 +141,40 @@ _OWN = (
     Value("image.pullPolicy", _one_of("Always", "IfNotPresent", "Never"), default="IfNotPresent"),
     Value("imagePullSecrets", {"type": "array", "items": FREE}, default=[]),
     Value("debug.enabled", SWITCH, default=False, says="services log what they decide"),
+    Value(
+        "hubble.tls.enabled",
+        SWITCH,
+        default=True,
+        says="nodes tell their flows to who shows a certificate, and show their own",
+    ),
+    Value(
+        "hubble.tls.auto.enabled",
+        SWITCH,
+        default=True,
+        says="certificates are made with the release and stay; false: of the Secrets that are named",
+    ),
+    Value(
+        "hubble.tls.server.existingSecret",
+        TEXT,
+        default="",
+        says="the nodes': ca.crt, tls.crt, tls.key for *.CLUSTER.hubble-grpc.cilium.io",
+    ),
     Value("hubble.relay.enabled", SWITCH, default=True),
+    Value(
+        "hubble.relay.tls.client.existingSecret", TEXT, default="", says="the relay's towards nodes, likewise"
+    ),
+    Value(
+        "hubble.relay.tls.server.enabled",
+        SWITCH,
+        default=False,
+        says="those who ask the relay must show a certificate, too",
+    ),
+    Value(
+        "hubble.relay.tls.server.existingSecret",
+        TEXT,
+        default="",
+        says="the relay's towards them; made for *.hubble-relay.cilium.io",
+    ),
     Value(
         "operator.replicas",
         {"type": "integer", "minimum": 1},

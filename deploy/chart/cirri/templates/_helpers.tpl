@@ -61,3 +61,22 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- define "cirri.busCaSecret" -}}
 {{- if .Values.nats.enabled }}cirri-nats-ca{{ else }}{{ .Values.nats.external.caSecret }}{{ end -}}
 {{- end }}
+
+{{/* Secrets with Hubble's certificates that these values ask for, by who speaks with them, as YAML. */}}
+{{- define "cirri.hubbleSecrets" -}}
+{{- $tls := .Values.hubble.tls -}}
+{{- if and .Values.hubble.enabled $tls.enabled -}}
+  {{- $relay := .Values.hubble.relay -}}
+  {{- $found := dict "flows" (dict "made" "hubble-server-certs" "named" $tls.server.existingSecret "value" "hubble.tls.server.existingSecret") -}}
+  {{- if $relay.enabled -}}
+    {{- $_ := set $found "relay-client" (dict "made" "hubble-relay-client-certs" "named" $relay.tls.client.existingSecret "value" "hubble.relay.tls.client.existingSecret") -}}
+    {{- if $relay.tls.server.enabled -}}
+      {{- $_ := set $found "relay-server" (dict "made" "hubble-relay-server-certs" "named" $relay.tls.server.existingSecret "value" "hubble.relay.tls.server.existingSecret") -}}
+    {{- end -}}
+  {{- end -}}
+  {{- range $who, $one := $found }}
+    {{- if and (not $tls.auto.enabled) (not $one.named) }}{{ fail (printf "hubble.tls.auto.enabled is false: %s must name a Secret with ca.crt, tls.crt and tls.key" $one.value) }}{{ end }}
+{{ $who }}: {{ $tls.auto.enabled | ternary $one.made $one.named }}
+  {{- end -}}
+{{- end -}}
+{{- end }}

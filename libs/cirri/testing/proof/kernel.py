@@ -48,6 +48,8 @@ from cirri.testing.proof.worlds import (
 
 UPLINK = 1
 """The loopback stands for it: programs look at its index alone."""
+UPLINK_MAC = bytes(6)
+"""The loopback's: frames for another one are somebody else's."""
 POD_MAC, NODE_MAC = bytes.fromhex("0a0000000001"), bytes.fromhex("0e0000000001")
 FROM_POD, TO_POD, FROM_NETWORK, TO_NETWORK = "tc/from_pod", "tc/to_pod", "tc/from_network", "tc/to_network"
 VERDICTS: dict[int, str] = {
@@ -172,6 +174,8 @@ class Programs:
             self.ct.clear()  # two of them are one connection, of which observers are told once
         section, device = self._place(case)
         source, target = (NODE_MAC, POD_MAC) if section == TO_POD else (POD_MAC, NODE_MAC)
+        if section == FROM_NETWORK:
+            target = UPLINK_MAC
         ethertype = b"\x08\x00" if case.version == 4 else b"\x86\xdd"
         frame = target + source + ethertype + packet(self.engine.world, case, next(self._ports))
         run = test_run(self.programs[section], frame, context=SkBuff(ifindex=device))

@@ -21,6 +21,7 @@ OTHERS = {"monitoring.coreos.com/v1"}
 
 @cache
 def chart() -> helm_python.Chart:
+    """The chart, read once."""
     logging.getLogger("helm_python").setLevel(logging.ERROR)
     return helm_python.Chart.load(CHART)
 
