@@ -82,7 +82,8 @@ static uint16_t header_checksum(const struct packet *packet)
 static int allowed(int target, int port)
 {
 	struct packet packet = {
-		.eth = {.h_dest = {2, 0, 0, 0, 0, 1}, .h_source = {2, 0, 0, 0, 0, 2}, .h_proto = htons(ETH_P_IP)},
+		/* To the loopback, on which test runs happen: what is for other machines is left alone. */
+		.eth = {.h_dest = {0}, .h_source = {2, 0, 0, 0, 0, 2}, .h_proto = htons(ETH_P_IP)},
 		.ip = {.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP,
 		       .tot_len = htons(sizeof(packet) - sizeof(packet.eth)),
 		       .saddr = targets[target].source, .daddr = targets[target].destination},

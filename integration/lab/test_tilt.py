@@ -5,9 +5,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.deploy.tilting import ROOT, Call, Tilt
-
 from cirri.testing.lab import Lab
+from cirri.testing.tilting import ROOT, Call, Tilt
 
 RESTARTED = ("policy", "dnsproxy")
 """One of the cluster, and one of the node that has several processes."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.deploy.tilting import ROOT, Call, Tilt
 
 from cirri.testing.docs import services
 from cirri.testing.rendering import faults, of, pods, render
+from cirri.testing.tilting import ROOT, Call, Tilt
 from cirri.testing.wait import eventually
 
 SERVICES = {s.name: s for s in services()}

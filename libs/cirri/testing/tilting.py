@@ -3,6 +3,7 @@
 The functions take what Tilt's take and no more: their signatures are those of its ``api/__init__.py``.
 """
 
+# ruff: noqa: D102, PLR0917 - the functions are Tilt's, documented there
 from __future__ import annotations
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 import starlark
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TILTFILE = ROOT / "Tiltfile"
 PRELUDE = """
 config = struct(
