@@ -7,7 +7,7 @@ from cirri.testing.lab import Lab
 WEB = """
 apiVersion: v1
 kind: Namespace
-metadata: {name: pools}
+metadata: {name: pools, labels: {team: web}}
 ---
 apiVersion: v1
 kind: Pod
@@ -20,7 +20,7 @@ kind: CiliumLoadBalancerIPPool
 metadata: {{name: {name}}}
 spec:
   blocks: [{blocks}]
-  serviceSelector: {{matchLabels: {{io.kubernetes.service.namespace: pools}}}}
+  serviceSelector: {{matchLabels: {{io.cilium.k8s.namespace.labels.team: web}}}}
 """
 SERVICE = """---
 apiVersion: v1

@@ -30,9 +30,9 @@ def stored(before: Resource, manifest: Manifest) -> Resource:
 
 
 def statuses(*objects: Resource, now: str = NOW, default: bool = True) -> dict[str, Manifest]:
-    pools = [each for each in objects if each.kind != "Service"]
-    services = [each for each in objects if each.kind == "Service"]
-    found = changed(pools, services, default=default, now=now)
+    kinds = ("CiliumLoadBalancerIPPool", "Service", "Namespace")
+    pools, services, namespaces = ([each for each in objects if each.kind == kind] for kind in kinds)
+    found = changed(pools, services, namespaces, default=default, now=now)
     return {each["metadata"]["name"]: each["status"] for each in found}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cirri.lbipam import Assignment, LbPool, assign, claim_of, pool_of
+from cirri.lbipam import Assignment, LbPool, assign, claim_of, labels_of, pool_of
 from cirri.model import Resource
 
 AGES = {name: f"2026-01-01T00:00:{n:02}Z" for n, name in enumerate("abcdefghij")}
@@ -52,13 +52,18 @@ def service(name: str, *held: str, **more: Any) -> Resource:
     )
 
 
+def namespace(name: str, **labels: str) -> Resource:
+    return Resource(kind="Namespace", name=name, manifest={"metadata": {"name": name, "labels": labels}})
+
+
 def outcome(*objects: Resource) -> Assignment:
     pools: list[LbPool] = []
     claims = []
+    around = labels_of(each for each in objects if each.kind == "Namespace")
     for each in objects:
         if each.kind == "Service":
-            claims += [claim for claim in [claim_of(each)] if claim is not None]
-        else:
+            claims += [claim for claim in [claim_of(each, namespaces=around)] if claim is not None]
+        elif each.kind != "Namespace":
             pools.append(pool_of(each))
     return assign(pools, claims)
 
@@ -74,6 +79,7 @@ def found(*objects: Resource) -> dict[str, str]:
 
 BOTH = {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}
 EITHER = {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack"}
+OF_TEAM = {"serviceSelector": {"matchLabels": {"io.cilium.k8s.namespace.labels.team": "a"}}}
 BLUE = {"serviceSelector": {"matchLabels": {"color": "blue"}}}
 KEY = {"lbipam.cilium.io/sharing-key": "k"}
 OPEN = {**KEY, "lbipam.cilium.io/sharing-cross-namespace": "*"}
@@ -120,6 +126,14 @@ TABLE: dict[str, tuple[list[Resource], dict[str, str]]] = {
             service("e"),
         ],
         {"c": "10.0.0.0", "d": "10.1.0.0", "e": "pool_selector_mismatch"},
+    ),
+    "labels of namespaces too": (
+        [
+            pool("a", "10.0.0.0/30", **OF_TEAM),
+            *(namespace("x", team="a"), namespace("y", team="b")),
+            *(service("b", namespace="x"), service("c", namespace="y"), service("d")),
+        ],
+        {"b": "10.0.0.0", "c": "pool_selector_mismatch", "d": "pool_selector_mismatch"},
     ),
     "both families": (
         [pool("a", "10.0.0.0/31", "fd00::/127"), service("b", **BOTH)],

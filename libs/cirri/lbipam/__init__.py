@@ -1,7 +1,7 @@
 """Addresses of LoadBalancer Services: pools, who has which address, and what a change would move.  Pure."""
 
 from cirri.lbipam.assign import Assignment, Outcome, PoolState, assign
-from cirri.lbipam.claims import SATISFIED, Claim, claim_of, is_managed
+from cirri.lbipam.claims import SATISFIED, Claim, claim_of, is_managed, labels_of
 from cirri.lbipam.plan import Move, moves
 from cirri.lbipam.pools import InvalidLbPool, LbPool, Range, pool_of
 
@@ -18,6 +18,7 @@ __all__ = [
     "assign",
     "claim_of",
     "is_managed",
+    "labels_of",
     "moves",
     "pool_of",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from cirri.engine.select import LabelSet
+from cirri.labels.label import NAMESPACE_LABELS_PREFIX
 from cirri.lbipam.pools import SOURCE
 from cirri.model import Resource
 
@@ -72,10 +73,18 @@ class Claim:
         )
 
 
-def claim_of(service: Resource, *, default: bool = True) -> Claim | None:
+def labels_of(namespaces: Iterable[Resource]) -> dict[str, Mapping[str, str]]:
+    """The labels of Namespaces, by name."""
+    return {each.name: each.manifest["metadata"].get("labels") or {} for each in namespaces}
+
+
+def claim_of(
+    service: Resource, *, default: bool = True, namespaces: Mapping[str, Mapping[str, str]] | None = None
+) -> Claim | None:
     """What *service* asks for; None: nothing of pools.
 
-    *default*: whether Services without a class have addresses of pools.
+    *default*: whether Services without a class have addresses of pools.  *namespaces*: labels by name, which
+    selectors of pools find under ``io.cilium.k8s.namespace.labels.``, as those of policies do.
     """
     spec: Mapping[str, Any] = service.manifest.get("spec") or {}
     wanted = spec.get("loadBalancerClass")
@@ -83,8 +92,10 @@ def claim_of(service: Resource, *, default: bool = True) -> Claim | None:
         return None
     metadata = service.manifest["metadata"]
     notes = metadata.get("annotations") or {}
+    around = (namespaces or {}).get(service.namespace, {})
     labels = {
         **(metadata.get("labels") or {}),
+        **{f"{NAMESPACE_LABELS_PREFIX}{key}": value for key, value in around.items()},
         MAGIC["namespace"]: service.namespace,
         MAGIC["name"]: service.name,
     }

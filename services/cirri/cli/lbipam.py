@@ -14,7 +14,7 @@ from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
 from cirri.cli.output import emit, output, table
 from cirri.errors import CirriError
-from cirri.lbipam import Assignment, Claim, LbPool, Move, assign, claim_of, moves, pool_of
+from cirri.lbipam import Assignment, Claim, LbPool, Move, assign, claim_of, labels_of, moves, pool_of
 from cirri.lbipam.config import has_pools_by_default
 from cirri.manifests import resources
 from cirri.manifests.api import ObjectRef
@@ -109,12 +109,19 @@ def guard(target: Target, put: Iterable[Resource] = (), gone: Iterable[ObjectRef
 
 
 async def _world(bus: Bus) -> World:
-    services, pools, config = [
+    services, pools, namespaces, config = [
         [entry.value for entry in await bus.entries(RESOURCES, pattern)]
-        for pattern in (resource_key("Service", "*"), resource_key(POOL), CONFIG)
+        for pattern in (
+            resource_key("Service", "*"),
+            resource_key(POOL),
+            resource_key("Namespace"),
+            CONFIG,
+        )
     ]
     default = has_pools_by_default(config_data({each.name: each for each in config}))
-    claims = [claim for each in services if (claim := claim_of(each, default=default)) is not None]
+    around = labels_of(namespaces)
+    asking = (claim_of(each, default=default, namespaces=around) for each in services)
+    claims = [claim for claim in asking if claim is not None]
     return World({each.name: pool_of(each) for each in pools}, claims)
 
 

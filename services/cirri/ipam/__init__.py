@@ -1,7 +1,7 @@
 """Give each node ranges of pod addresses out of the cluster's pools, and LoadBalancer Services addresses.
 
-Reads   resources (Nodes, the pools in ConfigMap cirri-config; Services and CiliumLoadBalancerIPPools), nodes
-        (ranges in force, and how full they are)
+Reads   resources (Nodes, the pools in ConfigMap cirri-config; Services, Namespaces and their
+        CiliumLoadBalancerIPPools), nodes (ranges in force, and how full they are)
 Writes  podcidrs: for each node its ranges; the list grows, its entries never change
 Calls   cirri.kubernetes.apply, for the statuses of Services and of their pools
 Needs   nothing of the kernel; one per cluster

@@ -31,13 +31,15 @@ async def run(rt: Runtime) -> None:
     """Keep statuses true, until cancelled."""
     services = rt.table(RESOURCES, resource_key("Service", "*"))
     pools = rt.table(RESOURCES, resource_key("CiliumLoadBalancerIPPool", "*"))
+    namespaces = rt.table(RESOURCES, resource_key("Namespace", "*"))
     config = rt.table(RESOURCES, CONFIG)
-    news = News({"services": services, "pools": pools, "config": config})
+    news = News({"services": services, "pools": pools, "namespaces": namespaces, "config": config})
     await news.next()
     while True:
         default = has_pools_by_default(config_data(config))
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        wanted = list(changed(pools.values(), services.values(), default=default, now=now))
+        objects = (table.values() for table in (pools, services, namespaces))
+        wanted = list(changed(*objects, default=default, now=now))
         try:
             for at in range(0, len(wanted), AT_ONCE):
                 await _write(rt, wanted[at : at + AT_ONCE])

@@ -15,6 +15,7 @@ from cirri.lbipam import (
     assign,
     claim_of,
     is_managed,
+    labels_of,
     pool_of,
 )
 from cirri.manifests.conditions import with_conditions
@@ -29,7 +30,13 @@ VIP = "VIP"
 """``ipMode``: packets keep the address on their way to a node."""
 
 
-def decided(pools: Iterable[Resource], services: Iterable[Resource], *, default: bool) -> Assignment:
+def decided(
+    pools: Iterable[Resource],
+    services: Iterable[Resource],
+    namespaces: Iterable[Resource] = (),
+    *,
+    default: bool,
+) -> Assignment:
     """Who has which address; a pool that cannot be understood gives none."""
     known: list[LbPool] = []
     for each in pools:
@@ -37,12 +44,18 @@ def decided(pools: Iterable[Resource], services: Iterable[Resource], *, default:
             known.append(pool_of(each))
         except InvalidLbPool:  # refused by `cirri apply`; another version may have stored it
             continue
-    claims = (claim_of(service, default=default) for service in services)
+    around = labels_of(namespaces)
+    claims = (claim_of(service, default=default, namespaces=around) for service in services)
     return assign(known, filter(None, claims))
 
 
 def changed(
-    pools: Iterable[Resource], services: Iterable[Resource], *, default: bool, now: str
+    pools: Iterable[Resource],
+    services: Iterable[Resource],
+    namespaces: Iterable[Resource] = (),
+    *,
+    default: bool,
+    now: str,
 ) -> Iterator[Manifest]:
     """Each object whose status is another one than it says, with the new status.
 
@@ -51,7 +64,7 @@ def changed(
     offered, asking = list(pools), list(services)
     if not offered:
         asking = [service for service in asking if is_managed(service)]
-    found = decided(offered, asking, default=default)
+    found = decided(offered, asking, namespaces, default=default)
     for pool in offered:
         if pool.name in found.pools:
             yield from _differs(pool, _pool_status(pool, found.pools[pool.name], now))
