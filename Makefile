@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo connectivity test lint bench kernels images clean
+.PHONY: help setup build demo connectivity test lint bench kernels images images-test clean
 
 help:			## this list
 	@echo "Cirri: identity-aware networking for workloads.  As root, on Debian 12 or 13:"
@@ -20,6 +20,7 @@ build:			## compile the kernel programs, the CNI plugin and the .proto files, wi
 	@$(MAKE) --no-print-directory -C libs/cirri/hubble
 	@$(MAKE) --no-print-directory -C services/cirri/dnsproxy/core
 	@$(MAKE) --no-print-directory -C services/cirri/bgp
+	@$(MAKE) --no-print-directory -C services/cirri/sensor
 
 demo: setup		## a cluster on this machine, and the Star Wars demo on it (KEEP=1 leaves it up; ROUTING=tunnel, FAMILY=6)
 	@$(VENV)/bin/cirri lab demo $(if $(KEEP),--keep) $(if $(ROUTING),--routing $(ROUTING)) $(if $(FAMILY),--family $(FAMILY))
@@ -47,5 +48,8 @@ kernels: setup		## programs and packet tables under Debian's 6.1 kernel, in a vi
 images:			## a container image for each service, without a registry (FRESH=1 builds all anew)
 	@deploy/images/build.sh
 
+images-test: setup	## what make images built, run by containerd as the chart says, is found healthy
+	@$(PY) deploy/images/check.py
+
 clean:			## remove what was compiled
-	@rm -rf bpf/build services/cirri/cni/build libs/cirri/maglev/build libs/cirri/hubble/build services/cirri/dnsproxy/core/build services/cirri/bgp/build integration/bench/build deploy/images/build
+	@rm -rf bpf/build services/cirri/cni/build libs/cirri/maglev/build libs/cirri/hubble/build services/cirri/dnsproxy/core/build services/cirri/bgp/build services/cirri/sensor/build integration/bench/build deploy/images/build

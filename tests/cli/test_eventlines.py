@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from cirri.cli.eventlines import compact, record
+from cirri.cli.eventlines import compact
+from cirri.history.runtimejson import record
 from cirri.model.runtimeevents import EventType, PodRef, Process, RuntimeBatch, RuntimeEvent, Socket
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from tests.flows.tables import http, reply, row, table
 
-from cirri.flows.exporter import CHUNK_ROWS, QUEUE_ROWS, QUEUE_TABLES, Exports
+from cirri.flows.exporter import Exports
 from cirri.flows.redact import REDACTED, redact
-from cirri.flows.rotating import RotatingFile
+from cirri.history.rotating import RotatingFile
 from cirri.history.rows import RowType, Verdict
+from cirri.history.writing import CHUNK_LINES, QUEUE_COUNT, QUEUE_ITEMS
 from cirri.model.flowexport import DYNAMIC, Export, Redaction, complaint, exports, redaction
 from cirri.testing.wait import eventually
 
@@ -180,7 +181,7 @@ def test_a_folder_that_appears_later_is_written_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "tables"), [(CHUNK_ROWS, QUEUE_ROWS // CHUNK_ROWS), (1, QUEUE_TABLES)], ids=["rows", "tables"]
+    ("rows", "tables"), [(CHUNK_LINES, QUEUE_COUNT // CHUNK_LINES), (1, QUEUE_ITEMS)], ids=["rows", "tables"]
 )
 def test_who_is_too_slow_loses_and_nobody_waits(tmp_path: Path, rows: int, tables: int) -> None:
     path = tmp_path / "pipe"

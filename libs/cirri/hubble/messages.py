@@ -26,17 +26,9 @@ def enum(name: str) -> Any:
     return enum_type_wrapper.EnumTypeWrapper(POOL.FindEnumTypeByName(name))
 
 
-def methods(service: str) -> dict[str, tuple[Any, Any, bool]]:
-    """Of *service* (``observer.Observer``): name to (request, answer, whether answers are streamed)."""
-    found = POOL.FindServiceByName(service)
-    return {
-        method.name: (
-            message(method.input_type.full_name),
-            message(method.output_type.full_name),
-            method.server_streaming,
-        )
-        for method in found.methods
-    }
+def methods(service: str) -> protos.Methods:
+    """Of *service* (``observer.Observer``).  Raises: KeyError."""
+    return protos.methods(POOL, service)
 
 
 OBSERVER, PEER, HEALTH = "observer.Observer", "peer.Peer", "grpc.health.v1.Health"

@@ -14,6 +14,7 @@ from cirri.errors import CirriError
 from cirri.hubble.messages import HEALTH, HealthCheckResponse, methods
 from cirri.hubble.tls import Complain, TlsFiles, server_credentials
 from cirri.model.observing import Tls
+from cirri.protos import calls
 
 SHARED = 0o117
 """Owner and group may speak to the socket, others not."""
@@ -63,7 +64,7 @@ class Serving:
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers(
             [
-                grpc.method_handlers_generic_handler(name, handlers(name, by))
+                grpc.method_handlers_generic_handler(name, calls.handlers(methods(name), by))
                 for name, by in self._services.items()
             ]
         )
@@ -126,27 +127,6 @@ def tls_files(tls: Tls) -> TlsFiles | None:
     return TlsFiles(tls.certificate, tls.key, tls.ca) if tls.certificate is not None else None
 
 
-def handlers(service: str, by: Mapping[str, Any]) -> dict[str, Any]:
-    """What gRPC calls for the methods of *service*; a method that nobody gives is not implemented."""
-    found = {}
-    for name, (request, answer, streams) in methods(service).items():
-        if name not in by:
-            continue
-        make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-        found[name] = make(
-            by[name], request_deserializer=request.FromString, response_serializer=answer.SerializeToString
-        )
-    return found
-
-
 def stub(channel: Any, service: str) -> Any:
     """An object with the methods of *service* on *channel* (of ``grpc.aio``)."""
-    calls = {}
-    for name, (request, answer, streams) in methods(service).items():
-        make = channel.unary_stream if streams else channel.unary_unary
-        calls[name] = make(
-            f"/{service}/{name}",
-            request_serializer=request.SerializeToString,
-            response_deserializer=answer.FromString,
-        )
-    return type(service.rpartition(".")[2], (), {name: staticmethod(call) for name, call in calls.items()})()
+    return calls.stub(channel, methods(service), service)

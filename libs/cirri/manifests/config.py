@@ -24,6 +24,7 @@ from cirri.lbipam.config import CHOICES, DEFAULT_IPAM
 from cirri.loadbalancer import LoadBalancerConfig, complaint
 from cirri.loadbalancer.config import HEALTHZ, HEALTHZ_DEFAULT
 from cirri.maglev import DEFAULT_SEED, DEFAULT_SIZE
+from cirri.manifests import runtimeexport
 from cirri.manifests.problems import Path, listed, suggestion
 from cirri.model import (
     Resource,
@@ -129,6 +130,19 @@ _EXPORT = {
     flowexport.HEADERS_DENY: "only of these headers",
     flowexport.QUERY: "whether the query is left out of URLs",
     flowexport.USER: "whether the password is left out of URLs",
+}
+_RUNTIME = {
+    runtimeexport.PATH: "file of runtime events on each node, one JSON object a line; empty: none",
+    runtimeexport.PERM: "its permissions, in octal",
+    runtimeexport.SIZE: "megabytes after which it is put aside",
+    runtimeexport.BACKUPS: "how many of them are kept",
+    runtimeexport.COMPRESS: "whether those are compressed",
+    runtimeexport.ALLOW: "filters in JSON, one of which an event in it must match",
+    runtimeexport.DENY: "filters in JSON, none of which it may match",
+    runtimeexport.RATE: "events in it a minute; -1: all",
+    runtimeexport.FIELDS: "filters of the fields that it holds, in JSON",
+    runtimeexport.SERVER: "where each node tells runtime events over gRPC, unix:///PATH; empty: nowhere",
+    runtimeexport.REDACT: "what is taken out of programs' arguments before anybody is told, in JSON",
 }
 _FLOWS = {
     flowsettings.BUFFER: "flows that each node holds in memory, one less than a power of two",
@@ -309,6 +323,10 @@ KEYS: Mapping[str, Key] = {
         }.items()
     },
     **{key: Key(flowexport.DEFAULTS[key], says, flowexport.complaint(key)) for key, says in _EXPORT.items()},
+    **{
+        key: Key(runtimeexport.DEFAULTS[key], says, runtimeexport.complaint(key))
+        for key, says in _RUNTIME.items()
+    },
     optional.PARTS["flows"].key: Key(
         "true", "whether the services that tell flows are started with the cluster", _SWITCH
     ),

@@ -64,12 +64,6 @@ def links(channel: Channel) -> dict[str, Link]:
     return found
 
 
-def decoded_links(channel: Channel) -> Iterator[dict[str, Any]]:
-    """The attributes of every device."""
-    for message in _decoded(channel, m.dump(m.RTM_GETLINK), ifinfmsg):
-        yield dict(_attrs(message))
-
-
 def tunnel_port(channel: Channel, index: int) -> int:
     """UDP port of a tunnel's device; 0 if it is none whose packets say themselves where they go."""
     (message,) = _decoded(channel, m.link_get(index), ifinfmsg)

@@ -5,12 +5,16 @@ So a process may also hold somebody else's classes of the same names.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from cirri.errors import CirriError
+
+Methods = Mapping[str, tuple[Any, Any, bool]]
+"""Of a service: name to (class of the request, class of the answer, whether answers are streamed)."""
 
 
 class NotBuilt(CirriError):
@@ -37,3 +41,15 @@ def load(compiled: Path) -> Any:
 def message_class(pool: Any, name: str) -> Any:
     """The class of the message of full *name*.  Raises: KeyError."""
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+
+
+def methods(pool: Any, service: str) -> Methods:
+    """Of *service* (``observer.Observer``).  Raises: KeyError."""
+    return {
+        method.name: (
+            message_class(pool, method.input_type.full_name),
+            message_class(pool, method.output_type.full_name),
+            method.server_streaming,
+        )
+        for method in pool.FindServiceByName(service).methods
+    }

@@ -136,31 +136,33 @@ def family_of(version: int) -> Any:
 def batches(routes: Mapping[str, Seen], gone: Iterable[str]) -> Iterator[Any]:
     """*routes* and those *gone* in requests of at most BATCH."""
     request = m.message("AddPathStreamRequest")
-    made: dict[tuple[str, Seen], Any] = {}
+    alike: dict[tuple[int, Seen | None], Any] = {}
     batch = request(table_type=GLOBAL)
     for prefix, seen in [*((p, None) for p in gone), *routes.items()]:
-        path = batch.paths.add()
+        version = version_of(prefix)
+        if (path := alike.get((version, seen))) is None:
+            path = alike[version, seen] = _path(version, seen)
         address, _, length = prefix.partition("/")
         nlri = m.IPAddressPrefix(prefix=address, prefix_len=int(length))
-        path.nlri.Pack(nlri)
-        version = version_of(prefix)
-        path.family.CopyFrom(family_of(version))
-        if seen is None:
-            path.is_withdraw = True
-        else:
-            key = ("6" if version == 6 else "4", seen)
-            if key not in made:
-                made[key] = list(_attributes(version, seen))
-            path.pattrs.extend(made[key])
-            if version == 6:
-                reach = m.MpReachNLRIAttribute(family=family_of(6), next_hops=[seen.next_hop])
-                reach.nlris.add().Pack(nlri)
-                path.pattrs.add().Pack(reach)
+        path.nlri.value = nlri.SerializeToString()
+        batch.paths.add().CopyFrom(path)
+        if version == 6 and seen is not None:
+            reach = m.MpReachNLRIAttribute(family=family_of(6), next_hops=[seen.next_hop])
+            reach.nlris.add().Pack(nlri)
+            batch.paths[-1].pattrs.add().Pack(reach)
         if len(batch.paths) == BATCH:
             yield batch
             batch = request(table_type=GLOBAL)
     if batch.paths:
         yield batch
+
+
+def _path(version: int, seen: Seen | None) -> Any:
+    """What paths of one profile have in common; None: they are taken back."""
+    path = m.Path_(family=family_of(version), is_withdraw=seen is None)
+    path.nlri.Pack(m.IPAddressPrefix())
+    path.pattrs.extend(_attributes(version, seen) if seen is not None else ())
+    return path
 
 
 def _attributes(version: int, seen: Seen) -> Iterator[Any]:

@@ -85,7 +85,8 @@ class GoBGP:
         """Leave it alone."""
         await self._channel.close()
 
-    async def _ask(self, name: str, /, **fields: Any) -> Any:
+    async def ask(self, name: str, /, **fields: Any) -> Any:
+        """What it answers to call *name*."""
         call, request = self._calls[name]
         try:
             return await call(request(**fields), timeout=CALL_S)
@@ -102,21 +103,21 @@ class GoBGP:
 
     async def bgp(self) -> Any:
         """Its Global; ``asn`` is 0 before it was started."""
-        return getattr(await self._ask("GetBgp"), "global")  # a word of the language
+        return getattr(await self.ask("GetBgp"), "global")  # a word of the language
 
     async def start(self, asn: int, router_id: str, port: int, addresses: Sequence[str]) -> None:
         """Begin; nothing is announced to anybody before policy says so, and nothing taken from anybody."""
         said = m.Global(asn=asn, router_id=router_id, listen_port=port, listen_addresses=addresses)
-        await self._ask("StartBgp", **{"global": said})
-        await self._ask("SetPolicies", policies=[m.Policy(name=POLICY), own_alone()])
+        await self.ask("StartBgp", **{"global": said})
+        await self.ask("SetPolicies", policies=[m.Policy(name=POLICY), own_alone()])
         for direction, name in ASSIGNED:
             assignment = m.PolicyAssignment(name=RIB, direction=direction, default_action=REJECT)
             assignment.policies.add(name=name)
-            await self._ask("SetPolicyAssignment", assignment=assignment)
+            await self.ask("SetPolicyAssignment", assignment=assignment)
 
     async def stop(self) -> None:
         """End every session, and forget everything."""
-        await self._ask("StopBgp")
+        await self.ask("StopBgp")
 
     async def rejects(self) -> bool:
         """Whether our policies are asked, and what they do not speak of is neither told nor taken."""
@@ -145,21 +146,21 @@ class GoBGP:
         for peer in found if counted else ():
             for each in peer.afi_safis if STATES[peer.state.session_state] == "established" else ():
                 where = {"name": peer.conf.neighbor_address, "family": each.config.family}
-                table = await self._ask("GetTable", table_type=ADJ_OUT, **where)
+                table = await self.ask("GetTable", table_type=ADJ_OUT, **where)
                 each.state.advertised = table.num_destination
         return found
 
     async def add_peer(self, peer: Peer, *, restarting: bool) -> None:
         """Begin a session; *restarting*: tell the peer that the routes it has of this node still hold."""
-        await self._ask("AddPeer", peer=peer_message(peer, restarting=restarting))
+        await self.ask("AddPeer", peer=peer_message(peer, restarting=restarting))
 
     async def delete_peer(self, address: str) -> None:
         """End a session."""
-        await self._ask("DeletePeer", address=address)
+        await self.ask("DeletePeer", address=address)
 
     async def count(self, version: int) -> int:
         """How many prefixes of a family the speaker knows."""
-        answer = await self._ask("GetTable", table_type=GLOBAL, family=family_of(version))
+        answer = await self.ask("GetTable", table_type=GLOBAL, family=family_of(version))
         return int(answer.num_destination)
 
     async def own(self, version: int) -> dict[str, Seen]:
@@ -184,9 +185,13 @@ class GoBGP:
 
     async def announce(self, routes: Mapping[str, Seen], gone: Iterable[str] = ()) -> None:
         """Announce *routes*, and take *gone* back."""
+        await self.tell(batches(routes, gone))
+
+    async def tell(self, requests: Iterable[Any]) -> None:
+        """Send messages ``AddPathStreamRequest``."""
         call, _ = self._calls["AddPathStream"]
         try:
-            await call(batches(routes, gone), timeout=LIST_S)
+            await call(requests, timeout=LIST_S)
         except grpc.aio.AioRpcError as error:
             raise _told("AddPathStream", error) from error
 
@@ -215,7 +220,7 @@ class GoBGP:
             for key, one in sets_of(own, peer, text):
                 sets.setdefault(key, one)
             policy.statements.add().CopyFrom(statement)
-        await self._ask("SetPolicies", defined_sets=list(sets.values()), policies=[policy, own_alone()])
+        await self.ask("SetPolicies", defined_sets=list(sets.values()), policies=[policy, own_alone()])
 
 
 def _told(name: str, error: grpc.aio.AioRpcError) -> CirriError:

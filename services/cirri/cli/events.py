@@ -102,8 +102,9 @@ def events(
     Options of one kind widen what is shown, those of different kinds narrow it.  What is shown was stored by
     the nodes' service `sensor`; what is missing there is counted and told at the end.
     """
-    from cirri.cli.eventlines import compact, record
-    from cirri.history.runtimefilter import wanted as listed_of
+    from cirri.cli.eventlines import compact
+    from cirri.history.runtimejson import record
+    from cirri.manifests.runtimefilter import wanted as listed_of
 
     chosen = [each for some in kinds for each in some.split(",") if each]
     if wrong := [each for each in chosen if each not in EVENT_TYPES]:

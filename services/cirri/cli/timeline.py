@@ -11,10 +11,11 @@ import click
 
 from cirri.cli.bus import with_bus
 from cirri.cli.context import Target
-from cirri.cli.eventlines import compact, record
+from cirri.cli.eventlines import compact
 from cirri.cli.events import follow as follow_programs
 from cirri.cli.events import stored
 from cirri.cli.flowhistory import scope_of, tables
+from cirri.history.runtimejson import record
 from cirri.layout import DropReason
 
 if TYPE_CHECKING:

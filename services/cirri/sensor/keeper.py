@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -22,10 +22,11 @@ from cirri.manifests.api import APPLY, ApplyObject, ApplyReply, ApplyRequest
 from cirri.model import ENDPOINTS, RESOURCES, Resource, resource_key
 from cirri.model.bucket import token
 from cirri.model.origins import PROCESSES
-from cirri.model.runtimeevents import EVENT_TYPES, EventType, PolicyStates, Process
+from cirri.model.runtimeevents import EVENT_TYPES, EventType, PolicyStates, Process, RuntimeBatch
 from cirri.runtime import Runtime
 from cirri.sensor import origins, procfs
 from cirri.sensor.cgroups import Cgroups, mount_of_cgroups
+from cirri.sensor.export import Exporter
 from cirri.sensor.facts import (
     Call,
     Exec,
@@ -43,6 +44,7 @@ from cirri.sensor.pods import Pods
 from cirri.sensor.policies import Policies
 from cirri.sensor.processes import Processes
 from cirri.sensor.publish import Publisher
+from cirri.sensor.settings import Settings
 from cirri.sensor.sockets import TYPES, socket_of
 from cirri.sensor.statuses import changed
 
@@ -57,6 +59,14 @@ FINISH_S = 0.5
 NEWS_S = 5.0
 """How long the node's pods may take to be known, before events are told without."""
 
+EXPORTED = {
+    "written": "they are in it",
+    "filtered": "nobody wants them there",
+    "limited": "there were too many",
+    "lost_queue": "they came faster than they could be written",
+    "lost_file": "it could not be written",
+}
+"""What may become of an event that a file is asked for: see cirri.sensor.export."""
 CONDITIONS_S = 3.0
 """Between two times at which conditions of policies are written, and how long that may take."""
 
@@ -95,6 +105,7 @@ class Keeper:
         self.gathering = Gathering(settings.node, secrets.randbits(64), self.processes.ancestors)
         self.publisher = Publisher(rt.bus, self.lost)
         self.policies = Policies(settings.bpffs / FOLDER, rt.log)
+        self.settings = Settings(rt, self.processes, Exporter(rt.log.warning), lambda: self.policies.states)
         self._judged: list[Resource] = []
         self._due_conditions = asyncio.Event()
         self._known = asyncio.Event()
@@ -105,6 +116,7 @@ class Keeper:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow())
+                tasks.create_task(self.settings.follow())
                 tasks.create_task(self._serve_policies())
                 tasks.create_task(self._write_conditions())
                 await self.rt.handle("policies", self._say_policies)
@@ -114,11 +126,13 @@ class Keeper:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(NEWS_S):
                         await self._known.wait()
+                        await self.settings.known.wait()
                 self._adopt()
                 self.rt.ready("reading", True)
                 await self._read()
         finally:
-            self.publisher.put(self.gathering.flush())
+            self._send(self.gathering.flush())
+            await self.settings.close()
             with suppress(BusError, TimeoutError):
                 async with asyncio.timeout(FINISH_S):
                     await self.publisher.send()
@@ -130,7 +144,7 @@ class Keeper:
         async for records in self.kernel.ring.batches(1024):
             self.take(records)
             if self.gathering.count and time.monotonic() - self._due > GATHER_S:
-                self.publisher.put(self.gathering.flush())
+                self._flush()
             await asyncio.sleep(0)  # others have their turn between two batches
 
     def take(self, records: list[bytes]) -> None:
@@ -171,7 +185,7 @@ class Keeper:
     def _again(self, place: Place, when_ns: int) -> None:
         self.counts["process_kprobe"] += 1
         if (full := self.gathering.again(place, when_ns)) is not None:
-            self.publisher.put([full])
+            self._send([full])
 
     def _call(self, said: Call, wall_ns: int) -> Place | None:
         """A call that a policy speaks of; programs are compared here, the rest was by the kernel's.
@@ -251,10 +265,15 @@ class Keeper:
 
     def _tell(self, kind: EventType, when_ns: int, process: Process, **said: Any) -> None:
         self.counts[kind] += 1
-        self.publisher.put(self.gathering.add(process, type=kind, time=when_ns, **said))
+        self._send(self.gathering.add(process, type=kind, time=when_ns, **said))
 
     def _flush(self) -> None:
-        self.publisher.put(self.gathering.flush())
+        self._send(self.gathering.flush())
+
+    def _send(self, batches: Iterable[RuntimeBatch]) -> None:
+        for batch in batches:
+            self.publisher.put([batch])
+            self.settings.take(batch)
 
     def _adopt(self) -> None:
         """Know who is there already."""
@@ -288,6 +307,10 @@ class Keeper:
 
 def gauges(keeper: Keeper) -> Mapping[str, tuple[str, Callable[[], float]]]:
     """What ``/metrics`` says beside what every service does."""
+
+    def counted(name: str) -> Callable[[], float]:
+        return lambda: keeper.settings.exporter.counts()[name]
+
     return {
         "execs": ("Programs started since the start", lambda: keeper.counts["process_exec"]),
         "exits": ("Processes ended since the start", lambda: keeper.counts["process_exit"]),
@@ -303,6 +326,14 @@ def gauges(keeper: Keeper) -> Mapping[str, tuple[str, Callable[[], float]]]:
         "lost_ring": (
             "Events lost: the kernel's ring was full",
             lambda: keeper.kernel.lost() - keeper.kernel.lost_before,
+        ),
+        **{
+            f"export_{name}": (f"Events of the node's file since the start: {says}", counted(name))
+            for name, says in EXPORTED.items()
+        },
+        "lost_clients": (
+            "Events that clients over gRPC were too slow for",
+            lambda: keeper.settings.api.lost if keeper.settings.api is not None else 0,
         ),
         "lost_stream": ("Events lost: they could not be stored", lambda: keeper.lost["stream"]),
     }

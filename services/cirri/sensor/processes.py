@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from msgspec.structs import replace
 
 from cirri.layout import SensorExit, SensorFork
+from cirri.manifests.runtimeredact import Redact, nothing
 from cirri.model.runtimeevents import Capabilities, Credentials, Namespaces, PodRef, Process
 from cirri.sensor.facts import TICK_NS, Exec, Key, binary_of, exec_id, exec_time, flags_text, key_of
 
@@ -40,6 +41,7 @@ class Processes:
         """*parent_key*: who is the parent of a number now, *now*: who has it, as /proc says."""
         self._node, self._pod_of, self._look, self._parent_key = node, pod_of, look, parent_key
         self._now = now
+        self._redact: Redact = nothing
         self._living: dict[Key, Process] = {}
         self._ended: OrderedDict[Key, Process] = OrderedDict()
         self._known: dict[str, Process] = {}
@@ -54,6 +56,15 @@ class Processes:
         """Ended ones whose end has not been told."""
         self._fresh: set[Key] = set()
         """Those that were forked and have not run a program of their own."""
+
+    def redact(self, redact: Redact) -> None:
+        """Tell arguments as *redact* leaves them from now on, of those that are known as well."""
+        self._redact = redact
+        for known in (self._living, self._ended):
+            for key, process in known.items():
+                known[key] = self._redacted(process)
+        for name, process in self._known.items():
+            self._known[name] = self._redacted(process)
 
     def __len__(self) -> int:
         return len(self._living) + len(self._ended)
@@ -123,6 +134,7 @@ class Processes:
             pod=pod and replace(pod, own_pid=record.own_pid),
             parent_exec_id=self._find(key_of(record.parent, record.parent_start), wall_ns).exec_id,
         )
+        process = self._redacted(process)
         self._fresh.discard(key)
         self._learn(key, process)
         return process
@@ -181,6 +193,10 @@ class Processes:
             yield parent
             process = parent
 
+    def _redacted(self, process: Process) -> Process:
+        told = self._redact(process.binary, process.arguments)
+        return process if told == process.arguments else replace(process, arguments=told)
+
     def _end(self, key: Key, process: Process) -> None:
         self._living.pop(key, None)
         if self._numbers.get(key[0]) == key:
@@ -226,7 +242,7 @@ class Processes:
                 break
             at = above
         for each, process, lives in reversed(asked):
-            found = replace(process, parent_exec_id=found.exec_id if found else "")
+            found = self._redacted(replace(process, parent_exec_id=found.exec_id if found else ""))
             self._learn(each, found)
             if lives:
                 self._adopted.add(each)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cirri.history.runtimefilter import BadRuntimeFilter, wanted
+from cirri.manifests.runtimefilter import BadRuntimeFilter, wanted
 from cirri.model.runtimeevents import PodRef, Process, RuntimeBatch, RuntimeEvent
 
 WEB = Process(
@@ -52,7 +52,7 @@ def test_what_is_told(allow: str, deny: str, told: list[int]) -> None:
         ("{", "no JSON"),
         ("[]", "is no filter"),
         ("{}", "is no filter"),
-        ('{"health_check":true}', "'health_check' is not known here"),
+        ('{"health_check":true}', "'health_check' is not allowed; allowed: event_set"),
         ('{"namespace":"shop"}', "must be a list of texts"),
         ('{"pid":[true]}', "must be a list of numbers"),
         ('{"event_set":["PROCESS_LOADER"]}', "is not allowed"),

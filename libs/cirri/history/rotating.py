@@ -14,8 +14,12 @@ from pathlib import Path
 class RotatingFile:
     """Appends whole lines to *path*; blocks, so that it belongs into a thread of its own."""
 
-    def __init__(self, path: Path, max_bytes: int, backups: int, *, compress: bool) -> None:
+    def __init__(
+        self, path: Path, max_bytes: int, backups: int, *, compress: bool, mode: int = 0o600
+    ) -> None:
+        """*mode*: permissions of the files."""
         self._path, self._max, self._backups, self._compress = path, max_bytes, backups, compress
+        self._mode = mode
         self._file: int | None = None
         self._size = 0
         self._last_ms = 0
@@ -41,7 +45,7 @@ class RotatingFile:
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
         self._size = os.fstat(self._file).st_size
 
     def _append(self, lines: bytes) -> None:
@@ -83,12 +87,11 @@ class RotatingFile:
         pattern = f"{_literal(self._path.stem)}-{stamp}{_literal(self._path.suffix)}"
         return [*self._path.parent.glob(pattern), *self._path.parent.glob(f"{pattern}.gz")]
 
-    @staticmethod
-    def _pack(path: Path) -> None:
+    def _pack(self, path: Path) -> None:
         packed = path.with_name(f"{path.name}.gz")
         try:
             with path.open("rb") as plain, gzip.open(packed, "wb", compresslevel=6) as out:
-                packed.chmod(0o600)
+                packed.chmod(self._mode)
                 shutil.copyfileobj(plain, out)
         except OSError:
             packed.unlink(missing_ok=True)

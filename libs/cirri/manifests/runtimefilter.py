@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cirri.engine.regex import complaint, finds
@@ -24,13 +24,11 @@ _VALUES: Mapping[str, Callable[[RuntimeEvent, Process], Any]] = {
 }
 FIELDS = (*_VALUES, *_TEXTS)
 """Of a filter: all that are given must match, each by one of its values; ``_regex``: anywhere in the text."""
-_TYPES = tuple(name.upper() for name in EVENT_TYPES)
+TYPES = tuple(name.upper() for name in EVENT_TYPES)
 
 
 class BadRuntimeFilter(CirriError):
     """A filter cannot be used."""
-
-    hint = f"Fields of a filter: {', '.join(FIELDS)}"
 
 
 def wanted(allow: str, deny: str) -> Test:
@@ -46,22 +44,25 @@ def wanted(allow: str, deny: str) -> Test:
 
 
 def filters_of(text: str) -> list[Test]:
+    """What each filter in *text* says.  Raises: BadRuntimeFilter."""
+    return [_filter(value) for value in objects_of(text)]
+
+
+def objects_of(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects in *text*, one after the other.  Raises: BadRuntimeFilter."""
-    found, decoder = [], json.JSONDecoder()
-    rest = text.strip()
+    decoder, rest = json.JSONDecoder(), text.strip()
     while rest:
         try:
             value, end = decoder.raw_decode(rest)
         except ValueError as error:
             raise BadRuntimeFilter(f"no JSON: {rest[:40]!r}: {error}") from None
-        found.append(_filter(value))
+        if not isinstance(value, dict) or not value:
+            raise BadRuntimeFilter(f"{value!r} is no filter: it must be an object with fields")
+        yield value
         rest = rest[end:].lstrip()
-    return found
 
 
-def _filter(value: Any) -> Test:
-    if not isinstance(value, dict) or not value:
-        raise BadRuntimeFilter(f"{value!r} is no filter: it must be an object with fields")
+def _filter(value: dict[str, Any]) -> Test:
     for name, choices in value.items():
         _check(name, choices)
 
@@ -74,13 +75,13 @@ def _filter(value: Any) -> Test:
 
 def _check(name: str, choices: Any) -> None:
     if name not in FIELDS:
-        raise BadRuntimeFilter(f"{name!r} is not known here")
+        raise BadRuntimeFilter(f"{name!r} is not allowed; allowed: {', '.join(FIELDS)}")
     kind = int if name == "pid" else str
     if not isinstance(choices, list) or not choices or not all(type(each) is kind for each in choices):
         raise BadRuntimeFilter(f"{name} must be a list of {'numbers' if kind is int else 'texts'}")
     for each in choices:
-        if name == "event_set" and each not in _TYPES:
-            raise BadRuntimeFilter(f"event_set: {each!r} is not allowed; allowed: {', '.join(_TYPES)}")
+        if name == "event_set" and each not in TYPES:
+            raise BadRuntimeFilter(f"event_set: {each!r} is not allowed; allowed: {', '.join(TYPES)}")
         if name in _TEXTS and (why := complaint(each)):
             raise BadRuntimeFilter(f"{name}: {each!r}: {why}")
 
