@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,12 +48,19 @@ class Fault(NamedTuple):
 
 
 class ApiServer:
-    """Listens on a free port of 127.0.0.1 within the block."""
+    """Listens within the block, on a free port of 127.0.0.1 unless it is told where."""
 
     def __init__(
-        self, kinds: tuple[Served, ...] = (), *, window: int = 1000, bookmark_s: float = 60.0, minor: int = 0
+        self,
+        kinds: tuple[Served, ...] = (),
+        *,
+        window: int = 1000,
+        bookmark_s: float = 60.0,
+        minor: int = 0,
+        at: tuple[str, int] = ("127.0.0.1", 0),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """*minor*: of the Kubernetes that it says it is; 0: the server's own."""
+        """*minor*: of the Kubernetes that it says it is; 0: the server's own.  *at*: address and port."""
         self.memory = Memory(window)
         self.faults: list[Fault] = []
         self.kinds = {kind.kind: kind for kind in kinds or (*every(), DEFINITIONS)}
@@ -65,7 +73,8 @@ class ApiServer:
         if minor:
             self._server.version = {**VERSION, "minor": str(minor), "gitVersion": f"v1.{minor}.0"}
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self._host, self._port = at
+        self._tls = tls
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -83,11 +92,11 @@ class ApiServer:
             self._server.application(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True
         )
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", self._port, reuse_address=True)
+        site = web.TCPSite(runner, self._host, self._port, reuse_address=True, ssl_context=self._tls)
         await site.start()
         self._runner = runner
         self._port = runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"{'https' if self._tls else 'http'}://{self._host}:{self._port}"
 
     async def stop(self) -> None:
         """Be away."""

@@ -36,6 +36,8 @@ RESULTS = Path("/var/lib/cni/results")
 REFERENCE = Path("/usr/lib/cni")
 """Plugins that Debian ships."""
 START_S = 30.0
+EXITED = 2
+"""State of a container that ended."""
 CONFIG = """\
 version = 2
 root = "{home}/root"
@@ -49,15 +51,15 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
   disable_cgroup = true
   disable_apparmor = true
   restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
+  netns_mounts_under_state_dir = {under_state}
   sandbox_image = "{image}"
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{home}/bin"
-    conf_dir = "{home}/net.d"
+    bin_dir = "{plugins}"
+    conf_dir = "{networks}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
+    snapshotter = "{snapshotter}"
 """
 
 
@@ -153,20 +155,34 @@ def oci(layers: list[bytes], config: dict[str, Any], name: str) -> bytes:
 
 
 class Containerd:
-    """containerd in network namespace *netns* (a path); its maker puts plugins and configuration in place."""
+    """containerd in network namespace *netns* (a path); its maker puts plugins and configuration in place.
 
-    def __init__(self, home: Path, netns: Path) -> None:
+    *alone*: the machine is its own (a mount namespace): plugins, configuration and pods' namespaces are where
+    nodes have them, and images' layers are shared by containers, as many and large as they are.
+    """
+
+    def __init__(self, home: Path, netns: Path, *, alone: bool = False) -> None:
         self.home, self.netns = home, netns
         self.plugins, self.networks = home / "bin", home / "net.d"
         """What are ``/opt/cni/bin`` and ``/etc/cni/net.d`` on other machines."""
+        if alone:
+            self.plugins, self.networks = Path("/opt/cni/bin"), Path("/etc/cni/net.d")
         self.log = home / "containerd.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Any = None
         self._containers: dict[str, str] = {}
-        for folder in (self.plugins, self.networks):
-            folder.mkdir(parents=True)
+        for folder in (home, self.plugins, self.networks):
+            folder.mkdir(parents=True, exist_ok=True)
         (self.plugins / "loopback").symlink_to(REFERENCE / "loopback")
-        (home / "config.toml").write_text(CONFIG.format(home=home, image=IMAGE))
+        config = CONFIG.format(
+            home=home,
+            image=IMAGE,
+            plugins=self.plugins,
+            networks=self.networks,
+            under_state=str(not alone).lower(),
+            snapshotter="overlayfs" if alone else "native",
+        )
+        (home / "config.toml").write_text(config)
 
     def start(self) -> None:
         """Run it until it can take pods.  Raises: Refused."""
@@ -194,8 +210,14 @@ class Containerd:
         """Have the image."""
         tar = self.home / "image.tar"
         tar.write_bytes(image())
+        self.take(tar)
+
+    def take(self, tar: Path) -> None:
+        """Have the images of *tar*.  Raises: Refused."""
         words = ["ctr", "-a", f"{self.home}/containerd.sock", "-n", "k8s.io", "images", "import", str(tar)]
-        subprocess.run(words, check=True, capture_output=True)
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise Refused(f"{tar}: {done.stderr.strip()}")
 
     def kill(self) -> None:
         """With SIGKILL; pods go on."""
@@ -205,10 +227,34 @@ class Containerd:
 
     def run(self, name: str, *, namespace: str = "default") -> Sandbox:
         """A pod, without a container of its own.  Raises: Refused."""
-        made = self._ask(
-            "RunPodSandbox", message("RunPodSandboxRequest", config=_config(name, namespace)), "PodSandboxId"
+        return self.sandbox(_config(name, namespace))
+
+    def sandbox(self, config: Any) -> Sandbox:
+        """A pod of a PodSandboxConfig.  Raises: Refused."""
+        made = self._ask("RunPodSandbox", message("RunPodSandboxRequest", config=config), "PodSandboxId")
+        return Sandbox(config.metadata.name, made.pod_sandbox_id)
+
+    def start_container(self, pod: Sandbox, config: Any, sandbox_config: Any) -> str:
+        """Start a container of a ContainerConfig in *pod*; its number.  Raises: Refused."""
+        asked = message(
+            "CreateContainerRequest", pod_sandbox_id=pod.id, config=config, sandbox_config=sandbox_config
         )
-        return Sandbox(name, made.pod_sandbox_id)
+        made = self._ask("CreateContainer", asked, "ContainerId")
+        self._ask("StartContainer", made, "Empty")
+        return str(made.container_id)
+
+    def container(self, number: str) -> tuple[int | None, int]:
+        """The exit code of a container, None while it runs, and the number of its process (then 0)."""
+        asked = message("ContainerStatusRequest", container_id=number, verbose=True)
+        said = self._ask("ContainerStatus", asked, "ContainerStatusResponse")
+        ended = said.status.state == EXITED
+        return (said.status.exit_code if ended else None), json.loads(said.info["info"]).get("pid", 0)
+
+    def has(self, image: str) -> bool:
+        """Whether containers can be made of *image*: a moment after :meth:`take`."""
+        asked = message("ImageStatusRequest", image={"image": image})
+        said = self._ask("ImageStatus", asked, "ImageStatusResponse", service="Image")
+        return bool(said.image.id)
 
     def addresses(self, pod: Sandbox) -> list[str]:
         """The pod's, as a kubelet would publish them."""
@@ -237,19 +283,13 @@ class Containerd:
         return done.exit_code, (done.stdout + done.stderr).decode()
 
     def _container(self, pod: Sandbox) -> str:
-        asked = message(
-            "CreateContainerRequest",
-            pod_sandbox_id=pod.id,
-            config={
-                "metadata": {"name": "main"},
-                "image": {"image": IMAGE},
-                "command": ["/bin/sleep", "1000000"],
-            },
-            sandbox_config=_config(pod.name, "default"),
+        config = message(
+            "ContainerConfig",
+            metadata={"name": "main"},
+            image={"image": IMAGE},
+            command=["/bin/sleep", "1000000"],
         )
-        made = self._ask("CreateContainer", asked, "ContainerId")
-        self._ask("StartContainer", made, "Empty")
-        return str(made.container_id)
+        return self.start_container(pod, config, _config(pod.name, "default"))
 
     def result(self, pod: Sandbox) -> dict[str, Any]:
         """What the plugin answered to ADD, as the runtime keeps it."""
@@ -257,9 +297,11 @@ class Containerd:
         found: dict[str, Any] = json.loads(path.read_text())["result"]
         return found
 
-    def _ask(self, method: str, request: Any, answer: str, timeout: float = 120) -> Any:
+    def _ask(
+        self, method: str, request: Any, answer: str, timeout: float = 120, *, service: str = "Runtime"
+    ) -> Any:
         call = self._channel.unary_unary(
-            f"/runtime.v1.RuntimeService/{method}",
+            f"/runtime.v1.{service}Service/{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=_messages()[answer].FromString,
         )

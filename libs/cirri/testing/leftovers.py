@@ -1,7 +1,7 @@
 """Find and remove what a test run left behind: it may have been killed half-way.
 
 Everything that tests make on the machine carries the prefix ``cirri-test-`` (namespaces, links,
-pins, cgroups) or belongs to a lab whose name begins with ``test-``.  ``python -m
+pins, cgroups, folders) or belongs to a lab whose name begins with ``test-``.  ``python -m
 cirri.testing.leftovers`` removes it; with ``--fail`` it exits 1 if there was anything.
 """
 
@@ -17,6 +17,8 @@ from pathlib import Path
 
 NAMESPACES = Path("/run/netns")
 BPFFS = Path("/sys/fs/bpf")
+LARGE = Path("/var/tmp")
+"""Where tests have folders that are too large for memory."""
 
 
 def cgroup2() -> Path | None:
@@ -66,6 +68,7 @@ def found() -> list[str]:
     lines += [f"mount {place}" for place in _mounts()]
     lines += [f"lab {name}" for name in sorted(_labs())]
     lines += [f"pins {p}" for p in BPFFS.glob("cirri-test-*")]
+    lines += [f"folder {p}" for p in LARGE.glob("cirri-test-*")]
     if group := cgroup2():
         lines += [f"cgroup {p}" for p in group.glob("cirri-test-*")]
     return lines
@@ -95,6 +98,8 @@ def sweep() -> list[str]:
         for top in group.glob("cirri-test-*"):
             for folder in sorted([top, *(p for p in top.rglob("*") if p.is_dir())], reverse=True):
                 _empty_and_remove(folder)
+    for path in LARGE.glob("cirri-test-*"):
+        shutil.rmtree(path, ignore_errors=True)
     return lines
 
 
