@@ -26,7 +26,7 @@ from cirri.lab import build as lab_build
 from cirri.lab import cni, known, lifecycle
 from cirri.lab.enter import NETNS, inside
 from cirri.lab.files import write
-from cirri.lab.services import PLUGIN, Plan
+from cirri.lab.services import PLUGIN, Plan, Process
 from cirri.lab.status import node_manifest
 from cirri.lab.topology import Paths, Topology
 from cirri.manifests.api import APPLY, ApplyObject, ApplyReply, ApplyRequest
@@ -97,8 +97,11 @@ def remove_leftovers() -> None:
 
 
 @contextmanager
-def cluster(nodes: int, *, without: Sequence[str] = ()) -> Iterator[Cluster]:
-    """A cluster of *nodes* nodes, ready; *without* the processes of these names."""
+def cluster(nodes: int, *, without: Sequence[str] = (), alone: Sequence[str] = ()) -> Iterator[Cluster]:
+    """A cluster of *nodes* nodes, ready; *without* the processes of these names.
+
+    Those that are *alone* are not forked from the lab's nursery: their memory has no other service's modules.
+    """
     topology, where = Topology(NAME, nodes), known.where_is(NAME)
     if not PLUGIN.exists():
         raise BenchError(f"{PLUGIN} does not exist. Compile it: make build")
@@ -110,7 +113,11 @@ def cluster(nodes: int, *, without: Sequence[str] = ()) -> Iterator[Cluster]:
             lifecycle.prepare(topology, where, {})
             plan = msgspec.json.decode(where.plan.read_bytes(), type=Plan)
             left_out = {*LEFT_OUT, *without}
-            kept = tuple(process for process in plan.processes if process.name not in left_out)
+            kept = tuple(
+                _executed(process) if process.name in alone else process
+                for process in plan.processes
+                if process.name not in left_out
+            )
             write(where.plan, msgspec.json.encode(msgspec.structs.replace(plan, processes=kept)), mode=0o600)
             lifecycle.supervise(NAME, where)
             with inside(topology.fabric.netns):
@@ -118,6 +125,11 @@ def cluster(nodes: int, *, without: Sequence[str] = ()) -> Iterator[Cluster]:
         finally:
             os.sched_setaffinity(0, {OTHER})
             lab_build.destroy(NAME, where)
+
+
+def _executed(process: Process) -> Process:
+    """The same, by a command that a nursery does not take."""
+    return msgspec.structs.replace(process, argv=("/usr/bin/env", *process.argv))
 
 
 def _passwords(plan: Plan) -> dict[str, str]:

@@ -70,7 +70,7 @@ def measure(rows: Sequence[str], effort: Effort, report: Report) -> None:
     """Row B29."""
     row, raw = rows[0], {}
     with ExitStack() as stack:
-        made = stack.enter_context(cluster(1))
+        made = stack.enter_context(cluster(1, alone=(f"sensor-{NODE}",)))
         folder = made.bpffs(NODE) / "sensor"
         tool = stack.enter_context(running(str(build("calls")), cpu=MEASURED))
         (made.where.node_cgroup(NODE) / "pods/cgroup.procs").write_text(str(tool.pid))
