@@ -17,6 +17,7 @@ PACKAGES=(
   gobgpd                                           # the BGP speaker of a node
   bird2                                            # the lab's router
   frr                                              # another router, in tests
+  tshark                                           # what is on the wire, in tests
   dnsdist dnsperf wrk                              # peers and load of the benchmarks
   prometheus                                       # reads the metrics in tests, and checks deploy/prometheus
   containernetworking-plugins                      # peers of the CNI benchmark
@@ -124,7 +125,7 @@ fi
 
 # --- compiled programs ---------------------------------------------------------------------------
 
-for folder in bpf services/cirri/cni libs/cirri/maglev libs/cirri/hubble services/cirri/dnsproxy/core services/cirri/bgp; do
+for folder in bpf services/cirri/cni libs/cirri/maglev libs/cirri/hubble services/cirri/dnsproxy/core services/cirri/bgp services/cirri/sensor; do
   make -q -C "$folder" >/dev/null 2>&1 && continue
   did=1
   echo "compiling $folder"

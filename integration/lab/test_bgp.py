@@ -101,6 +101,61 @@ def test_what_the_router_hears_and_the_command_says(lab: Lab) -> None:
     assert config["spec"]["bgpInstances"][0]["peers"][0]["peerAddress"] == "192.168.3.2"
 
 
+LEGACY = """
+apiVersion: cilium.io/v2alpha1
+kind: CiliumBGPPeeringPolicy
+metadata: {name: old}
+spec:
+  nodeSelector: {}
+  virtualRouters:
+  - localASN: 65001
+    exportPodCIDR: false
+    serviceSelector: {matchExpressions: [{key: never, operator: DoesNotExist}]}
+    neighbors:
+    - peerAddress: 192.168.3.2/32
+      peerASN: 64512
+      connectRetryTimeSeconds: 1
+      families: [{afi: ipv4, safi: unicast}, {afi: ipv6, safi: unicast}]
+"""
+
+
+def told(lab: Lab, prefix: str) -> int:
+    """How many next hops the router's kernel has for *prefix* itself."""
+    found = lab.on("router", "ip", "-j", "route", "show", "exact", prefix, "proto", "bird").stdout
+    return sum(len(route.get("nexthops", [route])) for route in json.loads(found or "[]"))
+
+
+def test_one_route_for_many_addresses(lab: Lab) -> None:
+    """Of Services that every node serves; those with a Local policy keep their own."""
+    cluster, local = (addresses(lab, name)[0] for name, _ in SERVICES)
+    everything = WORLD.split("---")[1]
+    lab.apply(everything.replace("[LoadBalancerIP]", "[LoadBalancerIP], aggregationLengthIPv4: 26"))
+    lab.wait(lambda: told(lab, "198.51.100.0/26") == 2, what="one route by two nodes")
+    lab.wait(lambda: told(lab, f"{cluster}/32") == 0, what="no route of its own")
+    assert told(lab, f"{local}/32") == 1
+    assert all(reaches(lab, cluster) for _ in range(4))
+    lab.apply(everything)
+    lab.wait(lambda: told(lab, f"{cluster}/32") == 2, what="routes of their own")
+    lab.wait(lambda: told(lab, "198.51.100.0/26") == 0, what="the end of the aggregate")
+
+
+def test_the_legacy_policy(lab: Lab) -> None:
+    """It holds while there is no ClusterConfig."""
+    (cluster, *_) = addresses(lab, "cluster")
+    lab.delete("ciliumbgpclusterconfig", "lab")
+    lab.wait(lambda: told(lab, f"{cluster}/32") == 0, what="the end of the sessions")
+    lab.apply(LEGACY)
+    for address in addresses(lab, "cluster"):
+        lab.wait(partial(has_ways, lab, address, 2), seconds=60, what=f"two ways to {address}")
+        assert reaches(lab, address)
+    prefixes = {prefix for each in advertised(lab).values() for prefix in each}
+    assert {prefix.partition("/")[2] for prefix in prefixes} == {"32"}, "no pods' ranges"
+    lab.delete("ciliumbgppeeringpolicy", "old")
+    lab.apply(PEERS)
+    lab.wait(lambda: established(lab) == 2, seconds=60, what="two sessions with BIRD")
+    lab.wait(partial(has_ways, lab, cluster, 2), what="two ways again")
+
+
 @contextmanager
 def without_birds_routes(lab: Lab) -> Iterator[None]:
     """BIRD keeps its sessions, and takes its routes out of the kernel: zebra prefers what is there."""

@@ -1,13 +1,19 @@
 """Addresses of Services on the segment: who answers, what people ask for, and what a dead node costs."""
 
-from collections.abc import Iterator
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from integration.lab.l2world import OBJECTS, addresses, holder, killed, places, probing, processes_of, service
 from scapy.layers.inet6 import ICMPv6ND_NA
 from scapy.layers.l2 import ARP, Ether
 
-from cirri.testing.lab import Lab
+from cirri.testing.lab import CIRRI, Lab
 
 NODES = ("node1", "node2", "node3")
 
@@ -33,6 +39,69 @@ def test_a_client_outside_is_answered(lab: Lab) -> None:
         for address in addresses(lab, name):
             lab.wait(lambda a=address: answers(lab, a), what=f"{name} answers at {address}")  # type: ignore[misc]
             assert name != "local" or holder(lab, address) == "node3"
+
+
+FIELDS = ("eth.src", "eth.dst", "arp.opcode", "arp.src.proto_ipv4", "arp.dst.proto_ipv4", "arp.src.hw_mac")
+FIELDS6 = ("icmpv6.type", "icmpv6.nd.ns.target_address", "icmpv6.nd.na.target_address", "icmpv6.opt.linkaddr")
+
+
+@contextmanager
+def captured(lab: Lab) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """What tshark sees at the client while the body runs: of each frame its fields."""
+    names = FIELDS + FIELDS6
+    told = [word for name in names for word in ("-e", name)]
+    command = ["tshark", "-n", "-l", "-i", "eth0", "-f", "arp or icmp6", "-T", "fields", *told]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        enter = [str(CIRRI), "--context", lab.name, "lab", "exec", "--host", "client", "--", *command]
+        with subprocess.Popen(enter, stdout=out, stderr=error, start_new_session=True) as process:
+
+            def frames() -> list[dict[str, str]]:
+                assert process.poll() is None, error.seek(0) or error.read()
+                out.seek(0)
+                rows = [line.rstrip("\n").split("\t") for line in out if line.endswith("\n")]
+                return [dict(zip(names, row, strict=True)) for row in rows]
+
+            try:
+                yield frames
+            finally:
+                os.killpg(process.pid, signal.SIGTERM)
+
+
+def mac(lab: Lab, node: str) -> str:
+    return str(json.loads(lab.on(node, "ip", "-j", "link", "show", "eth0").stdout)[0]["address"])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_wire(lab: Lab, family: int) -> None:
+    """A question and its answer by the holder; the new one tells everybody when the address moves."""
+    address = addresses(lab, "web")[family == 6]
+    before = holder(lab, address)
+    after = next(node for node in NODES if node != before)
+    old, new = mac(lab, before), mac(lab, after)
+    asked: dict[str, str]
+    answer: dict[str, str]
+    if family == 4:
+        asked = {"arp.opcode": "1", "arp.dst.proto_ipv4": address, "eth.dst": "ff:ff:ff:ff:ff:ff"}
+        answer = {"arp.opcode": "2", "arp.src.proto_ipv4": address, "arp.src.hw_mac": old, "eth.src": old}
+        moved = {"arp.src.proto_ipv4": address, "arp.dst.proto_ipv4": address, "arp.src.hw_mac": new}
+    else:
+        asked = {"icmpv6.type": "135", "icmpv6.nd.ns.target_address": address}
+        answer = {"icmpv6.type": "136", "icmpv6.nd.na.target_address": address, "icmpv6.opt.linkaddr": old}
+        moved = answer | {"icmpv6.opt.linkaddr": new, "eth.src": new, "eth.dst": "33:33:00:00:00:01"}
+    with captured(lab) as frames:
+
+        def has(wanted: dict[str, str]) -> bool:
+            return any(wanted.items() <= frame.items() for frame in frames())
+
+        def shown() -> bool:  # anew until tshark listens
+            lab.on("client", "ip", f"-{family}", "neigh", "flush", "to", address)
+            return answers(lab, address) and has(asked) and has(answer)
+
+        lab.wait(shown, what="a question and its answer")
+        lab.cirri("l2", "move", address, after)
+        lab.wait(lambda: has(moved), what="the new holder's word to everybody")
+    lab.cirri("l2", "release", address)
+    lab.wait(lambda: holder(lab, address) == before, what="the release")
 
 
 def test_people_ask_and_move(lab: Lab) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grpc
 import pytest
 
-from cirri.testing.lab import Lab
+from cirri.protos.calls import stub
+from cirri.sensor.api import METHODS, SERVICE
+from cirri.testing.lab import CIRRI, Lab
 
 TRACING = Path(__file__).parents[2] / "deploy/tracing"
 
@@ -31,7 +36,7 @@ NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n"
 def lab() -> Iterator[Lab]:
     pods = [("box", "default"), ("quiet", "default"), ("box", "other")]
     manifests = [NAMESPACE, *(POD.format(name=name, namespace=namespace) for name, namespace in pods)]
-    with Lab(1, "", "--without", "flows", services=("sensor",)) as one:
+    with Lab(1, "", services=("sensor",)) as one:
         one.apply("---\n".join(manifests))
         one.wait(lambda: len(told(one, "--process", "/sleep$", "-e", "process_exec")) == len(pods))
         yield one
@@ -92,6 +97,49 @@ def test_lines_for_people(lab: Lab) -> None:
 
     assert lines[0].startswith('💥 exit    default/box /usr/bin/dash -c "kill -9 $$" SIGKILL')
     assert lab.cirri("events", "-e", "process_open", check=False).returncode == 2
+
+
+def configured(lab: Lab, **data: str) -> None:
+    about = {"name": "cirri-config", "namespace": "kube-system"}
+    keys = {key.replace("_", "-"): value for key, value in data.items()}
+    lab.apply(json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": keys}))
+
+
+def test_a_file_of_the_node_and_what_nobody_is_told(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "events.log"
+    configured(
+        lab,
+        server_address=f"unix://{tmp_path}/api.sock",
+        export_filename=str(path),
+        export_allowlist='{"binary_regex": ["/env$"], "event_set": ["PROCESS_EXEC"]}',
+        field_filters='{"action": "EXCLUDE", "fields": "parent,ancestors"}',
+        redaction_filters='{"redact": ["password=(\\\\S+)"]}',
+    )
+
+    def written() -> list[dict[str, Any]]:
+        lab.exec("box", "/usr/bin/env", "password=secret", "/bin/true")
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line)["process_exec"] for line in lines]
+
+    said = lab.wait(written)[-1]
+    assert said["process"]["arguments"] == "password=***** /bin/true"
+    assert list(said) == ["process"]
+    stored = lab.wait(lambda: told(lab, "--pod", "default/box", "--process", "/env$"))
+    assert {e["process"]["arguments"] for e in stored[-2:]} == {"password=***** /bin/true"}
+
+    with grpc.insecure_channel(f"unix://{tmp_path}/api.sock") as channel:
+        call = stub(channel, METHODS, SERVICE).GetEvents(
+            METHODS["GetEvents"][0](allow_list=[{"binary_regex": ["/env$"]}]), timeout=30
+        )
+        call.initial_metadata()
+        lab.exec("box", "/usr/bin/env", "password=secret", "/bin/true")
+        event = next(call)
+        assert event.process_exec.process.arguments == "password=***** /bin/true"
+        assert event.process_exec.process.pod.name == "box"
+        assert event.process_exec.parent.binary
+        call.cancel()
+
+    configured(lab)
 
 
 def test_what_happens_while_the_sensor_is_away_is_told_afterwards(lab: Lab) -> None:
@@ -183,7 +231,7 @@ SCENARIOS = [
         "libc.unshare(0x10000000)",
         ("--policy", "user-namespace"),
         "",
-        ("unshare", 0x10000000),
+        ("unshare", str(0x10000000)),
     ),
     Scenario("capset", "libc.capset(0, 0)", ("--policy", "capset"), "", ("capset", "")),
     Scenario("bpf", "libc.syscall(321, 5, 0, 0)", ("--policy", "bpf"), "", ("bpf", 5)),
@@ -292,3 +340,67 @@ spec:
     assert {name for name, each in served(watched).items() if each["status"] == "False"} == {"cannot"}
     watched.delete("tracingpolicy", "cannot", wait=False)
     watched.wait(lambda: "cannot" not in {s["name"] for s in states(watched)})
+
+
+DENIED = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: not-quiet, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: box}}
+  egressDeny: [{toEndpoints: [{matchLabels: {app: quiet}}]}]
+"""
+
+
+def moments(events: list[dict[str, Any]], mark: str) -> dict[str, int]:
+    """Where in *events* the file was opened, curl began, was denied, and ended; what is there of that."""
+    found: dict[str, int] = {}
+    for at, each in enumerate(events):
+        text, kind = json.dumps(each), next(key for key in each if key == "flow" or "process" in key)
+        if kind == "flow":
+            behind = each["flow"].get("extensions", {}).get("value", {}).get("process", {})
+            denied = {by["name"] for by in each["flow"].get("egress_denied_by", ())}
+            if behind.get("source", {}).get("binary") == "/usr/bin/curl" and denied == {"not-quiet"}:
+                found.setdefault("denied", at)
+        elif kind == "process_kprobe" and mark in text:
+            found.setdefault("opened", at)
+        elif mark in text and each[kind]["process"]["binary"] == "/usr/bin/curl":
+            found.setdefault(kind, at)
+    return found
+
+
+STORY = ["opened", "process_exec", "process_connect", "denied", "process_exit"]
+
+
+def test_one_list_of_programs_calls_and_verdicts(watched: Lab) -> None:
+    """A program opens a file that a policy names, another is denied a connection: in this order, by rule and
+    program, as it is stored and while it happens.
+    """
+    lab, mark = watched, f"/tmp/timeline-{os.getpid()}.so"
+    lab.apply(DENIED)
+    address = lab.pods()["default/quiet"]["addresses"][0]
+    script = f"cat {mark}; curl -s -m 1 --cacert {mark} http://{address}:8080/"
+    timeline = ("timeline", "pod", "default/box", "-o", "json")
+
+    def stored() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in lab.cirri(*timeline, "--since", "10m").stdout.splitlines()]
+
+    with subprocess.Popen(
+        [CIRRI, "--context", lab.name, *timeline, "-f"], stdout=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stdout is not None
+        live: list[dict[str, Any]] = []
+        lab.exec("box", "/usr/bin/env", "sh", "-c", "while sleep 0.2; do true; done &")
+        live.append(json.loads(follower.stdout.readline()))  # it follows
+        lab.exec("box", "/bin/sh", "-c", script)
+        while len(moments(live, mark)) < len(STORY):
+            live.append(json.loads(follower.stdout.readline()))
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(20) == 0
+    lab.wait(lambda: len(moments(stored(), mark)) == len(STORY), what="all of it in the list")
+    for events in (stored(), live):
+        assert [name for name, _ in sorted(moments(events, mark).items(), key=itemgetter(1))] == STORY
+
+    shown = lab.cirri("observe", "--process", "--pod", "box", "--verdict", "DROPPED").stdout
+    assert "/usr/bin/curl" in shown.splitlines()[-1]
+    lab.delete("cnp", "not-quiet", namespace="default")

@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from cirri.cni import install
-from cirri.layout import CT
+from cirri.layout import CT, ENDPOINTS, IPCACHE, LB_BACKENDS, LB_FRONTENDS, LB_SERVICES, NAMES, NAT, POLICY
 from cirri.maps import open_pinned
 from cirri.model import Resource
 from cirri.netlink import channel_in, namespace, read
@@ -27,6 +27,8 @@ PODS = 8
 HOST_PORT = 8088
 TRIES = 40
 """How often a pod is asked for that is refused, meanwhile the service starts."""
+OWNED = (CT, ENDPOINTS, IPCACHE, LB_BACKENDS, LB_FRONTENDS, LB_SERVICES, NAMES, NAT, POLICY)
+"""Maps of the kernel with entries that belong to pods."""
 SERVE = ("sh", "-c", "nc -ll -p 80 -e cat >/dev/null 2>&1 & sleep 0.1")
 
 
@@ -35,6 +37,7 @@ class Machine:
 
     def __init__(self, here: Node, runtime: Containerd) -> None:
         self.here, self.runtime = here, runtime
+        self._without_pods = self.entries()
 
     async def start(self, name: str, *, host_port: int = 0, **labels: str) -> Sandbox:
         """What a kubelet does with a new Pod: it asks again while it is refused, and says what came of it."""
@@ -70,6 +73,14 @@ class Machine:
         with namespace(f"/run/netns/{self.here.name}") as inside, channel_in(inside) as channel:
             return {name for name in read.links(channel) if name.startswith("lxc")}
 
+    def entries(self) -> dict[str, set[object]]:
+        """Keys in each of OWNED."""
+        found: dict[str, set[object]] = {}
+        for spec in OWNED:
+            with open_pinned(self.here.bpffs, spec) as entries:
+                found[spec.name] = {key for key, _ in entries.items()}
+        return found
+
     def left(self) -> dict[str, object]:
         """All that pods leave behind, if anything: {}."""
         found = {
@@ -79,17 +90,23 @@ class Machine:
             "records": [p.name for p in (self.here.state_dir / "endpoints").glob("*")],
             "pods": self.runtime.sandboxes(),
         }
-        with open_pinned(self.here.bpffs, CT) as connections:
-            found["connections"] = len(list(connections.items()))
+        found |= {name: keys - self._without_pods[name] for name, keys in self.entries().items()}
         return {name: value for name, value in found.items() if value}
 
     async def emptied(self) -> None:
         """Every pod is removed, and nothing is left."""
-        assert len(self.left()) >= 5, self.left()
+        there = self.left()
+        assert len(there) >= 6, there
+        assert ENDPOINTS.name in there, there
         await asyncio.gather(
             *(asyncio.to_thread(self.runtime.remove, pod) for pod in self.runtime.sandboxes())
         )
-        await eventually(lambda: not self.left(), within_s=30, what="nothing is left")
+        for resource in [one for one in self.here.cluster.resources.values() if one.kind == "Pod"]:
+            await self.here.cluster.delete(resource)
+        try:
+            await eventually(lambda: not self.left(), within_s=30, what="nothing is left")
+        except AssertionError:
+            raise AssertionError(self.left()) from None
 
     async def plugin(self, command: str, pod: Sandbox | None = None, **fields: object) -> tuple[int, str]:
         """Exit code and output of the plugin for *pod*, called as libcni calls it."""
