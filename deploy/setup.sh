@@ -7,6 +7,7 @@ export LC_ALL=C.UTF-8
 
 PACKAGES=(
   clang libbpf-dev linux-libc-dev libc6-dev make   # compile bpf/ and the CNI plugin
+  libclang-rt-dev                                  # the sanitizers, in tests
   libbpf1                                          # load the kernel programs
   python3-bpfcc                                    # compile those of tracing policies, when a node gets some
   nats-server                                      # the bus

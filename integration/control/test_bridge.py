@@ -45,7 +45,11 @@ class World(NamedTuple):
             found = holds()
             if found if isinstance(found, bool) else await found:
                 return
-            assert asyncio.get_running_loop().time() < deadline, (what, self.bridge.errors)
+            if asyncio.get_running_loop().time() > deadline:
+                has, shall = await self.held(), wanted(self.api)
+                differ = [f"{key} is {has.get(key)}, not {shall.get(key)}" for key in {*has, *shall}
+                          if has.get(key) != shall.get(key)]  # fmt: skip
+                pytest.fail(f"{what}: {self.bridge.errors} {differ[:5]}")
             await asyncio.sleep(0.02)
 
     async def held(self) -> dict[str, Resource]:

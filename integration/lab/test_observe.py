@@ -181,10 +181,12 @@ def following(lab: Lab, *arguments: str) -> Iterator[Any]:
     try:
         yield process.stdout
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     finally:
-        process.kill()
-        process.communicate(timeout=10)
+        if process.returncode is None:
+            process.kill()
+            process.communicate(timeout=10)
 
 
 def test_flows_are_followed(seen: Lab) -> None:

@@ -188,8 +188,9 @@ def monitor(cluster: Any, *arguments: str, begins: str = "") -> Iterator[subproc
         assert begins in first
         yield process
     finally:
-        process.kill()
-        process.communicate(timeout=10)
+        if process.returncode is None:
+            process.kill()
+            process.communicate(timeout=10)
 
 
 def shown(process: subprocess.Popen[str], count: int) -> list[str]:
@@ -204,8 +205,9 @@ def test_events_of_all_nodes_are_followed(cluster: Any) -> None:
         send(cluster, "node2", event(EventType.DROP, reason=134), event(EventType.CONNECTION_CLOSED))
         rest = shown(process, 2)
         process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
-        assert process.wait(10) == 0
+        assert process.returncode == 0
 
     assert first[0].startswith("[node1] -> somewhere, identity 300->301 state unknown: ")
     assert rest[0].startswith("[node2] xx drop (Invalid packet) endpoint 77")

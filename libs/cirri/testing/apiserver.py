@@ -38,7 +38,7 @@ class Fault(NamedTuple):
     what: What = ""
     """``cut``: the connection; ``half``: in the middle of an event; ``twice``: the event comes again;
     ``swap``: after the one that follows it; ``error``: an ERROR event with *code*; ``stall``: *seconds* of
-    silence; ``empty``: a list without items, never twice in a row."""
+    silence; ``empty``: a list's answer without items, as if it were the last; a whole list follows it."""
     code: int = 0
     """Status of the answer."""
     retry_after_s: int = 0
@@ -170,9 +170,10 @@ class _Faulty(Server):
         self._double.requests[f"{where if where != 'write' else request.method} {target.kind.plural}"] += 1
         fault = self._double.fault(where, kind) if watch or not target.name or where == "write" else None
         if fault is None:
-            if where == "list":
+            answer = await super().answer(request)
+            if where == "list" and answer.status == 200 and _is_last(answer):
                 self._lied.discard(kind)
-            return await super().answer(request)
+            return answer
         if fault.what == "stall":
             await asyncio.sleep(fault.seconds)
         elif fault.what == "cut":
@@ -222,3 +223,9 @@ class _Faulty(Server):
             await response.write(msgspec.json.encode({"type": "ERROR", "object": status}) + b"\n")
             raise Over
         await response.write(held + line if event["type"] == "BOOKMARK" else line + held)
+
+
+def _is_last(answer: web.StreamResponse) -> bool:
+    """Whether this answer ends a list."""
+    body = answer.body if isinstance(answer, web.Response) else None
+    return isinstance(body, bytes) and not msgspec.json.decode(body).get("metadata", {}).get("continue")

@@ -6,7 +6,8 @@ again and telling the difference.  What holds whatever the server does:
 * An object is told as put only if it is newer than what was told before (versions of one kind are ordered
   numbers, KEP-5504), so events that come twice, or late, change nothing.
 * An object is told as gone if an event says so, or if a whole list lacks it, and never because an answer
-  failed.  A list that is empty where there was something is not believed before it has been repeated.
+  failed.  A list that is empty where there was something, or whose last page is, is not believed before it
+  has been repeated: a server that is just starting, or a proxy before it, may say "nothing" at any time.
 * 410 (also inside a watch) leads to a new list; every other failure is tried again from where it was, later
   each time, and never before the server's own Retry-After.
 
@@ -28,7 +29,7 @@ FIRST_S, LONGEST_S = 0.2, 30.0
 WATCH_S = 300
 """How long one watch lasts, and up to half of that again by chance."""
 DOUBT_S = 2.0
-"""Pause before a list is asked for again that is suddenly empty."""
+"""Pause before a list is asked for again that suddenly ends with nothing."""
 PATIENCE = 5
 """Failures of a watch in a row after which everything is listed again."""
 SETTLED_S = 1.0
@@ -124,10 +125,9 @@ class Reflector(Generic[T]):
                 self._gone.clear()
                 self._floor = self._high = 0
         self._token = token
-        self._doubted = self._doubted and not items
         self._listed.update(item.place for item in items)
         deltas = [*self._newer(items)]
-        return deltas if token else [*deltas, *self._end(version)]
+        return deltas if token else [*deltas, *self._end(version, empty=not items)]
 
     def changed(self, item: Item[T]) -> list[Delta[T]]:
         """An event says that an object is like this now."""
@@ -208,14 +208,15 @@ class Reflector(Generic[T]):
             self._gone.pop(place, None)
             yield Delta(place, item)
 
-    def _end(self, version: str) -> Iterator[Delta[T]]:
-        """The list is whole: what it lacks is gone."""
-        if self._known and not self._listed and not self._doubted:
+    def _end(self, version: str, *, empty: bool) -> Iterator[Delta[T]]:
+        """The list is whole, *empty* its last answer: what it lacks is gone."""
+        lacks = [place for place in self._known if place not in self._listed]
+        if empty and (lacks or self._listed) and not self._doubted:
             self._doubted = True
             self._pause_s = DOUBT_S
             return
         self._doubted = self._whole = False
-        for place in [place for place in self._known if place not in self._listed]:
+        for place in lacks:
             del self._known[place]
             yield Delta(place, None)
         self._listed, self._gone = set(), {}
